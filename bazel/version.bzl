@@ -1,0 +1,3 @@
+"""The version of the installed library; MODULE.bazel repeats it."""
+
+VERSION = "0.1.0"
