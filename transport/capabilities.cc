@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "transport/capabilities.h"
+
+#include <string>
+
+namespace verbena {
+
+std::string ToString(const Capabilities& capabilities) {
+  const struct {
+    bool set;
+    const char* name;
+  } bits[] = {
+      {capabilities.immediate, "immediate"},
+      {capabilities.atomics, "atomics"},
+      {capabilities.send_with_invalidate, "send_with_invalidate"},
+      {capabilities.memory_windows, "memory_windows"},
+      {capabilities.rnr, "rnr"},
+      {capabilities.remote_completion, "remote_completion"},
+      {capabilities.unguessable_keys, "unguessable_keys"},
+      {capabilities.global_atomics, "global_atomics"},
+  };
+  // A bit without a name here would never be shown to anybody.
+  static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));
+  std::string text;
+  for (const auto& bit : bits) {
+    if (!bit.set) continue;
+    if (!text.empty()) text += ' ';
+    text += bit.name;
+  }
+  return text;
+}
+
+}  // namespace verbena

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// What differs between providers and peers; everything that is not here is the same on all.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace verbena {
+
+// A device says "at most"; a connected queue pair says what holds with this very peer.
+struct Capabilities {
+  bool immediate = false;  // SendWithImm, WriteWithImm
+  bool atomics = false;    // CompareSwap, FetchAdd
+  bool send_with_invalidate = false;
+  bool memory_windows = false;     // type 2
+  bool rnr = false;                // a missing receive makes the sender wait, not fail
+  bool remote_completion = false;  // a completion means: applied at the peer
+  bool unguessable_keys = false;   // remote keys are random
+  bool global_atomics = false;     // atomic against the target's CPU as well
+};
+
+// The names of the bits that are set, for people: "immediate atomics rnr".
+std::string ToString(const Capabilities& capabilities);
+
+// Upper limits of a device; an over-limit request names the limit and what was asked for.
+struct DeviceAttributes {
+  uint32_t max_queue_pairs = 0;
+  uint32_t max_completion_queues = 0;
+  uint32_t max_memory_regions = 0;
+  uint32_t max_memory_windows = 0;
+  uint32_t max_shared_receive_queues = 0;
+  uint32_t max_work_requests = 0;        // a send, receive or shared queue
+  uint32_t max_sge = 0;                  // entries a request
+  uint32_t max_inline = 0;               // bytes
+  uint32_t max_completions = 0;          // entries a completion queue
+  uint32_t max_initiator_depth = 0;      // ORD
+  uint32_t max_responder_resources = 0;  // IRD
+  uint64_t max_message = 0;              // bytes
+  uint64_t max_region = 0;               // bytes
+  uint32_t private_data_connect = 0;     // bytes that an application may send with …
+  uint32_t private_data_accept = 0;
+  uint32_t private_data_reject = 0;
+};
+
+// One entry of Context::ListDevices().
+struct DeviceInfo {
+  std::string name = {};       // "tcp", "rxe0"
+  std::string provider = {};   // "tcp", "verbs"
+  std::string transport = {};  // "iWARP over kernel TCP"
+  std::string detail = {};     // addresses, port state …
+  bool usable = false;
+  std::string reason = {};  // why it is not usable, or what it needs
+};
+
+}  // namespace verbena

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "transport/context.h"
+
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "transport/context_state.h"
+#include "transport/providers.h"
+
+namespace verbena {
+namespace {
+
+// A device name, and where it was given, for error texts.
+struct Choice {
+  std::string device;
+  const char* from;
+};
+
+Choice Choose(const ContextOptions& options) {
+  if (!options.device.empty()) return {options.device, "ContextOptions::device"};
+  const char* text = std::getenv("VERBENA_DEVICE");
+  if (text != nullptr && *text != '\0') return {text, "VERBENA_DEVICE"};
+  return {"auto", "the default"};
+}
+
+std::string UsableDevices() {
+  std::vector<std::string> names;
+  for (const DeviceInfo& device : Context::ListDevices()) {
+    if (device.usable) names.push_back(device.name);
+  }
+  return names.empty() ? "none" : absl::StrJoin(names, ", ");
+}
+
+absl::Status Malformed(const Choice& choice, const char* fact) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "device `", choice.device, "` (", choice.from, "): ", fact,
+      ". Use auto, tcp, tcp:ADDRESS or verbs:NAME; usable here: ", UsableDevices(), "."));
+}
+
+absl::Status OutOfDescriptors() {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "context: no descriptor is left for the event queue (the limit is ", limit.rlim_cur,
+      "). Close some, or raise it: `ulimit -n 65536`, "
+      "LimitNOFILE= in systemd, `--ulimit nofile=65536` for a container."));
+}
+
+}  // namespace
+
+absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
+  const Choice choice = Choose(options);
+  const size_t colon = choice.device.find(':');
+  const std::string name = choice.device.substr(0, colon);
+  const std::string argument = colon == std::string::npos ? "" : choice.device.substr(colon + 1);
+  if (colon != std::string::npos && argument.empty()) {
+    return Malformed(choice, "nothing stands behind the colon");
+  }
+  if (name == "auto" && !argument.empty()) return Malformed(choice, "auto takes no argument");
+  for (const ProviderEntry& entry : AllProviders()) {
+    if (name != "auto" && name != entry.name) continue;  // auto: the first
+    auto provider = entry.open(argument);
+    if (!provider.ok()) return provider.status();
+    return OpenOn(*std::move(provider));
+  }
+  if (name == "verbs") {
+    return absl::NotFoundError(
+        absl::StrCat("device `", choice.device, "` (", choice.from,
+                     "): there is no such device; usable here: ", UsableDevices(), "."));
+  }
+  return Malformed(choice, "not the name of a device");
+}
+
+absl::StatusOr<Context> Context::OpenOn(std::unique_ptr<provider::Context> provider) {
+  auto state = std::make_unique<ContextState>(std::move(provider));
+  state->provider->SetEvents(&state->events);
+  for (provider::Device* device : state->provider->devices()) {
+    state->devices.push_back(std::make_unique<Device>(device, state->provider.get()));
+  }
+  Context context(std::move(state));
+  if (context.events().fd() < 0) return OutOfDescriptors();
+  return context;
+}
+
+Context::Context(std::unique_ptr<ContextState> state) : state_(std::move(state)) {}
+
+Context::Context(Context&&) noexcept = default;
+
+Context& Context::operator=(Context&& other) noexcept {
+  if (this != &other) {
+    Context former(std::move(*this));  // closes it on the way out
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+
+Context::~Context() {
+  if (absl::Status status = Close(); !status.ok()) {
+    ReportUnclosable(status);
+    (void)state_.release();  // its children go on living on it
+  }
+}
+
+absl::Status Context::Close() {
+  if (state_ == nullptr) return absl::OkStatus();
+  absl::Status status = state_->provider->Close();
+  if (status.ok()) state_.reset();
+  return status;
+}
+
+std::vector<DeviceInfo> Context::ListDevices() {
+  std::vector<DeviceInfo> all;
+  for (const ProviderEntry& entry : AllProviders()) {
+    for (DeviceInfo& device : entry.list()) all.push_back(std::move(device));
+  }
+  return all;
+}
+
+const std::vector<std::unique_ptr<Device>>& Context::devices() const { return state_->devices; }
+
+absl::StatusOr<Listener> Context::Listen(const std::string& address, const ListenOptions& options) {
+  auto made = state_->provider->Listen(address, options);
+  if (!made.ok()) return made.status();
+  return Listener(*std::move(made), state_.get());
+}
+
+absl::StatusOr<Path> Context::Resolve(const std::string& address, const ResolveOptions& options) {
+  auto made = state_->provider->Resolve(address, options);
+  if (!made.ok()) return made.status();
+  Device* device = state_->Find((*made)->device());
+  Path path(*std::move(made), device, state_->provider.get());
+  if (device != nullptr) return path;
+  return absl::InternalError(
+      absl::StrCat("resolve ", address,
+                   ": the way found is on a device that is not the context's. Report this."));
+}
+
+EventQueue& Context::events() const { return state_->events; }
+
+}  // namespace verbena

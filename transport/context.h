@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a program begins: the devices that it may use, listening and resolving, and all events.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "transport/capabilities.h"
+#include "transport/connection.h"
+#include "transport/device.h"
+#include "transport/events.h"
+#include "transport/options.h"
+#include "transport/provider.h"
+
+namespace verbena {
+
+// Owns its devices; close everything made from them first. Any thread. A handle to heap state:
+// moving it does not move devices or events.
+class Context {
+ public:
+  // InvalidArgument: a device name that cannot be. NotFound: no such device; the message lists
+  // those that there are. ResourceExhausted: out of descriptors, with the limit and the remedy.
+  static absl::StatusOr<Context> Open(const ContextOptions& options = {});
+  // Over a given provider: how the conformance suite puts a simulated network underneath.
+  static absl::StatusOr<Context> OpenOn(std::unique_ptr<provider::Context> provider);
+
+  Context(Context&&) noexcept;
+  Context& operator=(Context&&) noexcept;
+  ~Context();
+
+  // FailedPrecondition while objects of its devices are open.
+  absl::Status Close();
+
+  // Every device, usable or not, with the reason.
+  static std::vector<DeviceInfo> ListDevices();
+  const std::vector<std::unique_ptr<Device>>& devices() const;
+
+  // "host:port", "[v6]:port", ":port" (any address); port 0: one that is free. Unavailable: the
+  // address is in use or not ours. PermissionDenied: a privileged port.
+  absl::StatusOr<Listener> Listen(const std::string& address, const ListenOptions& options = {});
+  // Looks the name up (may block) and chooses the device. NotFound: no such host.
+  absl::StatusOr<Path> Resolve(const std::string& address, const ResolveOptions& options = {});
+
+  EventQueue& events() const;
+
+ private:
+  explicit Context(std::unique_ptr<ContextState> state);
+  std::unique_ptr<ContextState> state_;
+};
+
+}  // namespace verbena

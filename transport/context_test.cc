@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// Context over a list of providers of its own: this file defines AllProviders().
+#include "transport/context.h"
+
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "transport/fake_provider.h"
+#include "transport/providers.h"
+
+namespace verbena {
+namespace {
+
+using absl::StatusCode;
+
+// UBSan's vptr check itself opens a pipe, and takes its failure for a bad object.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kSanitizerNeedsDescriptors = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool kSanitizerNeedsDescriptors = true;
+#else
+constexpr bool kSanitizerNeedsDescriptors = false;
+#endif
+#else
+constexpr bool kSanitizerNeedsDescriptors = false;
+#endif
+
+// What the provider was opened with; "-": not at all.
+std::string opened = "-";
+
+absl::StatusOr<std::unique_ptr<provider::Context>> OpenFirst(const std::string& argument) {
+  opened = "tcp(" + argument + ")";
+  if (argument == "bad") return absl::InvalidArgumentError("tcp:bad: not an address");
+  return std::make_unique<fake::Context>();
+}
+
+absl::StatusOr<std::unique_ptr<provider::Context>> OpenSecond(const std::string& argument) {
+  opened = "second(" + argument + ")";
+  return std::make_unique<fake::Context>();
+}
+
+std::vector<DeviceInfo> ListFirst() { return {{.name = "tcp", .provider = "tcp", .usable = true}}; }
+
+std::vector<DeviceInfo> ListSecond() {
+  return {{.name = "s0", .provider = "second", .usable = true},
+          {.name = "s1", .provider = "second", .reason = "its port is down"}};
+}
+
+constexpr ProviderEntry kEntries[] = {{"tcp", &OpenFirst, &ListFirst},
+                                      {"second", &OpenSecond, &ListSecond}};
+
+}  // namespace
+
+std::span<const ProviderEntry> AllProviders() { return kEntries; }
+
+namespace {
+
+struct Row {
+  const char* name;
+  const char* option;
+  const char* environment;  // null: not set
+  std::string opened;
+  StatusCode code = StatusCode::kOk;
+};
+
+class Selection : public testing::TestWithParam<Row> {
+ protected:
+  void TearDown() override { unsetenv("VERBENA_DEVICE"); }
+};
+
+TEST_P(Selection, Opens) {
+  opened = "-";
+  unsetenv("VERBENA_DEVICE");
+  if (GetParam().environment != nullptr) setenv("VERBENA_DEVICE", GetParam().environment, 1);
+  const auto context = Context::Open({.device = GetParam().option});
+  EXPECT_EQ(context.status().code(), GetParam().code) << context.status();
+  EXPECT_EQ(opened, GetParam().opened);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, Selection,
+    testing::Values(Row{"Default", "", nullptr, "tcp()"}, Row{"EmptyEnvironment", "", "", "tcp()"},
+                    Row{"Auto", "auto", nullptr, "tcp()"}, Row{"Tcp", "tcp", nullptr, "tcp()"},
+                    Row{"TcpAddress", "tcp:127.0.0.1", nullptr, "tcp(127.0.0.1)"},
+                    Row{"TcpAddressWithColons", "tcp:[::1]", nullptr, "tcp([::1])"},
+                    Row{"Environment", "", "second:s0", "second(s0)"},
+                    Row{"OptionBeforeEnvironment", "tcp", "second", "tcp()"},
+                    Row{"ProviderRefuses", "tcp:bad", nullptr, "tcp(bad)",
+                        StatusCode::kInvalidArgument},
+                    Row{"NothingAfterColon", "tcp:", nullptr, "-", StatusCode::kInvalidArgument},
+                    Row{"AutoTakesNothing", "auto:x", nullptr, "-", StatusCode::kInvalidArgument},
+                    Row{"NotAName", "mlx5_0", nullptr, "-", StatusCode::kInvalidArgument},
+                    Row{"Verbs", "verbs", nullptr, "-", StatusCode::kNotFound},
+                    Row{"VerbsDevice", "verbs:rxe0", nullptr, "-", StatusCode::kNotFound}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(ContextTest, NotFoundListsWhatThereIs) {
+  setenv("VERBENA_DEVICE", "verbs:rxe0", 1);
+  const absl::Status status = Context::Open().status();
+  unsetenv("VERBENA_DEVICE");
+  EXPECT_EQ(status.message(),
+            "device `verbs:rxe0` (VERBENA_DEVICE): there is no such device; usable here: tcp, s0.");
+}
+
+TEST(ContextTest, ListDevicesAsksEveryProvider) {
+  std::vector<std::string> names;
+  for (const DeviceInfo& device : Context::ListDevices()) names.push_back(device.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"tcp", "s0", "s1"}));
+}
+
+class OpenContext : public testing::Test {
+ protected:
+  OpenContext() : impl(new fake::Context) { impl->journal = &journal; }
+  Context Open() { return *Context::OpenOn(std::unique_ptr<fake::Context>(impl)); }
+
+  fake::Journal journal;
+  fake::Context* impl;
+};
+
+TEST_F(OpenContext, WiresDevicesAndEvents) {
+  const Context context = Open();
+  ASSERT_EQ(context.devices().size(), 1u);
+  EXPECT_EQ(context.devices()[0]->name(), "fake");
+  EXPECT_EQ(impl->events, &context.events());
+  EXPECT_GE(context.events().fd(), 0);
+}
+
+// Everything made on a context keeps pointing at the same heap state.
+TEST_F(OpenContext, MovingKeepsDevicesAndEventsInPlace) {
+  Context first = Open();
+  const Device* device = first.devices()[0].get();
+  const EventQueue* events = &first.events();
+  Context second = std::move(first);
+  EXPECT_EQ(second.devices()[0].get(), device);
+  EXPECT_EQ(&second.events(), events);
+  EXPECT_EQ(journal.closed, 0);
+}
+
+TEST_F(OpenContext, AssignmentClosesTheFormer) {
+  Context context = Open();
+  context = *Context::OpenOn(std::make_unique<fake::Context>());
+  EXPECT_EQ(journal.closed, 1);
+  EXPECT_EQ(journal.destroyed, 1);
+  EXPECT_EQ(context.devices().size(), 1u);
+}
+
+TEST_F(OpenContext, RefusedCloseChangesNothing) {
+  Context context = Open();
+  impl->refusal = absl::FailedPreconditionError("context: a device has open objects.");
+  EXPECT_EQ(context.Close(), impl->refusal);
+  EXPECT_EQ(context.devices().size(), 1u);
+  impl->refusal = absl::OkStatus();
+  EXPECT_TRUE(context.Close().ok());
+  EXPECT_TRUE(context.Close().ok());
+  EXPECT_EQ(journal.closed, 1);
+  EXPECT_EQ(journal.destroyed, 1);
+}
+
+// In a process of its own, which may open nothing more.
+TEST(ContextTest, OutOfDescriptorsNamesTheLimit) {
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP() << "the sanitizer needs descriptors of its own";
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        rlimit limit{};
+        getrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = 0;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        const absl::Status status = Context::OpenOn(std::make_unique<fake::Context>()).status();
+        std::fprintf(stderr, "%s\n", status.ToString().c_str());
+        std::exit(0);
+      },
+      testing::ExitedWithCode(0), "RESOURCE_EXHAUSTED: context: .*the limit is 0.*ulimit -n");
+}
+
+TEST_F(OpenContext, ListenAndResolvePassErrorsOn) {
+  Context context = Open();
+  EXPECT_EQ(context.Listen(":0").status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(context.Resolve("nowhere:1").status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(OpenContext, ListenAndResolveNameTheContextsDevice) {
+  Context context = Open();
+  impl->next_listener = std::make_unique<fake::Listener>();
+  impl->next_listener->waiting = std::make_unique<fake::ConnectionRequest>(&impl->device);
+  impl->next_path = std::make_unique<fake::Path>(&impl->device);
+  auto listener = context.Listen(":7471");
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_EQ(listener->port(), 7471);
+  const auto request = listener->Next();
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(&request->device(), context.devices()[0].get());
+  const auto path = context.Resolve("server:7471");
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_EQ(&path->device(), context.devices()[0].get());
+}
+
+TEST_F(OpenContext, PathOnAnUnknownDeviceIsAnError) {
+  Context context = Open();
+  fake::Device other("other");
+  impl->next_path = std::make_unique<fake::Path>(&other);
+  EXPECT_EQ(context.Resolve("server:7471").status().code(), StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace verbena

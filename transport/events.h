@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connection and asynchronous events: rdma_get_cm_event(3) and ibv_get_async_event(3) in one queue.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace verbena {
+
+namespace provider {
+class Context;
+}
+
+enum class EventType : uint8_t {
+  kEstablished,     // the queue pair is connected; private_data: the acceptor's (active end)
+  kRejected,        // private_data: the reason that the peer gave
+  kUnreachable,     // status says why
+  kDisconnected,    // either end disconnected, failed or vanished; the queue pair is in ERR
+  kQpFatal,         // e.g. its completion queue overflowed
+  kQpAccessError,   // the peer broke a key, bounds or access rule
+  kQpRequestError,  // the peer sent something invalid
+  kCommunicationEstablished,  // data arrived before the connection was reported established
+  kSendQueueDrained,          // SQD reached
+  kLastWqeReached,            // a dying queue pair takes nothing more from its shared receive queue
+  kSrqLimitReached,
+  kCqError,  // overflow
+  kDeviceFatal,
+};
+const char* EventTypeName(EventType type);
+
+// Plain value. `context` is the user pointer that the object was made with; no event of an object
+// is delivered after that object's Close() returned.
+struct Event {
+  EventType type = EventType::kEstablished;
+  void* context = nullptr;
+  uint32_t qp_number = 0;  // 0: not about a queue pair
+  std::string private_data = {};
+  absl::Status status = {};  // why, for the kinds that have a cause
+};
+
+// Part of a Context and dies with it. Any thread; several waiting threads share the events.
+class EventQueue {
+ public:
+  explicit EventQueue(provider::Context* context);
+  ~EventQueue();
+  EventQueue(const EventQueue&) = delete;
+  EventQueue& operator=(const EventQueue&) = delete;
+
+  // Readable (level-triggered) while events wait. Owned by the queue: poll it, do not read it.
+  int fd() const;
+
+  std::optional<Event> TryNext();
+  // DeadlineExceeded after `timeout`.
+  absl::StatusOr<Event> Next(absl::Duration timeout = absl::InfiniteDuration());
+
+  // For providers. Push: any thread, never blocks. Forget: drops what `object` still has queued.
+  void Push(const void* object, Event event);
+  void Forget(const void* object);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace verbena

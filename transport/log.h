@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The log of the library itself: one line each to stderr, `verbena W connect: text`. The
+// environment's VERBENA_LOG=level[,module...] says how much; it is read once. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"  // for VERBENA_LOG
+#include "absl/strings/string_view.h"
+
+namespace verbena {
+
+enum class Level : uint8_t { kError, kWarn, kInfo, kDebug };
+
+// Modules are lower-case words: "api", "connect", "fallback", "verbs".
+bool LogEnabled(Level level, absl::string_view module);
+// Writes one line if it is enabled. Keeps errno.
+void Log(Level level, absl::string_view module, absl::string_view text);
+
+// VERBENA_LOG(kWarn, "connect", "qp ", number, ": …"): the text is put together only if it is
+// wanted.
+#define VERBENA_LOG(level, module, ...)                                             \
+  do {                                                                              \
+    if (::verbena::LogEnabled(::verbena::Level::level, module)) {                   \
+      ::verbena::Log(::verbena::Level::level, module, ::absl::StrCat(__VA_ARGS__)); \
+    }                                                                               \
+  } while (false)
+
+// What VERBENA_LOG asks for. Of modules that it does not name, warnings and errors remain: a trace
+// of one module must not hide what goes wrong in another.
+struct LogFilter {
+  Level level = Level::kWarn;
+  std::vector<std::string> modules;  // none: all
+  std::string complaint;             // what was wrong with the text; empty: nothing
+
+  bool Allows(Level wanted, absl::string_view module) const;
+};
+LogFilter ParseLogFilter(absl::string_view text);
+
+// The line as it is written, without its end; control characters become spaces, since text may
+// come from a peer.
+std::string LogLine(Level level, absl::string_view module, absl::string_view text);
+
+}  // namespace verbena

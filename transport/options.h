@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options that objects are made and connected with. Every member has a default that serves.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "transport/access.h"
+#include "transport/qp_state.h"
+
+namespace verbena {
+
+class CompletionChannel;
+class CompletionQueue;
+class SharedReceiveQueue;
+
+enum class Notify : uint8_t { kAny, kSolicited };  // kSolicited: solicited receives and errors
+enum class Signal : uint8_t { kAll, kSelective };  // kSelective: only SendFlags::kSignaled
+
+struct ContextOptions {
+  // "auto", "tcp", "tcp:ADDRESS" (listen and connect from that address only).
+  // Empty: the environment's VERBENA_DEVICE, else "auto".
+  std::string device = {};
+};
+
+struct RegisterOptions {
+  // The address that peers and Sge use for the first byte; 0: the host address.
+  uint64_t iova = 0;
+};
+
+struct CqOptions {
+  uint32_t entries = 256;  // at least so many; what it got: CompletionQueue::entries()
+  CompletionChannel* channel = nullptr;
+  void* context = nullptr;  // returned in events
+};
+
+struct CqEvent {
+  void* context = nullptr;  // CqOptions::context
+};
+
+struct SrqLimits {
+  uint32_t max_wr = 256;
+  uint32_t max_sge = 4;
+  uint32_t limit = 0;  // 0: not armed
+};
+
+struct SrqOptions {
+  SrqLimits limits = {};
+  void* context = nullptr;
+};
+
+struct QueuePairOptions {
+  CompletionQueue* send_cq = nullptr;     // required
+  CompletionQueue* receive_cq = nullptr;  // required; may be the same
+  SharedReceiveQueue* shared_receive_queue = nullptr;
+  QpLimits limits = {};
+  Signal signal = Signal::kAll;
+  Access access = Access::kLocalWrite | Access::kRemoteWrite | Access::kRemoteRead |
+                  Access::kRemoteAtomic;  // what peers may do at all; regions narrow it
+  void* context = nullptr;
+};
+
+// What this end insists on; a peer that cannot is refused in the hand-shake, with the reason.
+struct Require {
+  bool atomics = false;
+  bool immediate = false;
+  bool rnr = false;
+  bool remote_completion = false;
+};
+
+// rdma_conn_param(3)'s. Depths are an offer: the queue pair gets the smaller of both ends'.
+struct ConnectParameters {
+  std::string private_data = {};       // at most DeviceAttributes::private_data_connect bytes
+  uint32_t initiator_depth = 128;      // ORD
+  uint32_t responder_resources = 128;  // IRD
+  uint8_t rnr_retry = 7;               // 7: for ever
+  uint8_t retry_count = 7;
+  uint8_t timeout = 18;  // code, see QpModify: 1.07 s × 8
+  Require require = {};
+  absl::Duration deadline = absl::Seconds(10);  // for the whole hand-shake
+};
+
+struct AcceptParameters {
+  std::string private_data = {};
+  uint32_t initiator_depth = 128;
+  uint32_t responder_resources = 128;
+  uint8_t rnr_retry = 7;
+  uint8_t retry_count = 7;
+  uint8_t timeout = 18;
+  Require require = {};
+};
+
+// What became of a connect.
+struct ConnectOutcome {
+  enum class Kind : uint8_t { kPending, kEstablished, kRejected, kUnreachable };
+  Kind kind = Kind::kPending;
+  std::string private_data = {};  // the acceptor's, or the rejecter's
+  absl::Status status = {};       // of kRejected and kUnreachable
+};
+
+struct ListenOptions {
+  int backlog = 1024;  // connection requests that may wait for an answer
+  absl::Duration handshake_deadline = absl::Seconds(5);
+};
+
+struct ResolveOptions {
+  absl::Duration deadline = absl::Seconds(10);
+};
+
+// Which device a connection uses and why, candidate by candidate.
+struct Candidate {
+  std::string device = {};
+  bool chosen = false;
+  std::string reason = {};
+};
+
+struct ConnectionInfo {
+  std::string local = {};  // "10.0.0.1:7471"
+  std::string peer = {};
+  bool own_peer = false;  // the far end is Verbena and speaks our extensions
+  std::vector<Candidate> candidates = {};
+};
+
+}  // namespace verbena

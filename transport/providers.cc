@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "transport/providers.h"
+
+#include <span>
+
+#include "fallback/provider.h"
+
+namespace verbena {
+
+std::span<const ProviderEntry> AllProviders() {
+  static constexpr ProviderEntry kProviders[] = {
+      {"tcp", &fallback::Open, &fallback::ListDevices},
+  };
+  return kProviders;
+}
+
+}  // namespace verbena

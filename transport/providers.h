@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one list of providers: what Context::Open chooses from and what the conformance suite runs
+// on.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "transport/capabilities.h"
+#include "transport/provider.h"
+
+namespace verbena {
+
+struct ProviderEntry {
+  const char* name;  // what stands before the colon of a device name: "tcp"
+  // `device_argument`: what stands behind it, or empty.
+  absl::StatusOr<std::unique_ptr<provider::Context>> (*open)(const std::string& device_argument);
+  std::vector<DeviceInfo> (*list)();  // usable or not
+};
+
+// The first is the one that works everywhere, and what "auto" opens.
+std::span<const ProviderEntry> AllProviders();
+
+}  // namespace verbena

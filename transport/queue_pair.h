@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reliable-connected queue pair. Semantics: docs/semantics.md, InfiniBand RC on every provider.
+// Any thread; requests of one call stay together and in order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "transport/capabilities.h"
+#include "transport/counters.h"
+#include "transport/handle.h"
+#include "transport/options.h"
+#include "transport/provider.h"
+#include "transport/qp_state.h"
+#include "transport/work_request.h"
+
+namespace verbena {
+
+class QueuePair : public Handle<provider::QueuePair> {
+ public:
+  QueuePair() = default;
+  QueuePair(std::unique_ptr<provider::QueuePair> impl, provider::Context* context)
+      : Handle(std::move(impl)), context_(context) {}
+
+  // One doorbell for all of them. Never blocks or allocates. A success completion means: applied at
+  // the peer (capabilities().remote_completion). Completions come in posting order.
+  PostResult PostSend(std::span<const SendWr> requests) { return impl_->PostSend(requests); }
+  PostResult PostSend(const SendWr& request) { return impl_->PostSend({&request, 1}); }
+  PostResult PostReceive(std::span<const ReceiveWr> requests) {
+    return impl_->PostReceive(requests);
+  }
+  PostResult PostReceive(const ReceiveWr& request) { return impl_->PostReceive({&request, 1}); }
+
+  // FailedPrecondition: that state cannot follow this one, or needs a connection.
+  // InvalidArgument: a value out of range, or one that this transition does not take.
+  absl::Status Modify(const QpModify& change) { return impl_->Modify(change); }
+  QpAttributes Query() const { return impl_->Query(); }
+  QpState state() const { return impl_->Query().state; }
+  uint32_t number() const { return impl_->Query().qp_number; }
+  Capabilities capabilities() const { return impl_->capabilities(); }
+
+  // Ends the connection: ERR at both ends, what is outstanding is flushed, kDisconnected at both.
+  absl::Status Disconnect() { return impl_->Disconnect(); }
+  // DeadlineExceeded after `timeout`; OK once the queue pair has left the connected states.
+  absl::Status WaitUntilDisconnected(absl::Duration timeout = absl::InfiniteDuration());
+  // Waits until every posted send is complete and acknowledged; receives are untouched.
+  // DeadlineExceeded after `timeout`; the cause if the queue pair fails meanwhile.
+  absl::Status Drain(absl::Duration timeout);
+
+  // Why the queue pair is in ERR, as the peer or this end put it.
+  absl::Status cause() const { return impl_->cause(); }
+  ConnectionInfo connection() const { return impl_->connection(); }
+  QpCounters counters() const { return impl_->counters(); }
+
+ private:
+  provider::Context* context_ = nullptr;
+};
+
+}  // namespace verbena
