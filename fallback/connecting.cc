@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a queue pair gets its stream, and how it gives it back. All of it by the owner.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/queue_pair.h"
+#include "transport/log.h"
+
+namespace verbena::fallback {
+
+namespace {
+
+absl::Status CheckIdle(const QueuePair& qp, QpState state, bool busy) {
+  if (state == QpState::kInit && !busy) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("connect qp ", qp.number(), ": it is in state ", QpStateName(state),
+                   busy ? " and connecting already" : "",
+                   "; only one in INIT can be connected (modify it to RESET, then INIT)"));
+}
+
+}  // namespace
+
+absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
+                                     const ConnectParameters& parameters,
+                                     const ConnectionInfo& info) {
+  const DeviceAttributes limits = Device::Attributes();
+  if (absl::Status s = CheckLimit("connect: private data bytes", parameters.private_data.size(),
+                                  limits.private_data_connect);
+      !s.ok()) {
+    return s;
+  }
+  absl::Status result;
+  WithOwnership([&] {
+    result = CheckIdle(*this, engine_.state(), phase_ != Phase::kIdle);
+    if (!result.ok()) return;
+    connecting_ = std::make_unique<Connecting>();
+    connecting_->addresses = std::move(to);
+    connecting_->parameters = parameters;
+    connecting_->offer = {parameters.private_data, parameters.initiator_depth,
+                          parameters.responder_resources, parameters.require};
+    {
+      std::lock_guard lock(mutex_);
+      outcome_ = {};
+      info_ = info;
+    }
+    engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
+                     std::min<uint8_t>(parameters.retry_count, 7),
+                     std::min<uint8_t>(parameters.timeout, 31));
+    deadline_ = parameters.deadline == absl::InfiniteDuration()
+                    ? io::kNever
+                    : device_->hub().Now() + absl::ToInt64Nanoseconds(parameters.deadline);
+    device_->hub().SetDeadline(this, deadline_);
+    device_->counts().connects.fetch_add(1);
+    TryNextAddress();
+  });
+  return result;
+}
+
+void QueuePair::TryNextAddress() {
+  while (connecting_->next < connecting_->addresses.size()) {
+    connecting_->current = connecting_->addresses[connecting_->next++];
+    absl::StatusOr<io::Socket> socket =
+        device_->hub().streams().Connect(connecting_->current, device_->from());
+    if (!socket.ok()) {
+      connecting_->last_error = socket.status();
+      continue;
+    }
+    socket_ = *socket;
+    phase_ = Phase::kConnecting;
+    connectable_.store(false, std::memory_order_release);
+    watching_write_ = true;
+    device_->hub().Watch(this, socket_, false, true);
+    return;
+  }
+  ConnectFailed(connecting_->last_error, false);
+}
+
+void QueuePair::ContinueConnect() {
+  io::Streams& streams = device_->hub().streams();
+  if (phase_ == Phase::kConnecting) {
+    if (!connectable_.load(std::memory_order_acquire)) return;
+    if (absl::Status s = streams.ConnectResult(socket_); !s.ok()) return ConnectFailed(s, true);
+    // Small, and the first bytes of the stream: they fit the socket's buffer.
+    const std::vector<std::byte> request = engine::EncodeRequest(connecting_->offer);
+    const iovec v{const_cast<std::byte*>(request.data()), request.size()};
+    const ssize_t n = streams.Send(socket_, {&v, 1});
+    if (n != static_cast<ssize_t>(request.size())) {
+      unsent_request_.assign(request.begin() + std::max<ssize_t>(n, 0), request.end());
+      if (n < 0 && n != -EAGAIN) {
+        return ConnectFailed(absl::UnavailableError(std::strerror(static_cast<int>(-n))), true);
+      }
+    }
+    phase_ = Phase::kAwaitingReply;
+    connecting_->reader = {};
+    device_->hub().ChangeWatch(this, socket_, true, !unsent_request_.empty());
+  }
+  if (phase_ != Phase::kAwaitingReply) return;
+  if (!unsent_request_.empty()) {
+    const iovec v{unsent_request_.data(), unsent_request_.size()};
+    const ssize_t n = streams.Send(socket_, {&v, 1});
+    if (n > 0) unsent_request_.erase(unsent_request_.begin(), unsent_request_.begin() + n);
+    device_->hub().ChangeWatch(this, socket_, true, !unsent_request_.empty());
+  }
+  for (;;) {
+    const std::span<std::byte> space = connecting_->reader.Space();
+    const iovec v{space.data(), space.size()};
+    const ssize_t n = streams.Receive(socket_, {&v, 1});
+    if (n == -EAGAIN) return;
+    const std::string peer = connecting_->current.ToString();
+    if (n <= 0) {
+      return ConnectFailed(
+          absl::UnavailableError(absl::StrCat(
+              "connect ", peer, ": the peer closed the connection during the hand-shake",
+              n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
+              ". Is it a Verbena or iWARP listener, and the port right?")),
+          false);
+    }
+    absl::StatusOr<bool> complete = connecting_->reader.Received(static_cast<size_t>(n));
+    if (!complete.ok()) {
+      return ConnectFailed(
+          absl::UnavailableError(absl::StrCat("connect ", peer, ": the answer is no iWARP one: ",
+                                              complete.status().message(), ". Is the port right?")),
+          false);
+    }
+    if (*complete) break;
+  }
+  absl::StatusOr<engine::PeerReply> reply =
+      engine::DecodeReply(connecting_->reader.frame(), connecting_->offer);
+  if (!reply.ok()) return ConnectFailed(reply.status(), false);
+  if (reply->rejected) {
+    const std::string text =
+        absl::StrCat("connect ", connecting_->current.ToString(), ": the peer rejected",
+                     reply->private_data.empty() ? "" : ": ", reply->private_data);
+    device_->counts().rejects.fetch_add(1);
+    CloseConnecting();
+    return ConnectDone(
+        {ConnectOutcome::Kind::kRejected, reply->private_data, absl::AbortedError(text)},
+        EventType::kRejected);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    info_.local = streams.Local(socket_).ToString();
+    info_.peer = streams.Peer(socket_).ToString();
+    info_.own_peer = reply->own_peer;
+  }
+  const ConnectParameters parameters = connecting_->parameters;
+  connecting_.reset();
+  SetLiveness(parameters.timeout, parameters.retry_count);
+  Attach(reply->session);
+  ConnectDone({ConnectOutcome::Kind::kEstablished, reply->private_data, absl::OkStatus()},
+              EventType::kEstablished);
+  device_->hub().ChangeWatch(this, socket_, true, false);
+  watching_write_ = false;
+  SendSome(true, device_->hub().Now());
+  UpdateWatch();
+}
+
+void QueuePair::ConnectFailed(const absl::Status& why, bool try_next) {
+  if (connecting_ == nullptr) return;
+  connecting_->last_error = why;
+  if (socket_ != io::kNoSocket) {
+    device_->hub().poller().Unwatch(socket_);
+    device_->hub().streams().Close(socket_, true);
+    socket_ = io::kNoSocket;
+  }
+  phase_ = Phase::kIdle;
+  if (try_next && connecting_->next < connecting_->addresses.size()) return TryNextAddress();
+  absl::Status status = connecting_->last_error;
+  if (absl::IsDeadlineExceeded(why)) {
+    status = absl::DeadlineExceededError(
+        absl::StrCat("connect ", connecting_->current.ToString(), ": no answer within ",
+                     absl::FormatDuration(connecting_->parameters.deadline),
+                     ". Does something else listen there, or does a firewall drop packets?"));
+  }
+  CloseConnecting();
+  device_->counts().handshake_failures.fetch_add(1);
+  ConnectDone({ConnectOutcome::Kind::kUnreachable, "", status}, EventType::kUnreachable);
+}
+
+void QueuePair::CloseConnecting() {
+  if (connecting_ == nullptr) return;
+  if (socket_ != io::kNoSocket) {
+    device_->hub().poller().Unwatch(socket_);
+    device_->hub().streams().Close(socket_, false);
+    socket_ = io::kNoSocket;
+  }
+  unsent_request_.clear();
+  connecting_.reset();
+  phase_ = Phase::kIdle;
+  deadline_ = io::kNever;
+  device_->hub().SetDeadline(this, io::kNever);
+}
+
+void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
+  VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", EventTypeName(type),
+              outcome.status.ok() ? "" : ": ", std::string(outcome.status.message()));
+  Event e;
+  e.type = type;
+  e.context = context_;
+  e.qp_number = number();
+  e.private_data = outcome.private_data;
+  e.status = outcome.status;
+  {
+    std::lock_guard lock(mutex_);
+    outcome_ = std::move(outcome);
+  }
+  device_->Push(this, std::move(e));
+  device_->hub().world().Changed();
+}
+
+absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& peer,
+                               const AcceptParameters& parameters, const ConnectionInfo& info) {
+  const engine::Offer offer{parameters.private_data, parameters.initiator_depth,
+                            parameters.responder_resources, parameters.require};
+  absl::StatusOr<engine::Session> session = engine::Agree(peer, offer);
+  if (!session.ok()) return session.status();
+  absl::Status result;
+  WithOwnership([&] {
+    result = CheckIdle(*this, engine_.state(), phase_ != Phase::kIdle);
+    if (!result.ok()) return;
+    const std::vector<std::byte> reply = engine::EncodeReply(peer, offer, *session);
+    engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
+                     std::min<uint8_t>(parameters.retry_count, 7),
+                     std::min<uint8_t>(parameters.timeout, 31));
+    socket_ = socket;
+    SetLiveness(parameters.timeout, parameters.retry_count);
+    engine_.SendFirst(reply);
+    {
+      std::lock_guard lock(mutex_);
+      info_ = info;
+    }
+    Attach(*session);
+    watching_write_ = false;
+    device_->hub().Watch(this, socket_, true, false);
+    device_->counts().accepts.fetch_add(1);
+  });
+  return result;
+}
+
+void QueuePair::Attach(const engine::Session& session) {
+  device_->hub().SetDeadline(this, io::kNever);
+  deadline_ = io::kNever;
+  sent_farewell_ = false;
+  hot_ = false;
+  phase_ = Phase::kStreaming;
+  last_traffic_ = device_->hub().Now();
+  engine_.Connected(session);
+}
+
+// Silence: the transport timer of InfiniBand, 4.096 µs × 2^timeout, once and for every retry
+// (IBTA 9.7.6.1.3), becomes TCP's bound on unacknowledged data and on a silent idle peer.
+void QueuePair::SetLiveness(uint8_t timeout, uint8_t retry_count) {
+  if (timeout == 0) return;  // 0: wait for ever
+  const Nanos total =
+      (Nanos{4096} << std::min<int>(timeout, 31)) * (std::min<int>(retry_count, 7) + 1);
+  constexpr Nanos kLeast = 1'000'000'000;
+  device_->hub().streams().SetLiveness(socket_, {std::max(total, kLeast), std::max(total, kLeast)});
+}
+
+void QueuePair::EndStream() {
+  if (hot_) {
+    device_->hub().SetHot(this, false);
+    send_cq_->RemoveHot(this);
+    if (receive_cq_ != send_cq_) receive_cq_->RemoveHot(this);
+    hot_ = false;
+  } else {
+    device_->hub().poller().Unwatch(socket_);
+  }
+  device_->hub().SetDeadline(this, io::kNever);
+  device_->hub().Linger(socket_, engine_.TakeUnsent());
+  engine_.Detach();
+  socket_ = io::kNoSocket;
+  phase_ = Phase::kIdle;
+  deadline_ = io::kNever;
+  device_->hub().world().Changed();
+}
+
+void QueuePair::DropStream() {
+  (void)engine_.TakeUnsent();
+  EndStream();
+}
+
+}  // namespace verbena::fallback

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/device.h"
+#include "fallback/io/kernel_world.h"
+#include "fallback/listener.h"
+#include "fallback/provider.h"
+#include "fallback/queue_pair.h"
+
+namespace verbena::fallback {
+
+namespace {
+
+class Path final : public provider::Path {
+ public:
+  Path(Device* device, std::vector<io::Address> to) : device_(device), to_(std::move(to)) {
+    device_->children().Add();
+    info_.peer = to_.front().ToString();
+    info_.candidates.push_back({"tcp", true, "no RDMA device is in use"});
+  }
+  ~Path() override { device_->children().Remove(); }
+
+  absl::Status Close() override { return absl::OkStatus(); }
+  provider::Device* device() const override { return device_; }
+  const ConnectionInfo& info() const override { return info_; }
+  absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
+    auto* mine = dynamic_cast<QueuePair*>(&qp);
+    if (mine == nullptr || mine->device() != device_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("connect ", info_.peer,
+                       ": the queue pair is of another device; make it on path.device()"));
+    }
+    return mine->StartConnect(to_, parameters, info_);
+  }
+
+ private:
+  Device* const device_;
+  const std::vector<io::Address> to_;
+  ConnectionInfo info_;
+};
+
+class Context final : public provider::Context {
+ public:
+  Context(std::unique_ptr<io::World> world, io::Address from)
+      : world_(std::move(world)), device_(world_.get(), from) {
+    world_->Start(&device_.hub());
+  }
+  ~Context() override { Stop(); }
+
+  absl::Status Close() override {
+    if (absl::Status s = device_.children().CheckNone("context"); !s.ok()) return s;
+    // Last words of closed connections are still on their way, for a second at most.
+    Hub& hub = device_.hub();
+    world_->Await([&] { return !hub.lingering(); }, hub.Now() + kLastWords);
+    Stop();
+    return absl::OkStatus();
+  }
+  std::vector<provider::Device*> devices() const override {
+    return {const_cast<Device*>(&device_)};
+  }
+  absl::StatusOr<std::unique_ptr<provider::Listener>> Listen(
+      const std::string& address, const ListenOptions& options) override {
+    return Listener::Create(&device_, address, options);
+  }
+  absl::StatusOr<std::unique_ptr<provider::Path>> Resolve(const std::string& address,
+                                                          const ResolveOptions&) override {
+    absl::StatusOr<io::HostPort> where = io::ParseHostPort(address);
+    if (!where.ok()) return where.status();
+    absl::StatusOr<std::vector<io::Address>> to = io::Lookup(*where, false);
+    if (!to.ok()) return to.status();
+    return std::make_unique<Path>(&device_, *std::move(to));
+  }
+  void SetEvents(EventQueue* events) override { device_.SetEvents(events); }
+  bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
+    const Nanos deadline = timeout == absl::InfiniteDuration()
+                               ? io::kNever
+                               : device_.hub().Now() + absl::ToInt64Nanoseconds(timeout);
+    return world_->Await(ready, deadline);
+  }
+
+ private:
+  static constexpr Nanos kLastWords = 1'500'000'000;
+
+  void Stop() {
+    if (!stopped_) world_->Stop(&device_.hub());
+    stopped_ = true;
+  }
+
+  std::unique_ptr<io::World> world_;
+  Device device_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::World> world,
+                                                          const std::string& argument) {
+  io::Address from;
+  if (!argument.empty()) {
+    absl::StatusOr<std::vector<io::Address>> found = io::Lookup({argument, 0}, true);
+    if (!found.ok()) return found.status();
+    from = found->front();
+  }
+  return std::make_unique<Context>(std::move(world), from);
+}
+
+absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
+  absl::StatusOr<std::unique_ptr<io::World>> world = io::NewKernelWorld();
+  if (!world.ok()) return world.status();
+  return OpenOn(*std::move(world), argument);
+}
+
+std::vector<DeviceInfo> ListDevices() { return {Device::Info()}; }
+
+}  // namespace verbena::fallback

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// The hot path of a queue pair: post, and the drive that moves bytes. No allocation, no lock held
+// across a system call, no wait.
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "fallback/queue_pair.h"
+
+namespace verbena::fallback {
+
+namespace {
+constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
+constexpr Nanos kIdleAfter = 2'000'000;     // without traffic a hot queue pair becomes cold
+constexpr Nanos kFarewell = 1'000'000'000;  // for the last words of a connection
+}  // namespace
+
+PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
+  const bool idle = engine_.outstanding() == 0;
+  const PostResult result = engine_.PostSend(requests);
+  if (result.accepted == 0) return result;
+  // While answers are under way and somebody polls, more requests may share one send call: the
+  // next poll sends them.
+  if (!idle && send_cq_->polled_just_now(device_->hub().Now()) &&
+      engine_.state() != QpState::kErr) {
+    return result;
+  }
+  Drive(Why::kPost);
+  return result;
+}
+
+PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
+  bool wake = false;
+  const PostResult result = engine_.PostReceive(requests, &wake);
+  if (wake) Drive(Why::kPost);
+  return result;
+}
+
+void QueuePair::Drive(Why why) {
+  uint32_t word = word_.load(std::memory_order_relaxed);
+  do {
+    if ((word & kDead) != 0) return;
+  } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain, std::memory_order_seq_cst,
+                                        std::memory_order_relaxed));
+  if ((word & kOwned) == 0) WorkAndRelease(why);
+}
+
+void QueuePair::WorkAndRelease(Why why) {
+  for (;;) {
+    word_.fetch_and(~kLookAgain, std::memory_order_acq_rel);
+    Work(why);
+    uint32_t mine = kOwned;
+    drives_.fetch_add(1, std::memory_order_seq_cst);
+    // After this exchange the queue pair may be gone: nothing of it is touched any more.
+    if (word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) return;
+    if ((mine & kDead) != 0) {
+      word_.fetch_and(~kOwned, std::memory_order_seq_cst);
+      return;
+    }
+    why = Why::kPost;
+  }
+}
+
+void QueuePair::Work(Why why) {
+  if ((word_.load(std::memory_order_relaxed) & kDead) != 0) return;
+  const Nanos now = device_->hub().Now();
+  if (failure_requested_.load(std::memory_order_relaxed) && failure_requested_.exchange(false)) {
+    engine_.Fail(absl::ResourceExhaustedError("a completion queue of this queue pair overflowed"));
+  }
+  if (phase_ == Phase::kStreaming) {
+    ServeStream(why, now);
+  } else if (phase_ != Phase::kIdle) {
+    ContinueConnect();
+  }
+  engine_.FlushPosted();
+}
+
+void QueuePair::ServeStream(Why why, Nanos now) {
+  if (why == Why::kPoll) ++served_;
+  engine_.Tick(now);
+  bool idle = false;
+  if (why != Why::kPost) idle = ReceiveSome(why, now);
+  SendSome(idle, now);
+  if (engine_.state() == QpState::kErr && engine_.finished() && !engine_.HasUnsent()) {
+    EndStream();
+    return;
+  }
+  Nanos deadline = engine_.deadline();
+  if (engine_.closing()) {
+    if (!sent_farewell_) {
+      sent_farewell_ = true;
+      deadline_ = now + kFarewell;
+    }
+    deadline = std::min(deadline, deadline_);
+  }
+  device_->hub().SetDeadline(this, deadline);
+  if (hot_) {
+    if (why == Why::kHandOver || engine_.closing()) MakeCold();
+  } else {
+    if (why == Why::kReady && (receive_cq_->polled(now) || send_cq_->polled(now)) &&
+        !engine_.closing()) {
+      MakeHot();
+    } else {
+      UpdateWatch();
+    }
+  }
+}
+
+// Stops at a short read: asking again only to hear EAGAIN costs a call.
+bool QueuePair::ReceiveSome(Why why, Nanos now) {
+  std::array<iovec, engine::kMaxSge + 1> space;
+  for (int i = 0; i < kCallsPerDrive; ++i) {
+    const int count = engine_.ReceiveSpace(space.data(), static_cast<int>(space.size()));
+    size_t want = 0;
+    for (int k = 0; k < count; ++k) want += space[static_cast<size_t>(k)].iov_len;
+    const ssize_t n = device_->hub().streams().Receive(
+        socket_, std::span(space.data(), static_cast<size_t>(count)));
+    if (n == -EAGAIN) return true;
+    if (n <= 0) {
+      engine_.ReceiveEnded(static_cast<int>(-n), now);
+      return true;
+    }
+    last_traffic_ = now;
+    engine_.Received(static_cast<size_t>(n), now);
+    // A poller comes again at once, and may have something to say with the acknowledgement.
+    if (static_cast<size_t>(n) < want) return why != Why::kPoll;
+  }
+  return false;
+}
+
+void QueuePair::SendSome(bool idle, Nanos now) {
+  want_write_ = false;
+  for (int i = 0; i < kCallsPerDrive; ++i) {
+    const std::span<const iovec> v = engine_.Gather(idle, now);
+    if (v.empty()) return;
+    const ssize_t n = device_->hub().streams().Send(socket_, v);
+    if (n == -EAGAIN) break;
+    if (n < 0) {
+      engine_.SendFailed(static_cast<int>(-n));
+      // What the peer said before it went tells more than the errno.
+      while (!ReceiveSome(Why::kReady, now)) {
+      }
+      return;
+    }
+    last_traffic_ = now;
+    engine_.Sent(static_cast<size_t>(n));
+    if (engine_.HasUnsent()) break;  // the socket is full
+  }
+  want_write_ = true;
+}
+
+void QueuePair::MakeHot() {
+  device_->hub().poller().Unwatch(socket_);
+  hot_ = true;
+  served_at_tick_ = ++served_;
+  send_cq_->AddHot(this);
+  if (receive_cq_ != send_cq_) receive_cq_->AddHot(this);
+  device_->hub().SetHot(this, true);
+}
+
+void QueuePair::MakeCold() {
+  device_->hub().SetHot(this, false);
+  send_cq_->RemoveHot(this);
+  if (receive_cq_ != send_cq_) receive_cq_->RemoveHot(this);
+  hot_ = false;
+  watching_write_ = want_write_;
+  device_->hub().Watch(this, socket_, true, want_write_);
+}
+
+void QueuePair::UpdateWatch() {
+  if (want_write_ == watching_write_) return;
+  watching_write_ = want_write_;
+  device_->hub().ChangeWatch(this, socket_, true, want_write_);
+}
+
+void QueuePair::OnReady(bool, bool) {
+  connectable_.store(true, std::memory_order_release);  // an error shows as readable
+  Drive(Why::kReady);
+}
+
+void QueuePair::OnDeadline() {
+  if (TryOwn()) {
+    if (phase_ == Phase::kStreaming && engine_.closing() && device_->hub().Now() >= deadline_) {
+      DropStream();
+    } else if ((phase_ == Phase::kConnecting || phase_ == Phase::kAwaitingReply) &&
+               device_->hub().Now() >= deadline_) {
+      ConnectFailed(absl::DeadlineExceededError("no answer in time"), false);
+    }
+    WorkAndRelease(Why::kReady);
+  } else {
+    Drive(Why::kReady);  // leaves "look again"
+  }
+}
+
+// While hot: nobody but pollers reads the socket. Who stops polling, or has nothing to read for a
+// while, gives it back to the service.
+void QueuePair::OnTick() {
+  if (!TryOwn()) return;
+  Why why = Why::kPost;
+  if (phase_ == Phase::kStreaming && hot_) {
+    if (served_ == served_at_tick_ || device_->hub().Now() - last_traffic_ > kIdleAfter) {
+      why = Why::kHandOver;
+    }
+    served_at_tick_ = served_;
+  }
+  WorkAndRelease(why);
+}
+
+}  // namespace verbena::fallback

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/device.h"
+
+#include "absl/strings/str_cat.h"
+#include "fallback/completion.h"
+#include "fallback/engine/limits.h"
+#include "fallback/protection_domain.h"
+#include "fallback/queue_pair.h"
+#include "fallback/wire/extension.h"
+
+namespace verbena::fallback {
+
+absl::Status Children::CheckNone(const char* what) const {
+  const int n = count();
+  if (n == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("close ", what, ": ", n, n == 1 ? " object" : " objects",
+                   " made from it still open; close ", n == 1 ? "it" : "them", " first"));
+}
+
+absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit) {
+  if (asked <= limit) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": ", asked, " asked for, at most ", limit, " on device tcp"));
+}
+
+DeviceInfo Device::Info() {
+  DeviceInfo info;
+  info.name = "tcp";
+  info.provider = "tcp";
+  info.transport = "iWARP over kernel TCP";
+  info.detail = "every address of this host";
+  info.usable = true;
+  info.reason = "needs no RDMA device, no kernel module and no privileges";
+  return info;
+}
+
+DeviceAttributes Device::Attributes() {
+  DeviceAttributes a;
+  a.max_queue_pairs = 1 << 20;
+  a.max_completion_queues = 1 << 20;
+  a.max_memory_regions = 1 << 24;
+  a.max_memory_windows = 1 << 24;
+  a.max_shared_receive_queues = 1 << 20;
+  a.max_work_requests = engine::kMaxWorkRequests;
+  a.max_sge = engine::kMaxSge;
+  a.max_inline = engine::kMaxInline;
+  a.max_completions = 1 << 22;
+  a.max_initiator_depth = engine::kMaxDepth;
+  a.max_responder_resources = engine::kMaxDepth;
+  a.max_message = engine::kMaxMessage;
+  a.max_region = uint64_t{1} << 62;
+  a.private_data_connect = wire::kConnectPrivateData;
+  a.private_data_accept = wire::kAcceptPrivateData;
+  a.private_data_reject = wire::kRejectPrivateData;
+  return a;
+}
+
+Device::Device(io::World* world, io::Address from) : info_(Info()), from_(from), hub_(world) {}
+
+Capabilities Device::capabilities() const {
+  Capabilities c;
+  c.immediate = c.atomics = c.send_with_invalidate = c.memory_windows = c.rnr = true;
+  c.remote_completion = c.unguessable_keys = c.global_atomics = true;
+  return c;
+}
+
+DeviceCounters Device::counters() const {
+  DeviceCounters c;
+  {
+    std::lock_guard lock(mutex_);
+    c.queue_pairs = queue_pairs_.size();
+  }
+  c.regions = counts_.regions;
+  c.registered_bytes = counts_.registered_bytes;
+  c.connects = counts_.connects;
+  c.accepts = counts_.accepts;
+  c.rejects = counts_.rejects;
+  c.handshake_failures = counts_.handshake_failures;
+  c.service_wakeups = hub_.wakeups();
+  return c;
+}
+
+absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> Device::AllocateProtectionDomain() {
+  return std::make_unique<ProtectionDomain>(this);
+}
+
+absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Device::CreateCompletionChannel() {
+  return CompletionChannel::Create(this);
+}
+
+absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateCompletionQueue(
+    const CqOptions& options) {
+  if (options.entries == 0) {
+    return absl::InvalidArgumentError(
+        "completion queue entries: 0 asked for, at least 1 is needed");
+  }
+  if (absl::Status s =
+          CheckLimit("completion queue entries", options.entries, Attributes().max_completions);
+      !s.ok()) {
+    return s;
+  }
+  if (absl::Status s = CheckLimit("completion queues", counts_.completion_queues + 1,
+                                  Attributes().max_completion_queues);
+      !s.ok()) {
+    return s;
+  }
+  return CompletionQueue::Create(this, options);
+}
+
+void Device::Push(const void* object, Event event) {
+  if (events_ == nullptr) return;
+  events_->Push(object, std::move(event));
+  hub_.world().Changed();
+}
+
+void Device::Forget(const void* object) {
+  if (events_ != nullptr) events_->Forget(object);
+}
+
+void Device::Register(QueuePair* qp) {
+  std::lock_guard lock(mutex_);
+  queue_pairs_.insert(qp);
+}
+
+void Device::Unregister(QueuePair* qp) {
+  std::lock_guard lock(mutex_);
+  queue_pairs_.erase(qp);
+}
+
+void Device::WaitForDrives() {
+  std::lock_guard lock(mutex_);
+  for (QueuePair* qp : queue_pairs_) qp->WaitForDrive();
+}
+
+}  // namespace verbena::fallback

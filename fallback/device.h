@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one device of the fallback: "tcp". Owns the key table, the service, and the lists by which
+// objects find each other. Everything made from it counts as a child.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/container/flat_hash_set.h"
+#include "fallback/engine/key_table.h"
+#include "fallback/hub.h"
+#include "fallback/io/address.h"
+#include "transport/provider.h"
+
+namespace verbena::fallback {
+
+class QueuePair;
+
+// Counts what must be closed before its parent.
+class Children {
+ public:
+  void Add() { count_.fetch_add(1, std::memory_order_relaxed); }
+  void Remove() { count_.fetch_sub(1, std::memory_order_release); }
+  int count() const { return count_.load(std::memory_order_acquire); }
+  // OK, or FailedPrecondition: "close protection domain: 2 objects made from it are still open".
+  absl::Status CheckNone(const char* what) const;
+
+ private:
+  std::atomic<int> count_{0};
+};
+
+// "completion queue entries: 99999999 asked for, at most 4194304 on this device"
+absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit);
+
+class Device final : public provider::Device {
+ public:
+  Device(io::World* world, io::Address from);
+
+  const DeviceInfo& info() const override { return info_; }
+  DeviceAttributes attributes() const override { return Attributes(); }
+  Capabilities capabilities() const override;
+  DeviceCounters counters() const override;
+  absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> AllocateProtectionDomain() override;
+  absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CreateCompletionChannel() override;
+  absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CreateCompletionQueue(
+      const CqOptions& options) override;
+
+  static DeviceAttributes Attributes();
+  static DeviceInfo Info();
+
+  Hub& hub() { return hub_; }
+  engine::KeyTable& keys() { return keys_; }
+  Children& children() { return children_; }
+  const io::Address& from() const { return from_; }
+
+  // Events of `object`; wakes whoever waits for them.
+  void SetEvents(EventQueue* events) { events_ = events; }
+  void Push(const void* object, Event event);
+  void Forget(const void* object);
+
+  void Register(QueuePair* qp);
+  void Unregister(QueuePair* qp);
+  uint32_t NewNumber() { return next_number_.fetch_add(1, std::memory_order_relaxed); }
+  uint32_t NewDomain() { return next_domain_.fetch_add(1, std::memory_order_relaxed); }
+
+  // Returns when every drive that was under way when it was called has ended: after a key was
+  // killed, nothing uses its memory any more.
+  void WaitForDrives();
+
+  struct Counts {
+    std::atomic<uint64_t> regions{0}, windows{0}, registered_bytes{0}, completion_queues{0},
+        shared_queues{0}, connects{0}, accepts{0}, rejects{0}, handshake_failures{0};
+  };
+  Counts& counts() { return counts_; }
+
+ private:
+  const DeviceInfo info_;
+  const io::Address from_;
+  engine::KeyTable keys_;
+  Hub hub_;
+  Children children_;
+  EventQueue* events_ = nullptr;
+  std::atomic<uint32_t> next_number_{1};
+  std::atomic<uint32_t> next_domain_{1};
+  mutable std::mutex mutex_;
+  absl::flat_hash_set<QueuePair*> queue_pairs_;
+  Counts counts_;
+};
+
+}  // namespace verbena::fallback

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/engine/handshake.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/wire/extension.h"
+
+namespace verbena::engine {
+
+namespace {
+
+constexpr uint32_t kFeatures =
+    wire::kAcknowledge | wire::kRnr | wire::kImmediate | wire::kAtomics | wire::kLargeFpdu;
+
+wire::Record MakeRecord(uint8_t role, const Require& require) {
+  wire::Record r;
+  r.role = role;
+  r.features = kFeatures;
+  if (require.atomics) r.required |= wire::kAtomics;
+  if (require.immediate) r.required |= wire::kImmediate;
+  if (require.rnr) r.required |= wire::kRnr;
+  if (require.remote_completion) r.required |= wire::kAcknowledge;
+  return r;
+}
+
+// The application's bytes with our record behind them.
+std::vector<std::byte> WithRecord(const std::string& data, const wire::Record& record) {
+  std::vector<std::byte> out(data.size() + sizeof(wire::RecordBytes));
+  std::copy_n(reinterpret_cast<const std::byte*>(data.data()), data.size(), out.begin());
+  wire::AppendRecord(record, std::span(out).subspan(data.size()));
+  return out;
+}
+
+std::string ToText(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::vector<std::byte> Encode(const wire::MpaFrame& frame) {
+  std::vector<std::byte> out(wire::kMpaMaxFrame);
+  out.resize(wire::EncodeMpa(frame, out));
+  return out;
+}
+
+uint16_t Depth(uint32_t n) { return static_cast<uint16_t>(std::clamp<uint32_t>(n, 1, kMaxDepth)); }
+
+absl::Status ForeignCannot(const Require& require) {
+  const wire::Record r = MakeRecord(0, require);
+  if (r.required == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this end requires ", wire::FeatureName(r.required & -r.required),
+                   ", and the peer is a plain iWARP one without it"));
+}
+
+}  // namespace
+
+absl::StatusOr<bool> FrameReader::Received(size_t n) {
+  have_ += n;
+  absl::StatusOr<size_t> size = wire::MpaFrameSize(frame());
+  if (!size.ok()) return size.status();
+  want_ = *size;
+  return have_ >= sizeof(wire::MpaHeader) && have_ == want_;
+}
+
+std::vector<std::byte> EncodeRequest(const Offer& mine) {
+  const std::vector<std::byte> data =
+      WithRecord(mine.private_data, MakeRecord(wire::kRoleRequest, mine.require));
+  wire::MpaFrame f;
+  f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
+  f.ird = Depth(mine.responder_resources);
+  f.ord = Depth(mine.initiator_depth);
+  f.private_data = data;
+  return Encode(f);
+}
+
+absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> bytes) {
+  absl::StatusOr<wire::MpaFrame> f = wire::DecodeMpa(bytes);
+  if (!f.ok()) return f.status();
+  if (f->reply) return absl::InvalidArgumentError("an MPA Reply where a Request was due");
+  if (f->markers) {
+    return absl::UnimplementedError("the peer asks for MPA markers, which are not supported");
+  }
+  PeerRequest out;
+  out.frame = *f;
+  std::span<const std::byte> application = f->private_data;
+  if (auto found = wire::FindRecord(f->private_data, wire::kRoleRequest)) {
+    out.own_peer = true;
+    out.record = found->record;
+    application = found->application;
+  }
+  out.private_data = ToText(application);
+  out.frame.private_data = {};
+  return out;
+}
+
+absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine) {
+  Session s;
+  s.initiator = false;
+  s.crc = peer.frame.crc;
+  s.ord = Depth(mine.initiator_depth);
+  s.ird = Depth(mine.responder_resources);
+  if (peer.frame.enhanced) {  // RFC 6581 5: neither end sends more than the other takes
+    s.ord = std::min<uint32_t>(s.ord, peer.frame.ird);
+    s.ird = std::min<uint32_t>(s.ird, peer.frame.ord);
+    if (peer.frame.peer_to_peer) {
+      s.ready_frame = peer.frame.rtr_write  ? ReadyFrame::kWrite
+                      : peer.frame.rtr_read ? ReadyFrame::kRead
+                      : peer.frame.rtr_send ? ReadyFrame::kSend
+                                            : ReadyFrame::kNone;
+    }
+  }
+  if (!peer.own_peer) {
+    if (absl::Status lack = ForeignCannot(mine.require); !lack.ok()) return lack;
+    return s;
+  }
+  absl::StatusOr<wire::Negotiated> n =
+      wire::Negotiate(MakeRecord(wire::kRoleReply, mine.require), peer.record);
+  if (!n.ok()) return absl::FailedPreconditionError(n.status().message());
+  s.features = *n;
+  return s;
+}
+
+std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine, const Session& s) {
+  std::vector<std::byte> data;
+  if (peer.own_peer) {
+    data = WithRecord(mine.private_data, MakeRecord(wire::kRoleReply, mine.require));
+  } else {
+    data.assign(
+        reinterpret_cast<const std::byte*>(mine.private_data.data()),
+        reinterpret_cast<const std::byte*>(mine.private_data.data()) + mine.private_data.size());
+  }
+  wire::MpaFrame f;
+  f.reply = true;
+  f.crc = s.crc;
+  f.revision = peer.frame.revision;
+  f.enhanced = peer.frame.enhanced;
+  f.peer_to_peer = s.ready_frame != ReadyFrame::kNone;
+  f.rtr_write = s.ready_frame == ReadyFrame::kWrite;
+  f.rtr_read = s.ready_frame == ReadyFrame::kRead;
+  f.rtr_send = s.ready_frame == ReadyFrame::kSend;
+  f.ird = static_cast<uint16_t>(s.ird);
+  f.ord = static_cast<uint16_t>(s.ord);
+  f.private_data = data;
+  return Encode(f);
+}
+
+std::vector<std::byte> EncodeReject(const PeerRequest& peer, const std::string& private_data) {
+  wire::MpaFrame f;
+  f.reply = f.rejected = true;
+  f.revision = peer.frame.revision;
+  f.enhanced = peer.frame.enhanced;
+  std::vector<std::byte> data(private_data.size());
+  std::copy_n(reinterpret_cast<const std::byte*>(private_data.data()), data.size(), data.begin());
+  if (peer.own_peer) data = WithRecord(private_data, MakeRecord(wire::kRoleReply, {}));
+  f.private_data = data;
+  return Encode(f);
+}
+
+absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Offer& mine) {
+  absl::StatusOr<wire::MpaFrame> f = wire::DecodeMpa(bytes);
+  if (!f.ok()) return f.status();
+  if (!f->reply) return absl::InvalidArgumentError("an MPA Request where a Reply was due");
+  PeerReply out;
+  out.rejected = f->rejected;
+  std::span<const std::byte> application = f->private_data;
+  auto found = wire::FindRecord(f->private_data, wire::kRoleReply);
+  if (found) {
+    out.own_peer = true;
+    application = found->application;
+  }
+  out.private_data = ToText(application);
+  if (out.rejected) return out;
+  if (f->markers) {
+    return absl::UnimplementedError("the peer asks for MPA markers, which are not supported");
+  }
+  Session& s = out.session;
+  s.initiator = true;
+  s.crc = f->crc;
+  s.ord = Depth(mine.initiator_depth);
+  s.ird = Depth(mine.responder_resources);
+  if (f->enhanced) {
+    s.ord = std::min<uint32_t>(s.ord, f->ird);
+    s.ird = std::min<uint32_t>(s.ird, f->ord);
+    if (f->peer_to_peer) {  // it names exactly one; WRITE if it names both
+      s.ready_frame = f->rtr_write  ? ReadyFrame::kWrite
+                      : f->rtr_read ? ReadyFrame::kRead
+                                    : ReadyFrame::kSend;
+    }
+  }
+  if (!found) {
+    if (absl::Status lack = ForeignCannot(mine.require); !lack.ok()) return lack;
+    return out;
+  }
+  absl::StatusOr<wire::Negotiated> n =
+      wire::Negotiate(MakeRecord(wire::kRoleRequest, mine.require), found->record);
+  if (!n.ok()) return absl::FailedPreconditionError(n.status().message());
+  s.features = *n;
+  return out;
+}
+
+}  // namespace verbena::engine

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The MPA hand-shake (RFC 5044 7.1, RFC 6581), sans I/O: frames in, frames and a Session out. One
+// function a step; whoever holds the socket reads and writes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "fallback/engine/queue_pair.h"
+#include "fallback/wire/mpa.h"
+#include "transport/options.h"
+
+namespace verbena::engine {
+
+// What one end brings.
+struct Offer {
+  std::string private_data;
+  uint32_t initiator_depth = 1;
+  uint32_t responder_resources = 1;
+  Require require;
+};
+
+// Collects exactly one frame: never a byte beyond it.
+class FrameReader {
+ public:
+  std::span<std::byte> Space() { return {buffer_.data() + have_, want_ - have_}; }
+  // True: the frame is complete. An error: no frame begins like this, with what it looks like.
+  absl::StatusOr<bool> Received(size_t n);
+  std::span<const std::byte> frame() const { return {buffer_.data(), have_}; }
+
+ private:
+  std::array<std::byte, wire::kMpaMaxFrame> buffer_;
+  size_t have_ = 0;
+  size_t want_ = sizeof(wire::MpaHeader);
+};
+
+// Initiator, step 1. Revision 2, every ready-to-receive frame that we can send on offer.
+std::vector<std::byte> EncodeRequest(const Offer& mine);
+
+// Responder, step 1.
+struct PeerRequest {
+  wire::MpaFrame frame;  // private_data is empty: see below
+  bool own_peer = false;
+  wire::Record record;
+  std::string private_data;  // the application's
+};
+absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> frame);
+
+// Responder, step 2. FailedPrecondition: one end requires what the other lacks; reject with it.
+absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine);
+std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine,
+                                   const Session& session);
+std::vector<std::byte> EncodeReject(const PeerRequest& peer, const std::string& private_data);
+
+// Initiator, step 2.
+struct PeerReply {
+  bool rejected = false;
+  bool own_peer = false;
+  std::string private_data;
+  Session session;
+};
+absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> frame, const Offer& mine);
+
+}  // namespace verbena::engine

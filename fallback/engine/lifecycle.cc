@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// States, errors, flushing, and the end of the stream.
+#include <cstring>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/engine/queue_pair.h"
+#include "fallback/engine/state_table.h"
+
+namespace verbena::engine {
+
+QueuePair::QueuePair(const QueuePairConfig& config)
+    : config_(config),
+      access_(config.access),
+      sq_(config.limits.max_send_wr, config.limits.max_send_sge, config.limits.max_inline),
+      own_receives_(config.shared_receives != nullptr
+                        ? nullptr
+                        : std::make_unique<ReceiveQueue>(config.limits.max_receive_wr,
+                                                         config.limits.max_receive_sge)),
+      receives_(config.shared_receives != nullptr ? config.shared_receives : own_receives_.get()) {}
+
+void QueuePair::Connected(const Session& session) {
+  if (rx_ == nullptr) rx_ = std::make_unique<std::byte[]>(kReceiveBuffer);
+  session_ = session;
+  if (session_.ird == 0) session_.ird = 1;
+  if (session_.ord == 0) session_.ord = 1;
+  active_features_.store(session.features.features, std::memory_order_relaxed);
+  has_session_.store(true, std::memory_order_release);
+  connected_ = true;
+  may_send_ = session.initiator && session.ready_frame == ReadyFrame::kNone;
+  ready_owed_ = session.initiator && session.ready_frame != ReadyFrame::kNone;
+  ready_expected_ = !session.initiator && session.ready_frame != ReadyFrame::kNone;
+  rnr_.left = rnr_retry_;
+  SetState(QpState::kRts);
+}
+
+void QueuePair::SendFirst(std::span<const std::byte> bytes) {
+  batch_.Clear();
+  std::memcpy(batch_.Append(bytes.size()), bytes.data(), bytes.size());
+}
+
+void QueuePair::SetRetry(uint8_t rnr_retry, uint8_t retry_count, uint8_t timeout) {
+  rnr_retry_ = rnr_.left = rnr_retry;
+  retry_count_ = retry_count;
+  timeout_ = timeout;
+}
+
+absl::Status QueuePair::Modify(const QpModify& change) {
+  const QpState from = state();
+  const QpState to = change.state.value_or(from);
+  if (absl::Status s = CheckModify(from, change); !s.ok()) return s;
+  if (change.access) access_ = *change.access | Access::kLocalWrite;
+  if (change.min_rnr_timer) min_rnr_timer_ = *change.min_rnr_timer;
+  if (change.rnr_retry) rnr_retry_ = rnr_.left = *change.rnr_retry;
+  if (change.retry_count) retry_count_ = *change.retry_count;
+  if (change.timeout) timeout_ = *change.timeout;
+  if (to == from) return absl::OkStatus();
+  switch (to) {
+    case QpState::kErr:
+      EnterError(absl::OkStatus(), true);
+      break;
+    case QpState::kReset:
+      Reset();
+      break;
+    case QpState::kSqd:
+      drained_reported_ = false;
+      SetState(to);
+      Retire();
+      break;
+    default:
+      SetState(to);
+  }
+  return absl::OkStatus();
+}
+
+void QueuePair::Query(QpAttributes* out) const {
+  out->state = state();
+  out->limits = config_.limits;
+  out->access = access_;
+  out->qp_number = config_.number;
+  out->min_rnr_timer = min_rnr_timer_;
+  out->rnr_retry = rnr_retry_;
+  out->retry_count = retry_count_;
+  out->timeout = timeout_;
+  out->initiator_depth = session_.ord;
+  out->responder_resources = session_.ird;
+  out->send_outstanding = static_cast<uint32_t>(outstanding());
+  out->draining = state() == QpState::kSqd && !drained_reported_;
+}
+
+void QueuePair::Disconnect() { EnterError(absl::OkStatus(), true); }
+
+void QueuePair::Fail(const absl::Status& why) {
+  config_.observer->OnEvent(EventType::kQpFatal, why);
+  EnterError(why, true);
+}
+
+void QueuePair::EnterError(const absl::Status& why, bool say_bye) {
+  if (state() == QpState::kErr) return;
+  SetCause(why);
+  SetState(QpState::kErr);
+  // What is flushed goes back to the application, so nothing may be sent from its memory any more.
+  batch_.Detach();
+  closing_ = connected_;
+  bye_owed_ = say_bye && connected_;
+  segment_.kind = Segment::Kind::kNone;
+  orq_ = {};
+  rnr_ = {};
+  Flush();
+  if (connected_) config_.observer->OnEvent(EventType::kDisconnected, why);
+}
+
+void QueuePair::FailOldest(WcStatus status, const absl::Status& why) {
+  if (state() == QpState::kErr) return;
+  const uint64_t head = sq_.head();
+  if (head != sq_.tail()) {
+    Complete(sq_.at(head), status);
+    sq_.Retire(head + 1);
+  }
+  EnterError(why, status != WcStatus::kRetryExceeded);
+}
+
+void QueuePair::Flush() {
+  FlushSends();
+  FlushReceives();
+  if (config_.shared_receives != nullptr) {
+    config_.observer->OnEvent(EventType::kLastWqeReached, absl::OkStatus());
+  }
+}
+
+void QueuePair::FlushSends() {
+  for (uint64_t head = sq_.head(); head != sq_.tail(); ++head) {
+    Complete(sq_.at(head), WcStatus::kFlushed);
+    sq_.Retire(head + 1);
+  }
+  cursor_ = sq_.head();
+  cursor_started_ = cursor_immediate_ = false;
+}
+
+void QueuePair::FlushReceives() {
+  if (current_.has_value()) FailReceive(WcStatus::kFlushed);
+  if (own_receives_ == nullptr) return;
+  bool limit = false;
+  current_.emplace();
+  while (own_receives_->Take(&*current_, &limit)) {
+    FailReceive(WcStatus::kFlushed);
+    current_.emplace();
+  }
+  current_.reset();
+}
+
+void QueuePair::FlushPosted() {
+  if (state() != QpState::kErr) return;
+  FlushSends();
+  FlushReceives();
+}
+
+void QueuePair::ReceiveEnded(int error, Nanos) {
+  if (!connected_) return;
+  if (closing_) {
+    finished_ = true;
+    return;
+  }
+  if (error == 0 && !session_.features.has(wire::kAcknowledge)) {
+    EnterError(absl::UnavailableError("the peer closed the connection"),
+               false);  // its way of a goodbye
+    return;
+  }
+  StreamLost(error == 0 ? "the stream ended without a goodbye" : std::strerror(error));
+}
+
+// Nothing tells what the peer did with what is outstanding: the oldest request says so, the rest is
+// flushed.
+void QueuePair::StreamLost(const std::string& how) {
+  send_dead_ = true;
+  FailOldest(WcStatus::kRetryExceeded,
+             absl::UnavailableError(absl::StrCat("the peer vanished: ", how,
+                                                 ". Reconnect; what was outstanding may or may not "
+                                                 "have been applied")));
+  batch_.Clear();
+  finished_ = true;
+}
+
+void QueuePair::Detach() {
+  connected_ = false;
+  closing_ = finished_ = false;
+  send_dead_ = false;
+  batch_.Clear();
+  direct_ = 0;
+}
+
+std::vector<std::byte> QueuePair::TakeUnsent() {
+  std::vector<std::byte> out;
+  for (const iovec& v : batch_.Vectors()) {
+    const std::byte* p = static_cast<const std::byte*>(v.iov_base);
+    out.insert(out.end(), p, p + v.iov_len);
+  }
+  batch_.Clear();
+  return out;
+}
+
+// The driver has taken the stream away. No completion is made: RESET forgets (IBTA 10.3.1).
+void QueuePair::Reset() {
+  for (uint64_t head = sq_.head(); head != sq_.tail(); ++head) {
+    SendEntry& e = sq_.at(head);
+    if (e.opcode == Opcode::kBindWindow) {
+      e.window->pending.fetch_sub(1);
+      e.region->pending.fetch_sub(1);
+    }
+    sq_.Retire(head + 1);
+  }
+  if (own_receives_ != nullptr) own_receives_->Clear();
+  current_.reset();
+  cursor_ = sq_.tail();
+  cursor_started_ = cursor_immediate_ = false;
+  cursor_offset_ = 0;
+  next_rsn_ = send_msn_ = read_msn_ = 1;
+  acked_rsn_ = 0;
+  orq_ = {};
+  irq_ = {};
+  rnr_ = {};
+  drained_reported_ = false;
+  applied_rsn_ = applied_since_ack_ = 0;
+  bytes_since_ack_ = 0;
+  ack_owed_ = false;
+  expected_send_msn_ = expected_read_msn_ = atomic_msn_ = 1;
+  send_offset_ = write_bytes_ = 0;
+  immediate_pending_ = dropping_ = rnr_nak_owed_ = ready_said_ = false;
+  nak_ = {};
+  bye_owed_ = peer_said_bye_ = false;
+  ready_owed_ = ready_expected_ = ready_answer_ = may_send_ = false;
+  rx_begin_ = rx_end_ = 0;
+  segment_.kind = Segment::Kind::kNone;
+  has_session_.store(false, std::memory_order_release);
+  SetCause(absl::OkStatus());
+  Detach();
+  SetState(QpState::kReset);
+}
+
+void QueuePair::SetCause(const absl::Status& why) {
+  std::lock_guard lock(cause_lock_);
+  cause_ = why;
+}
+
+absl::Status QueuePair::cause() const {
+  std::lock_guard lock(cause_lock_);
+  return cause_;
+}
+
+Capabilities QueuePair::capabilities() const {
+  const uint32_t f = has_session_.load(std::memory_order_acquire)
+                         ? active_features_.load(std::memory_order_relaxed)
+                         : ~0u;
+  Capabilities c;
+  c.immediate = (f & wire::kImmediate) != 0;
+  c.atomics = c.global_atomics = (f & wire::kAtomics) != 0;
+  c.rnr = (f & wire::kRnr) != 0;
+  c.remote_completion = (f & wire::kAcknowledge) != 0;
+  c.send_with_invalidate = c.memory_windows = c.unguessable_keys = true;
+  return c;
+}
+
+QpCounters QueuePair::counters() const {
+  QpCounters c;
+  c.sends_posted = sends_posted_.load(std::memory_order_relaxed);
+  c.receives_posted = own_receives_ != nullptr ? own_receives_->counters().posted : 0;
+  c.send_completions = count_.send_completions;
+  c.receive_completions = count_.receive_completions;
+  c.bytes_sent = count_.bytes_sent;
+  c.bytes_received = count_.bytes_received;
+  c.send_calls = count_.send_calls;
+  c.receive_calls = count_.receive_calls;
+  c.acks_sent = count_.acks_sent;
+  c.acks_received = count_.acks_received;
+  c.rnr_naks_sent = count_.rnr_naks_sent;
+  c.rnr_naks_received = count_.rnr_naks_received;
+  c.remote_reads = count_.remote_reads;
+  c.remote_writes = count_.remote_writes;
+  c.remote_atomics = count_.remote_atomics;
+  c.protection_errors = count_.protection_errors;
+  return c;
+}
+
+}  // namespace verbena::engine

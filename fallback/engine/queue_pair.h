@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+// A reliable-connected queue pair on an iWARP stream, sans I/O: bytes in, completions and bytes
+// out. No socket, clock, thread or lock across a call; whoever drives it brings those.
+//
+// Two kinds of entry. Posts may come from any thread. Everything else belongs to the *owner*: the
+// one thread that at this moment drives the queue pair. A drive is bounded and never waits.
+//
+//   post.cc      any thread: checks and queues requests
+//   transmit.cc  owner: queued requests, responses and control messages become FPDUs
+//   receive.cc   owner: the byte stream becomes segments, and their payload is placed
+//   requester.cc owner: what the peer says about our requests: acknowledged, refused, failed
+//   responder.cc owner: what the peer asks of us
+//   lifecycle.cc owner: states, errors, flushing, the end of the stream
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "fallback/engine/completion_ring.h"
+#include "fallback/engine/key_table.h"
+#include "fallback/engine/limits.h"
+#include "fallback/engine/receive_queue.h"
+#include "fallback/engine/send_queue.h"
+#include "fallback/engine/spin_lock.h"
+#include "fallback/engine/transmit_batch.h"
+#include "fallback/wire/control.h"
+#include "fallback/wire/ddp.h"
+#include "fallback/wire/extension.h"
+#include "fallback/wire/rdmap.h"
+#include "transport/capabilities.h"
+#include "transport/counters.h"
+#include "transport/events.h"
+#include "transport/qp_state.h"
+#include "transport/work_request.h"
+
+namespace verbena::engine {
+
+using Nanos = int64_t;
+inline constexpr Nanos kNever = INT64_MAX;
+
+// Cold: what the driver is told, by the owner or (OnReceivesWanted) a posting thread.
+class QueuePairObserver {
+ public:
+  virtual ~QueuePairObserver() = default;
+  virtual void OnEvent(EventType type, const absl::Status& why) = 0;
+  virtual void OnSharedLimit() = 0;
+};
+
+// Turns the API's window and region into the engine's, while the post runs: fills e->window,
+// e->region, the new key, address and length.
+class WindowBinder {
+ public:
+  virtual ~WindowBinder() = default;
+  virtual void PrepareBind(const WindowBinding& bind, SendEntry* entry) = 0;
+};
+
+struct QueuePairConfig {
+  uint32_t number = 0;
+  uint32_t domain = 0;
+  QpLimits limits;
+  Access access = Access::kLocalRead;
+  bool signal_all = true;
+  CompletionRing* send_ring = nullptr;
+  CompletionRing* receive_ring = nullptr;
+  ReceiveQueue* shared_receives = nullptr;  // null: a receive queue of its own
+  KeyTable* keys = nullptr;
+  QueuePairObserver* observer = nullptr;
+  WindowBinder* binder = nullptr;
+};
+
+// What the hand-shake settled.
+enum class ReadyFrame : uint8_t { kNone, kWrite, kRead, kSend };  // RFC 6581 9.2
+struct Session {
+  bool initiator = false;
+  ReadyFrame ready_frame = ReadyFrame::kNone;  // the initiator sends it, the responder waits for it
+  wire::Negotiated features;                   // empty: a foreign peer
+  bool crc = false;
+  uint32_t mss = 1460;  // bounds FPDUs if features.max_payload is 0
+  uint32_t ord = 1;     // reads and atomics of ours in flight
+  uint32_t ird = 1;     // the peer's
+  uint8_t rnr_retry = 7;
+};
+
+class QueuePair {
+ public:
+  explicit QueuePair(const QueuePairConfig& config);
+
+  // --- any thread ------------------------------------------------------------------------------
+  PostResult PostSend(std::span<const SendWr> requests);
+  // `wake`: the peer was refused for want of a receive; drive the queue pair soon.
+  PostResult PostReceive(std::span<const ReceiveWr> requests, bool* wake);
+  QpState state() const { return state_.load(std::memory_order_acquire); }
+  // Sent and unacknowledged, or not yet sent: a post that finds it idle should drive at once.
+  uint64_t outstanding() const { return sq_.tail() - sq_.head(); }
+  uint32_t number() const { return config_.number; }
+  Capabilities capabilities() const;
+  QpCounters counters() const;
+  const QueuePairConfig& config() const { return config_; }
+
+  // --- owner: bytes ----------------------------------------------------------------------------
+  // Where the next bytes of the stream should go, at most `max` pieces. Large payloads go straight
+  // into their target; a drive that spans a change of the key table looks everything up again.
+  int ReceiveSpace(iovec* into, int max);
+  void Received(size_t n, Nanos now);
+  void ReceiveEnded(int error, Nanos now);  // 0: end of stream, else errno
+  // What to send now; empty: nothing. `idle`: the last receive found nothing, so owed
+  // acknowledgements go out even alone.
+  std::span<const iovec> Gather(bool idle, Nanos now);
+  void Sent(size_t n);
+  void SendFailed(int error);
+  bool HasUnsent() const { return !batch_.empty(); }
+
+  Nanos deadline() const { return rnr_.waiting ? rnr_.deadline : kNever; }
+  void Tick(Nanos now);
+  // Everything this end has to say has been said: FinishSending, then read to the end and close.
+  bool finished() const { return finished_; }
+  bool WantsToSend() const;  // an acknowledgement is owed, or work waits: drive again soon
+
+  // --- owner: life -----------------------------------------------------------------------------
+  void Connected(const Session& session);
+  void SendFirst(std::span<const std::byte> bytes);  // before any FPDU: the reply of the hand-shake
+  absl::Status Modify(const QpModify& change);
+  void Query(QpAttributes* out) const;
+  void Disconnect();
+  // To ERR: `why` becomes cause(); flushes both queues.
+  void Fail(const absl::Status& why);
+  void FlushPosted();          // in ERR: what was posted since
+  absl::Status cause() const;  // any thread
+  bool connected() const { return connected_; }
+  bool closing() const { return closing_; }
+  // The stream is the driver's again; in ERR the queue pair stays as it is.
+  void Detach();
+  // What the driver should still send on the stream it takes away.
+  std::vector<std::byte> TakeUnsent();
+  void SetRetry(uint8_t rnr_retry, uint8_t retry_count, uint8_t timeout);
+
+ private:
+  friend class QueuePairTestPeer;
+
+  // One FPDU of a tagged or Send message whose payload is being placed.
+  struct Segment {
+    enum class Kind : uint8_t { kNone, kWrite, kSend, kReadResponse, kDiscard };
+    Kind kind = Kind::kNone;
+    uint8_t ddp = 0;
+    uint8_t rdmap = 0;
+    uint32_t key = 0;
+    uint64_t address = 0;  // of the first payload byte: TO, or offset in the message
+    uint32_t total = 0;    // payload bytes
+    uint32_t done = 0;
+    uint32_t held = 0;  // tail bytes that are published last
+    uint32_t crc = 0;
+    uint64_t version = 0;  // of the key table when the targets were looked up
+    int targets = 0;
+    int target = 0;  // current one
+    std::array<iovec, kMaxSge> target_list;
+  };
+
+  // A read or atomic of ours that the peer has yet to answer.
+  struct OutboundRead {
+    uint64_t position = 0;  // in the send queue
+    uint32_t sink = 0;      // private, single-use key of the answer's target
+    uint32_t received = 0;
+  };
+  // A read or atomic of the peer's that we have yet to answer.
+  struct InboundRead {
+    bool atomic = false;
+    uint32_t sink_stag = 0;
+    uint64_t sink_offset = 0;
+    uint32_t source_stag = 0;
+    uint64_t source_offset = 0;
+    uint32_t size = 0;
+    uint32_t sent = 0;
+    uint32_t rsn = 0;  // of the request
+    uint32_t msn = 0;  // atomics: of the response
+    uint32_t request_id = 0;
+    uint64_t original = 0;
+  };
+  template <typename T>
+  struct Ring {  // fixed, owner only
+    std::unique_ptr<T[]> slots{new T[kMaxDepth]};
+    uint32_t head = 0;
+    uint32_t count = 0;
+    T& front() { return slots[head % kMaxDepth]; }
+    T& at(uint32_t i) { return slots[(head + i) % kMaxDepth]; }
+    void Push(const T& v) { slots[(head + count++) % kMaxDepth] = v; }
+    void Pop() { ++head, --count; }
+  };
+
+  // post.cc
+  PostError CheckPost(const SendWr& wr) const;
+  void Enqueue(uint64_t position, const SendWr& wr);
+
+  // transmit.cc
+  void AppendOwed(bool* ack);
+  void AppendWork();
+  void AppendFarewell();
+  void AppendResponse();
+  bool AppendRequest();
+  bool MayStart(const SendEntry& entry) const;
+  bool RunLocal(SendEntry& entry);
+  void Begin(SendEntry& entry);
+  bool AppendDataSegment(SendEntry& entry);
+  void AppendReadRequest(SendEntry& entry);
+  void AppendAtomicRequest(SendEntry& entry);
+  void AppendImmediate(SendEntry& entry);
+  struct Piece {
+    const std::byte* host;
+    uint32_t length;
+    uint32_t key;  // 0: inline data, ours
+  };
+  // The parts of an entry's local data that make up [offset, offset + n); -1: a key, its bounds or
+  // its access is wrong.
+  int Pieces(const SendEntry& entry, uint32_t offset, uint32_t n, Piece* out);
+  void AppendControlMessage(const wire::Control& control, absl::string_view text = {});
+  template <typename Header>
+  void AppendFpdu(const Header& header, std::span<const Piece> payload);
+  template <typename Header>
+  void AppendWhole(Header header, std::span<const std::byte> body);
+  uint32_t SegmentSize(uint32_t length, uint32_t header) const;
+  uint8_t AckBit(const SendEntry& entry) const;
+  void AdvanceCursor();
+  void BindWindow(SendEntry& entry);
+  bool StillValid();
+
+  // receive.cc
+  void Parse(Nanos now);
+  bool ContinueSegment(Nanos now);
+  bool BeginTagged(Nanos now);
+  bool BeginUntagged(Nanos now);
+  void OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
+                   uint32_t payload);
+  bool ResolveTargets();
+  void Place(const std::byte* from, uint32_t n);
+  void PublishHeld(const std::byte* from, uint32_t n);
+  void SkipTargets(uint32_t n);
+  void FinishSegment(Nanos now);
+  bool DropsRequests() const { return dropping_ || closing_; }
+  size_t available() const { return rx_end_ - rx_begin_; }
+  const std::byte* input() const { return rx_.get() + rx_begin_; }
+  bool CheckCrc(const std::byte* fpdu, size_t size);
+
+  // requester.cc
+  void HandleAck(uint32_t rsn);
+  void HandleRnrNak(const wire::Control& control, Nanos now);
+  void HandleNak(const wire::Control& control, absl::string_view text);
+  void HandleTerminate(std::span<const std::byte> body);
+  bool BeginReadResponse(const wire::TaggedHeader& header);
+  void FinishReadResponse();
+  void HandleAtomicResponse(const wire::UntaggedHeader& header, const std::byte* body);
+  void Rewind(uint64_t position);
+  void Retire();
+  void Complete(SendEntry& entry, WcStatus status, uint32_t vendor_error = 0);
+  bool IsDone(const SendEntry& entry) const;
+  void FailOldest(WcStatus status, const absl::Status& why);
+
+  // responder.cc
+  void HeardFromPeer();
+  void HandleControl(const wire::Control& control, absl::string_view text, Nanos now);
+  bool BeginWrite(const wire::TaggedHeader& header);
+  bool BeginSend(const wire::UntaggedHeader& header);
+  void FinishWrite();
+  void FinishSend();
+  void HandleMessage(const wire::UntaggedHeader& header, const std::byte* body, Nanos now);
+  bool AcceptReadClass(const wire::UntaggedHeader& header);
+  void HandleReadRequest(const wire::UntaggedHeader& header, const std::byte* body);
+  void HandleAtomicRequest(const wire::UntaggedHeader& header, const std::byte* body);
+  void HandleImmediate(const wire::UntaggedHeader& header, const std::byte* body);
+  bool TakeReceive();
+  void RefuseForLackOfReceive();
+  void Applied(uint8_t rdmap, uint64_t bytes);
+  void CompleteReceive(WorkCompletion wc, bool solicited);
+  void FailReceive(WcStatus status);
+  bool Invalidate(uint32_t key);
+  void RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, uint32_t key,
+                    uint64_t address, uint64_t length);
+  void RefuseRequest(uint32_t rsn, wire::NakCode code, wire::TerminateError error,
+                     const std::string& text, std::optional<EventType> event);
+  void ProtocolFault(const wire::Fault& fault);
+
+  // lifecycle.cc
+  // To ERR, both queues flushed. What is already framed still goes out; then a Bye if `say_bye`.
+  void EnterError(const absl::Status& why, bool say_bye);
+  void Flush();
+  void FlushSends();
+  void FlushReceives();
+  void SetState(QpState state) { state_.store(state, std::memory_order_release); }
+  void SetCause(const absl::Status& why);
+  void StreamLost(const std::string& how);
+  void Reset();
+
+  const QueuePairConfig config_;
+  std::atomic<QpState> state_{QpState::kInit};
+  Access access_;  // peers' rights at all; owner
+
+  // --- connection
+  bool connected_ = false;
+  bool may_send_ = false;    // a responder waits for the initiator's first FPDU (RFC 5044 7.1)
+  bool ready_owed_ = false;  // the initiator's ready-to-receive frame is to be sent
+  bool ready_expected_ = false;
+  bool ready_answer_ = false;  // our ready frame was a read: its empty response is to come
+  bool closing_ = false;       // ERR, but responses, Nak and Terminate or Bye go out first
+  bool finished_ = false;
+  bool peer_said_bye_ = false;
+  bool send_dead_ = false;  // sending failed; what the peer sent is still read
+  Session session_;
+  std::atomic<uint32_t> active_features_{0};
+  std::atomic<bool> has_session_{false};
+
+  // --- requester
+  SendQueue sq_;
+  uint64_t cursor_ = 0;  // next entry to be framed
+  bool cursor_started_ = false;
+  uint32_t cursor_offset_ = 0;     // payload bytes of it already framed
+  bool cursor_immediate_ = false;  // its Write is framed, its Immediate is not
+  uint32_t next_rsn_ = 1;
+  uint32_t acked_rsn_ = 0;
+  uint32_t send_msn_ = 1;
+  uint32_t read_msn_ = 1;
+  uint32_t next_sink_ = 0;
+  Ring<OutboundRead> orq_;
+  struct {
+    bool waiting = false;  // the timer runs
+    bool probing = false;  // only `rsn` may go until it is acknowledged
+    bool resume_owed = false;
+    uint32_t rsn = 0;
+    Nanos deadline = kNever;
+    uint8_t left = 7;
+  } rnr_;
+  uint8_t rnr_retry_ = 7;
+  uint8_t retry_count_ = 7;
+  uint8_t timeout_ = 18;
+  uint8_t min_rnr_timer_ = 12;
+  bool drained_reported_ = false;
+
+  // --- responder
+  std::unique_ptr<ReceiveQueue> own_receives_;
+  ReceiveQueue* receives_;
+  std::optional<Receive> current_;  // taken, not complete
+  uint32_t applied_rsn_ = 0;
+  bool ack_owed_ = false;
+  uint32_t applied_since_ack_ = 0;
+  uint64_t bytes_since_ack_ = 0;
+  uint32_t expected_send_msn_ = 1;
+  uint32_t expected_read_msn_ = 1;
+  uint32_t atomic_msn_ = 1;   // of our responses, QN 3
+  uint32_t send_offset_ = 0;  // of the Send under way
+  uint32_t write_bytes_ = 0;  // of the Write under way or, with its Immediate pending, done
+  bool immediate_pending_ = false;
+  bool dropping_ = false;  // refused `applied_rsn_ + 1`, until Resume
+  bool rnr_nak_owed_ = false;
+  bool ready_said_ = false;
+  Ring<InboundRead> irq_;
+  struct {
+    bool owed = false;
+    uint32_t rsn = 0;
+    wire::NakCode code = wire::NakCode::kNone;
+    wire::TerminateError error;
+    std::string text;
+  } nak_;
+  bool bye_owed_ = false;
+
+  // --- stream
+  std::unique_ptr<std::byte[]> rx_;
+  size_t rx_begin_ = 0;
+  size_t rx_end_ = 0;
+  size_t direct_ = 0;  // bytes of the last ReceiveSpace that lie in the segment's targets
+  Segment segment_;
+  TransmitBatch batch_;
+  uint64_t batch_version_ = 0;
+  uint32_t batch_rsn_ = 0;  // last request that the batch finishes: foreign peers complete locally
+
+  mutable SpinLock cause_lock_;
+  absl::Status cause_;
+  struct {
+    Counter send_completions, receive_completions, bytes_sent, bytes_received, send_calls,
+        receive_calls, acks_sent, acks_received, rnr_naks_sent, rnr_naks_received, remote_reads,
+        remote_writes, remote_atomics, protection_errors;
+  } count_;
+  std::atomic<uint64_t> sends_posted_{0};
+};
+
+}  // namespace verbena::engine

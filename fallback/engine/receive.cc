@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// The byte stream becomes FPDUs. Nothing is placed before its header has been checked; payload of
+// any size is placed as it comes, large ones by the receive call itself; the last bytes of a write
+// are stored last, after the CRC.
+#include <algorithm>
+#include <cstring>
+
+#include "fallback/engine/queue_pair.h"
+#include "fallback/wire/crc32c.h"
+
+namespace verbena::engine {
+
+using wire::Opcode;
+using wire::TaggedHeader;
+using wire::UntaggedHeader;
+
+int QueuePair::ReceiveSpace(iovec* into, int max) {
+  direct_ = 0;
+  int count = 0;
+  Segment& s = segment_;
+  const uint32_t left = s.total - s.held - s.done;
+  if (s.kind != Segment::Kind::kNone && s.kind != Segment::Kind::kDiscard &&
+      left >= kDirectPlacement && available() == 0 && ResolveTargets()) {
+    uint32_t want = left;
+    for (int i = s.target; i < s.targets && want > 0 && count < max - 1; ++i) {
+      iovec part = s.target_list[i];
+      part.iov_len = std::min<size_t>(part.iov_len, want);
+      want -= part.iov_len;
+      into[count++] = part;
+    }
+    direct_ = left - want;
+  }
+  if (rx_begin_ == rx_end_) rx_begin_ = rx_end_ = 0;
+  into[count++] = {rx_.get() + rx_end_, kReceiveBuffer - rx_end_};
+  return count;
+}
+
+void QueuePair::Received(size_t n, Nanos now) {
+  count_.receive_calls.Add();
+  count_.bytes_received.Add(n);
+  if (direct_ > 0) {
+    const uint32_t placed = static_cast<uint32_t>(std::min(n, direct_));
+    SkipTargets(placed);
+    n -= placed;
+    direct_ = 0;
+  }
+  rx_end_ += n;
+  Parse(now);
+  Retire();
+  if (rx_begin_ == rx_end_) {
+    rx_begin_ = rx_end_ = 0;
+  } else if (rx_end_ > kReceiveBuffer / 2) {
+    std::memmove(rx_.get(), input(), available());
+    rx_end_ -= rx_begin_;
+    rx_begin_ = 0;
+  }
+}
+
+void QueuePair::Parse(Nanos now) {
+  while (connected_ && !closing_) {
+    if (segment_.kind != Segment::Kind::kNone) {
+      if (!ContinueSegment(now)) return;
+      continue;
+    }
+    if (available() < 4) return;
+    const uint8_t ddp = static_cast<uint8_t>(input()[2]);
+    if (available() < wire::HeaderSize(ddp)) return;
+    const bool went_on = wire::IsTagged(ddp) ? BeginTagged(now) : BeginUntagged(now);
+    if (!went_on) return;
+  }
+  rx_begin_ = rx_end_ = 0;  // a dying connection reads only to reach the end
+}
+
+void QueuePair::OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
+                            uint32_t payload) {
+  Segment& s = segment_;
+  s.kind = kind;
+  s.ddp = ddp;
+  s.rdmap = rdmap;
+  s.total = payload;
+  s.done = 0;
+  s.targets = s.target = 0;
+  s.version = ~0ull;  // not looked up yet
+  const bool tail = kind == Segment::Kind::kWrite && (ddp & wire::kLast) != 0;
+  s.held = tail ? std::min<uint32_t>(payload, kPublishBytes) : 0;
+  if (session_.crc) s.crc = wire::Crc32c(wire::kCrcBegin, {input(), header});
+  rx_begin_ += header;
+}
+
+bool QueuePair::BeginTagged(Nanos) {
+  const TaggedHeader h = wire::Load<TaggedHeader>(input());
+  if (const wire::Fault fault = wire::Invalid(h)) {
+    ProtocolFault(fault);
+    return false;
+  }
+  HeardFromPeer();
+  const bool ready_frame = ready_expected_ && wire::PayloadSize(h) == 0;
+  if (ready_frame || (ready_answer_ && wire::PayloadSize(h) == 0)) {
+    ready_expected_ = ready_answer_ = false;  // RFC 6581 9.2: it carries nothing
+    OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
+    return true;
+  }
+  if (wire::OpcodeOf(h.rdmap) == Opcode::kReadResponse) {
+    if (!BeginReadResponse(h)) return false;
+    OpenSegment(Segment::Kind::kReadResponse, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
+    return true;
+  }
+  if (dropping_) {
+    OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
+    return true;
+  }
+  if (!BeginWrite(h)) return false;
+  segment_.key = h.stag;
+  segment_.address = h.tagged_offset;
+  OpenSegment(Segment::Kind::kWrite, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
+  return ResolveTargets();
+}
+
+bool QueuePair::BeginUntagged(Nanos now) {
+  const UntaggedHeader h = wire::Load<UntaggedHeader>(input());
+  if (const wire::Fault fault = wire::Invalid(h)) {
+    ProtocolFault(fault);
+    return false;
+  }
+  HeardFromPeer();
+  const Opcode op = wire::OpcodeOf(h.rdmap);
+  const uint32_t payload = wire::PayloadSize(h);
+  if (ready_expected_) {
+    ready_expected_ = false;
+    if (op == Opcode::kSend && payload == 0) {
+      ++expected_send_msn_;
+      OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
+      return true;
+    }
+  }
+  if (op >= Opcode::kSend && op <= Opcode::kSendSolicitedInvalidate) {
+    if (dropping_ || !BeginSend(h)) {
+      if (!dropping_) return false;
+      OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), payload);
+      return true;
+    }
+    segment_.address = h.message_offset;
+    OpenSegment(Segment::Kind::kSend, h.ddp, h.rdmap, sizeof(h), payload);
+    return payload == 0 || ResolveTargets();
+  }
+  // Everything else is one small FPDU, handled when it is there as a whole.
+  const size_t size = wire::FpduSize(sizeof(h), payload);
+  if (size > kReceiveBuffer / 2) {
+    ProtocolFault({"a Terminate of this length cannot be", wire::error::kFpdu});
+    return false;
+  }
+  if (available() < size) return false;
+  if (session_.crc && !CheckCrc(input(), size)) return false;
+  const std::byte* body = input() + sizeof(h);
+  rx_begin_ += size;
+  HandleMessage(h, body, now);
+  return true;
+}
+
+bool QueuePair::CheckCrc(const std::byte* fpdu, size_t size) {
+  const uint32_t crc = wire::Crc32c(wire::kCrcBegin, {fpdu, size - wire::kCrcSize});
+  if (wire::Load<wire::Le32>(fpdu + size - wire::kCrcSize) == wire::WireCrc(crc)) return true;
+  ProtocolFault({"the CRC of an FPDU is wrong", wire::error::kCrc});
+  return false;
+}
+
+bool QueuePair::ContinueSegment(Nanos now) {
+  Segment& s = segment_;
+  const uint32_t body = s.total - s.held - s.done;
+  if (body > 0) {
+    const uint32_t n = static_cast<uint32_t>(std::min<size_t>(available(), body));
+    if (n > 0 && s.kind != Segment::Kind::kDiscard && !ResolveTargets()) return false;
+    if (s.kind == Segment::Kind::kDiscard) {
+      s.done += n;
+    } else if (n > 0) {
+      Place(input(), n);
+    }
+    rx_begin_ += n;
+    if (n < body) return false;
+  }
+  const uint32_t pad = wire::PadBytes(s.total);
+  const size_t rest = s.held + pad + wire::kCrcSize;
+  if (available() < rest) return false;
+  if (session_.crc && s.kind != Segment::Kind::kDiscard) {
+    s.crc = wire::Crc32c(s.crc, {input(), s.held + pad});
+    if (wire::Load<wire::Le32>(input() + s.held + pad) != wire::WireCrc(s.crc)) {
+      ProtocolFault({"the CRC of an FPDU is wrong", wire::error::kCrc});
+      return false;
+    }
+  }
+  if (s.held > 0) {
+    if (!ResolveTargets()) return false;
+    PublishHeld(input(), s.held);
+  }
+  rx_begin_ += rest;
+  FinishSegment(now);
+  return true;
+}
+
+void QueuePair::FinishSegment(Nanos) {
+  const Segment::Kind kind = segment_.kind;
+  segment_.kind = Segment::Kind::kNone;
+  switch (kind) {
+    case Segment::Kind::kWrite:
+      return FinishWrite();
+    case Segment::Kind::kSend:
+      return FinishSend();
+    case Segment::Kind::kReadResponse:
+      return FinishReadResponse();
+    case Segment::Kind::kNone:
+    case Segment::Kind::kDiscard:
+      return;
+  }
+}
+
+// Where the rest of the segment goes. Looked up once a segment, and again when keys have died
+// since: a region may be deregistered between two receive calls of one message.
+bool QueuePair::ResolveTargets() {
+  Segment& s = segment_;
+  const uint64_t version = config_.keys->version();
+  if (s.version == version) return true;
+  s.version = version;
+  s.targets = s.target = 0;
+  const uint32_t left = s.total - s.done;
+  if (s.kind == Segment::Kind::kWrite) {
+    if (left == 0) return true;  // zero length: nothing is checked (IBTA 9.7.4.1.3)
+    const Translation t = config_.keys->Check(s.key, config_.domain, config_.number,
+                                              s.address + s.done, left, Access::kRemoteWrite);
+    if (!t.ok()) {
+      RefuseAccess(applied_rsn_ + 1, "write to", t.fault, s.key, s.address + s.done, left);
+      return false;
+    }
+    t.region->writes.fetch_add(s.done == 0 ? 1 : 0, std::memory_order_relaxed);
+    s.target_list[s.targets++] = {t.host, left};
+    return true;
+  }
+  const bool send = s.kind == Segment::Kind::kSend;
+  const Sge* sge = send ? current_->sges : sq_.sges(orq_.front().position);
+  const uint32_t count = send ? current_->sge_count : sq_.at(orq_.front().position).sge_count;
+  uint64_t offset = s.address + s.done;
+  uint32_t want = left;
+  for (uint32_t i = 0; i < count && want > 0; ++i, ++sge) {
+    if (offset >= sge->length) {
+      offset -= sge->length;
+      continue;
+    }
+    const uint32_t n = static_cast<uint32_t>(std::min<uint64_t>(sge->length - offset, want));
+    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
+                                              sge->address + offset, n, Access::kLocalWrite);
+    if (!t.ok()) {
+      const std::string text =
+          std::string("a local buffer to receive into cannot be used: ") + AccessFaultText(t.fault);
+      if (send) {
+        FailReceive(WcStatus::kLocalProtectionError);
+        RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
+                      text, std::nullopt);
+      } else {
+        FailOldest(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
+      }
+      return false;
+    }
+    s.target_list[s.targets++] = {t.host, n};
+    want -= n;
+    offset = 0;
+  }
+  return true;
+}
+
+void QueuePair::Place(const std::byte* from, uint32_t n) {
+  Segment& s = segment_;
+  if (session_.crc) s.crc = wire::Crc32c(s.crc, {from, n});
+  s.done += n;
+  while (n > 0) {
+    iovec& t = s.target_list[s.target];
+    const uint32_t part = static_cast<uint32_t>(std::min<size_t>(n, t.iov_len));
+    std::memcpy(t.iov_base, from, part);
+    from += part;
+    n -= part;
+    t.iov_base = static_cast<std::byte*>(t.iov_base) + part;
+    t.iov_len -= part;
+    if (t.iov_len == 0) ++s.target;
+  }
+}
+
+// A receive call has filled the next n bytes of the targets.
+void QueuePair::SkipTargets(uint32_t n) {
+  Segment& s = segment_;
+  s.done += n;
+  while (n > 0) {
+    iovec& t = s.target_list[s.target];
+    const uint32_t part = static_cast<uint32_t>(std::min<size_t>(n, t.iov_len));
+    if (session_.crc) s.crc = wire::Crc32c(s.crc, {static_cast<std::byte*>(t.iov_base), part});
+    n -= part;
+    t.iov_base = static_cast<std::byte*>(t.iov_base) + part;
+    t.iov_len -= part;
+    if (t.iov_len == 0) ++s.target;
+  }
+}
+
+// Programs poll the last bytes of a write. They appear at once where they are an aligned word, else
+// the very last byte appears after all others; either with release order, so that who sees it sees
+// the whole message.
+void QueuePair::PublishHeld(const std::byte* from, uint32_t n) {
+  Segment& s = segment_;
+  std::byte* to = static_cast<std::byte*>(s.target_list[s.target].iov_base);
+  s.done += n;
+  if (n == sizeof(uint64_t) && reinterpret_cast<uintptr_t>(to) % sizeof(uint64_t) == 0) {
+    uint64_t word;
+    std::memcpy(&word, from, sizeof(word));
+    __atomic_store_n(reinterpret_cast<uint64_t*>(to), word, __ATOMIC_RELEASE);
+    return;
+  }
+  std::memcpy(to, from, n - 1);
+  __atomic_store_n(reinterpret_cast<uint8_t*>(to + n - 1), static_cast<uint8_t>(from[n - 1]),
+                   __ATOMIC_RELEASE);
+}
+
+}  // namespace verbena::engine

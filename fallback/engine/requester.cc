@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the peer says about our requests: applied, answered, refused for now, failed.
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/engine/queue_pair.h"
+
+namespace verbena::engine {
+
+using wire::RsnBefore;
+
+namespace {
+
+WcOpcode CompletionOpcode(Opcode op) {
+  switch (op) {
+    case Opcode::kSend:
+    case Opcode::kSendWithImm:
+    case Opcode::kSendWithInvalidate:
+      return WcOpcode::kSend;
+    case Opcode::kWrite:
+    case Opcode::kWriteWithImm:
+      return WcOpcode::kWrite;
+    case Opcode::kRead:
+      return WcOpcode::kRead;
+    case Opcode::kCompareSwap:
+      return WcOpcode::kCompareSwap;
+    case Opcode::kFetchAdd:
+      return WcOpcode::kFetchAdd;
+    case Opcode::kLocalInvalidate:
+      return WcOpcode::kLocalInvalidate;
+    case Opcode::kBindWindow:
+      return WcOpcode::kBindWindow;
+  }
+  return WcOpcode::kSend;
+}
+
+WcStatus StatusOf(wire::NakCode code) {
+  switch (code) {
+    case wire::NakCode::kRemoteAccess:
+      return WcStatus::kRemoteAccessError;
+    case wire::NakCode::kRemoteOperation:
+      return WcStatus::kRemoteOperationError;
+    default:
+      return WcStatus::kRemoteInvalidRequest;
+  }
+}
+
+// A Terminate names a layer's error, not a request (RFC 5040 4.8).
+WcStatus StatusOf(const wire::TerminateError& e) {
+  if (e == wire::error::kNoBuffer) return WcStatus::kRnrRetryExceeded;
+  if (e.layer == wire::kLayerMpa) return WcStatus::kRetryExceeded;
+  const bool access = (e.layer == wire::kLayerRdmap && e.type == wire::kRemoteProtection) ||
+                      (e.layer == wire::kLayerDdp && e.type == wire::kTaggedBuffer);
+  if (access) return WcStatus::kRemoteAccessError;
+  return e.layer == wire::kLayerDdp ? WcStatus::kRemoteInvalidRequest
+                                    : WcStatus::kRemoteOperationError;
+}
+
+}  // namespace
+
+bool QueuePair::IsDone(const SendEntry& e) const {
+  return IsLocal(e.opcode) || IsRead(e.opcode) ? e.done : !RsnBefore(acked_rsn_, e.rsn);
+}
+
+// Completions come in posting order, whatever the order of the answers.
+void QueuePair::Retire() {
+  uint64_t head = sq_.head();
+  while (head != cursor_ && IsDone(sq_.at(head))) {
+    Complete(sq_.at(head), WcStatus::kSuccess);
+    sq_.Retire(++head);
+  }
+  if (state() == QpState::kSqd && head == cursor_ && !cursor_started_ && !drained_reported_) {
+    drained_reported_ = true;
+    config_.observer->OnEvent(EventType::kSendQueueDrained, absl::OkStatus());
+  }
+}
+
+void QueuePair::Complete(SendEntry& e, WcStatus status, uint32_t vendor_error) {
+  count_.send_completions.Add();
+  if (e.opcode == Opcode::kBindWindow) {
+    e.window->pending.fetch_sub(1);
+    e.region->pending.fetch_sub(1);
+  }
+  if (!e.signaled && status == WcStatus::kSuccess) return;
+  WorkCompletion wc;
+  wc.id = e.id;
+  wc.status = status;
+  wc.opcode = CompletionOpcode(e.opcode);
+  wc.length = IsRead(e.opcode) ? e.length : 0;
+  wc.qp_number = config_.number;
+  wc.vendor_error = vendor_error;
+  config_.send_ring->Push(wc);
+}
+
+void QueuePair::HandleAck(uint32_t rsn) {
+  const uint32_t end = next_rsn_ - (cursor_started_ ? 1 : 0);  // first request not fully sent
+  if (RsnBefore(rsn, acked_rsn_) || !RsnBefore(rsn, end)) {
+    ProtocolFault({"an acknowledgement of a request that was not sent", wire::error::kUnspecified});
+    return;
+  }
+  if (rsn != acked_rsn_) rnr_.left = rnr_retry_;  // progress
+  acked_rsn_ = rsn;
+  if (rnr_.probing && !RsnBefore(rsn, rnr_.rsn)) rnr_.probing = false;
+}
+
+void QueuePair::HandleRnrNak(const wire::Control& control, Nanos now) {
+  const uint32_t n = control.rsn;
+  uint64_t position = sq_.head();
+  const uint64_t end = cursor_ + (cursor_started_ ? 1 : 0);
+  for (; position != end; ++position) {
+    const SendEntry& e = sq_.at(position);
+    if (!IsLocal(e.opcode) && e.rsn == n) break;
+  }
+  const bool takes_receive = position != end && (IsSend(sq_.at(position).opcode) ||
+                                                 sq_.at(position).opcode == Opcode::kWriteWithImm);
+  if (!takes_receive || RsnBefore(n, acked_rsn_ + 1) || rnr_.waiting) {
+    ProtocolFault({"a request refused that takes no receive", wire::error::kUnspecified});
+    return;
+  }
+  count_.rnr_naks_received.Add();
+  Rewind(position);
+  if (n - 1 != acked_rsn_) HandleAck(n - 1);  // all before it were applied
+  rnr_.probing = rnr_.resume_owed = false;
+  if (rnr_.left == 0) {
+    // It fails when it is the oldest: reads before it may still be answered.
+    sq_.at(position).failure = WcStatus::kRnrRetryExceeded;
+    return;
+  }
+  if (rnr_.left != 7) --rnr_.left;
+  rnr_.waiting = true;
+  rnr_.rsn = n;
+  rnr_.deadline = now + Nanos{wire::RnrTimerUs(control.value)} * 1000;
+}
+
+// Everything from `position` on was dropped by the peer, and is to be sent again.
+void QueuePair::Rewind(uint64_t position) {
+  const SendEntry& e = sq_.at(position);
+  cursor_ = position;
+  cursor_started_ = cursor_immediate_ = false;
+  cursor_offset_ = 0;
+  next_rsn_ = e.rsn;
+  send_msn_ = e.send_msn;
+  read_msn_ = e.read_msn;
+  while (orq_.count > 0 && orq_.at(orq_.count - 1).position >= position) --orq_.count;
+}
+
+void QueuePair::Tick(Nanos now) {
+  if (rnr_.waiting && now >= rnr_.deadline) {
+    rnr_.waiting = false;
+    rnr_.deadline = kNever;
+    rnr_.resume_owed = true;
+  }
+}
+
+void QueuePair::HandleNak(const wire::Control& control, absl::string_view text) {
+  const uint32_t end = next_rsn_ - (cursor_started_ ? 1 : 0);
+  if (RsnBefore(acked_rsn_, control.rsn - 1) && RsnBefore(control.rsn - 1, end)) {
+    HandleAck(control.rsn - 1);
+    Retire();
+  }
+  const uint64_t id = sq_.head() != sq_.tail() ? sq_.at(sq_.head()).id : 0;
+  FailOldest(StatusOf(control.code),
+             absl::AbortedError(absl::StrCat("the peer refused request ", id, ": ",
+                                             wire::NakText(control.code), text.empty() ? "" : ": ",
+                                             text)));
+}
+
+void QueuePair::HandleTerminate(std::span<const std::byte> body) {
+  const absl::StatusOr<wire::Terminate> t = wire::DecodeTerminate(body);
+  if (!t.ok()) return FailOldest(WcStatus::kRemoteOperationError, t.status());
+  FailOldest(StatusOf(t->error),
+             absl::AbortedError(absl::StrCat(
+                 "the peer terminated the stream: ", wire::TerminateText(t->error),
+                 t->ambiguous ? " (or: " : "", t->ambiguous ? wire::TerminateText(t->other) : "",
+                 t->ambiguous ? ")" : "")));
+}
+
+bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
+  if (orq_.count == 0) {
+    ProtocolFault({"a read response that nobody asked for", wire::error::kStag});
+    return false;
+  }
+  const OutboundRead& out = orq_.front();
+  const SendEntry& e = sq_.at(out.position);
+  const uint32_t payload = wire::PayloadSize(h);
+  const bool last = (h.ddp & wire::kLast) != 0;
+  if (e.opcode != Opcode::kRead || h.stag != out.sink || h.tagged_offset != out.received ||
+      payload > e.length - out.received || last != (out.received + payload == e.length)) {
+    FailOldest(WcStatus::kBadResponse,
+               absl::DataLossError("the peer's read response is not what was asked for"));
+    return false;
+  }
+  segment_.address = out.received;
+  return true;
+}
+
+void QueuePair::FinishReadResponse() {
+  OutboundRead& out = orq_.front();
+  out.received += segment_.total;
+  SendEntry& e = sq_.at(out.position);
+  if (out.received != e.length) return;
+  e.done = true;
+  // The peer works in order: whatever came before the read has been applied.
+  if (RsnBefore(acked_rsn_, e.rsn)) HandleAck(e.rsn);
+  orq_.Pop();
+}
+
+void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byte* body) {
+  const auto answer = wire::Load<wire::AtomicResponse>(body);
+  SendEntry* e = orq_.count > 0 ? &sq_.at(orq_.front().position) : nullptr;
+  if (e == nullptr || e->opcode == Opcode::kRead || answer.request_id != orq_.front().sink) {
+    FailOldest(WcStatus::kBadResponse,
+               absl::DataLossError("the peer answered an atomic operation that was not asked for"));
+    return;
+  }
+  const uint64_t original = answer.original;
+  const std::byte* from = reinterpret_cast<const std::byte*>(&original);
+  const Sge* sge = sq_.sges(orq_.front().position);
+  for (uint32_t i = 0; i < e->sge_count; ++i, ++sge) {
+    if (sge->length == 0) continue;
+    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
+                                              sge->address, sge->length, Access::kLocalWrite);
+    if (!t.ok()) {
+      FailOldest(WcStatus::kLocalProtectionError,
+                 absl::InvalidArgumentError(absl::StrCat("the buffer for an atomic's result: ",
+                                                         AccessFaultText(t.fault))));
+      return;
+    }
+    std::memcpy(t.host, from, sge->length);
+    from += sge->length;
+  }
+  e->done = true;
+  if (RsnBefore(acked_rsn_, e->rsn)) HandleAck(e->rsn);
+  orq_.Pop();
+}
+
+}  // namespace verbena::engine

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the peer asks of us: writes, sends, reads, atomics. Each is checked before a byte is placed;
+// a request that finds no receive is refused for now, one that breaks a rule ends the connection.
+#include <atomic>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "fallback/engine/queue_pair.h"
+
+namespace verbena::engine {
+
+using wire::NakCode;
+
+void QueuePair::HeardFromPeer() {
+  if (may_send_) return;
+  may_send_ = true;  // RFC 5044 7.1: the initiator has spoken
+  config_.observer->OnEvent(EventType::kEstablished, absl::OkStatus());
+}
+
+void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* body, Nanos now) {
+  const uint32_t payload = wire::PayloadSize(h);
+  const bool control = session_.features.has(wire::kAcknowledge);
+  switch (wire::OpcodeOf(h.rdmap)) {
+    case wire::Opcode::kReadRequest:
+      if (!dropping_) HandleReadRequest(h, body);
+      return;
+    case wire::Opcode::kAtomicRequest:
+      if (!dropping_) HandleAtomicRequest(h, body);
+      return;
+    case wire::Opcode::kImmediate:
+    case wire::Opcode::kImmediateSolicited:
+      if (!dropping_) HandleImmediate(h, body);
+      return;
+    case wire::Opcode::kAtomicResponse:
+      return HandleAtomicResponse(h, body);
+    case wire::Opcode::kTerminate:
+      return HandleTerminate({body, payload});
+    case wire::Opcode::kControl:
+      if (control) {
+        const wire::Control c = wire::ReadControl(h);
+        if (const wire::Fault fault = wire::Invalid(c, payload)) return ProtocolFault(fault);
+        return HandleControl(c, {reinterpret_cast<const char*>(body), payload}, now);
+      }
+      [[fallthrough]];
+    default:
+      ProtocolFault({"an opcode that was not negotiated", wire::error::kUnexpectedOpcode});
+  }
+}
+
+void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Nanos now) {
+  switch (c.type) {
+    case wire::ControlType::kAck:
+      count_.acks_received.Add();
+      return HandleAck(c.rsn);
+    case wire::ControlType::kRnrNak:
+      return HandleRnrNak(c, now);
+    case wire::ControlType::kReady:
+      if (rnr_.waiting && c.rsn == rnr_.rsn) {
+        rnr_.deadline = now;
+        Tick(now);
+      }
+      return;
+    case wire::ControlType::kResume:
+      if (!dropping_ || c.rsn != applied_rsn_ + 1) {
+        return ProtocolFault(
+            {"a Resume of a request that was not refused", wire::error::kUnspecified});
+      }
+      dropping_ = false;
+      return;
+    case wire::ControlType::kNak:
+      return HandleNak(c, text);
+    case wire::ControlType::kBye:
+      peer_said_bye_ = true;
+      return EnterError(absl::OkStatus(), false);
+  }
+}
+
+bool QueuePair::BeginWrite(const wire::TaggedHeader& h) {
+  if (immediate_pending_) {
+    ProtocolFault(
+        {"a Write where its predecessor's Immediate was due", wire::error::kUnexpectedOpcode});
+    return false;
+  }
+  if (wire::PayloadSize(h) > 0 && !Allows(access_, Access::kRemoteWrite)) {
+    RefuseAccess(applied_rsn_ + 1, "write to", AccessFault::kAccess, h.stag, h.tagged_offset,
+                 wire::PayloadSize(h));
+    return false;
+  }
+  return true;
+}
+
+void QueuePair::FinishWrite() {
+  write_bytes_ += segment_.total;
+  if ((segment_.ddp & wire::kLast) == 0) return;
+  count_.remote_writes.Add();
+  if ((segment_.rdmap & wire::kWithImmediate) != 0 && session_.features.has(wire::kImmediate)) {
+    immediate_pending_ = true;
+    return;
+  }
+  const uint32_t bytes = write_bytes_;
+  write_bytes_ = 0;
+  Applied(segment_.rdmap, bytes);
+}
+
+bool QueuePair::TakeReceive() {
+  if (current_.has_value()) return true;
+  bool limit = false;
+  current_.emplace();
+  const bool taken = receives_->Take(&*current_, &limit);
+  if (!taken) current_.reset();
+  if (limit) config_.observer->OnSharedLimit();
+  return taken;
+}
+
+// RNR (IBTA 9.7.5.2.8): not an error. Requests are dropped from here on, answers still flow, until
+// the peer resumes with this one (docs/decisions/0004-control-messages.md).
+void QueuePair::RefuseForLackOfReceive() {
+  if (!session_.features.has(wire::kRnr)) {
+    ProtocolFault({"a message found no receive posted", wire::error::kNoBuffer});
+    return;
+  }
+  dropping_ = rnr_nak_owed_ = true;
+  immediate_pending_ = false;
+  write_bytes_ = 0;
+}
+
+bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
+  if (h.msn != expected_send_msn_ || immediate_pending_) {
+    ProtocolFault({"a Send out of sequence", wire::error::kMsn});
+    return false;
+  }
+  if (h.message_offset != send_offset_) {
+    ProtocolFault({"a Send segment at a wrong offset", wire::error::kMessageOffset});
+    return false;
+  }
+  if (!TakeReceive()) {
+    RefuseForLackOfReceive();
+    return false;
+  }
+  segment_.key = h.ulp;
+  if (uint64_t{send_offset_} + wire::PayloadSize(h) > current_->length) {
+    const uint64_t length = current_->length;
+    FailReceive(WcStatus::kLocalLengthError);
+    RefuseRequest(
+        applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kTooLong,
+        absl::StrCat("a message longer than the receive posted for it (", length, " bytes)"),
+        EventType::kQpRequestError);
+    return false;
+  }
+  return true;
+}
+
+void QueuePair::FinishSend() {
+  send_offset_ += segment_.total;
+  if ((segment_.ddp & wire::kLast) == 0) return;
+  const wire::Opcode op = wire::OpcodeOf(segment_.rdmap);
+  const bool invalidate =
+      op == wire::Opcode::kSendInvalidate || op == wire::Opcode::kSendSolicitedInvalidate;
+  WorkCompletion wc;
+  wc.opcode = WcOpcode::kReceive;
+  wc.length = send_offset_;
+  wc.immediate_or_key = segment_.key;
+  wc.has_invalidated = invalidate;
+  wc.has_immediate = !invalidate && (segment_.rdmap & wire::kWithImmediate) != 0 &&
+                     session_.features.has(wire::kImmediate);
+  if (!wc.has_immediate && !invalidate) wc.immediate_or_key = 0;
+  if (invalidate && !Invalidate(segment_.key)) {
+    FailReceive(WcStatus::kLocalProtectionError);
+    return RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteAccess, wire::error::kCannotInvalidate,
+                         absl::StrFormat("key 0x%x names no window that this queue pair's peer may "
+                                         "invalidate",
+                                         segment_.key),
+                         EventType::kQpAccessError);
+  }
+  ++expected_send_msn_;
+  send_offset_ = 0;
+  CompleteReceive(
+      wc, op == wire::Opcode::kSendSolicited || op == wire::Opcode::kSendSolicitedInvalidate);
+  Applied(segment_.rdmap, wc.length);
+}
+
+void QueuePair::HandleImmediate(const wire::UntaggedHeader& h, const std::byte* body) {
+  if (!session_.features.has(wire::kImmediate) || !immediate_pending_) {
+    return ProtocolFault({"an Immediate that follows no Write", wire::error::kUnexpectedOpcode});
+  }
+  if (h.msn != expected_send_msn_) {
+    return ProtocolFault({"an Immediate out of sequence", wire::error::kMsn});
+  }
+  if (!TakeReceive()) return RefuseForLackOfReceive();
+  ++expected_send_msn_;
+  WorkCompletion wc;
+  wc.opcode = WcOpcode::kReceiveWriteWithImm;
+  wc.length = write_bytes_;
+  wc.has_immediate = true;
+  wc.immediate_or_key = wire::Load<wire::Immediate>(body).value;
+  immediate_pending_ = false;
+  write_bytes_ = 0;
+  CompleteReceive(wc, wire::OpcodeOf(h.rdmap) == wire::Opcode::kImmediateSolicited);
+  Applied(h.rdmap, wc.length);
+}
+
+bool QueuePair::AcceptReadClass(const wire::UntaggedHeader& h) {
+  if (h.msn != expected_read_msn_) {
+    ProtocolFault({"a Read or atomic request out of sequence", wire::error::kMsn});
+    return false;
+  }
+  if (irq_.count >= session_.ird || irq_.count >= kMaxDepth) {
+    RefuseRequest(
+        applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kStreamCatastrophic,
+        absl::StrCat("more reads and atomics in flight than the ", session_.ird, " agreed on"),
+        EventType::kQpRequestError);
+    return false;
+  }
+  ++expected_read_msn_;
+  return true;
+}
+
+void QueuePair::HandleReadRequest(const wire::UntaggedHeader& h, const std::byte* body) {
+  const auto request = wire::Load<wire::ReadRequest>(body);
+  if (!AcceptReadClass(h)) return;
+  const uint32_t size = request.size;
+  InboundRead read;
+  read.sink_stag = request.sink_stag;
+  read.sink_offset = request.sink_offset;
+  read.source_stag = request.source_stag;
+  read.source_offset = request.source_offset;
+  read.size = size;
+  read.rsn = applied_rsn_ + 1;
+  if (size > 0) {  // zero length: nothing is checked
+    Translation t = config_.keys->Check(read.source_stag, config_.domain, config_.number,
+                                        read.source_offset, size, Access::kRemoteRead);
+    if (!Allows(access_, Access::kRemoteRead)) t.fault = AccessFault::kAccess;
+    if (!t.ok()) {
+      return RefuseAccess(read.rsn, "read from", t.fault, read.source_stag, read.source_offset,
+                          size);
+    }
+    t.region->reads.fetch_add(1, std::memory_order_relaxed);
+  }
+  count_.remote_reads.Add();
+  irq_.Push(read);
+  Applied(0, 0);  // the answer acknowledges
+}
+
+void QueuePair::HandleAtomicRequest(const wire::UntaggedHeader& h, const std::byte* body) {
+  if (!session_.features.has(wire::kAtomics)) {
+    return ProtocolFault(
+        {"an atomic request that was not negotiated", wire::error::kUnexpectedOpcode});
+  }
+  const auto request = wire::Load<wire::AtomicRequest>(body);
+  if (!AcceptReadClass(h)) return;
+  const uint32_t rsn = applied_rsn_ + 1;
+  if (const wire::Fault fault = wire::Invalid(request)) {
+    return RefuseRequest(rsn, NakCode::kRemoteInvalidRequest, fault.error, fault.why,
+                         EventType::kQpRequestError);
+  }
+  const uint64_t address = request.tagged_offset;
+  Translation t = config_.keys->Check(request.stag, config_.domain, config_.number, address,
+                                      sizeof(uint64_t), Access::kRemoteAtomic);
+  if (!Allows(access_, Access::kRemoteAtomic)) t.fault = AccessFault::kAccess;
+  if (!t.ok()) {
+    return RefuseAccess(rsn, "operate on", t.fault, request.stag, address, sizeof(uint64_t));
+  }
+  if (reinterpret_cast<uintptr_t>(t.host) % sizeof(uint64_t) != 0) {
+    return RefuseRequest(rsn, NakCode::kRemoteInvalidRequest, wire::error::kStreamCatastrophic,
+                         "an atomic operation on an address that is no multiple of 8",
+                         EventType::kQpRequestError);
+  }
+  // Sequentially consistent on the CPU's own terms: atomic against its programs too.
+  std::atomic_ref<uint64_t> target(*reinterpret_cast<uint64_t*>(t.host));
+  InboundRead answer;
+  answer.atomic = true;
+  answer.request_id = request.request_id;
+  answer.rsn = rsn;
+  answer.msn = atomic_msn_++;
+  if ((request.operation & wire::kAtomicCodeMask) == wire::kFetchAdd) {
+    answer.original = target.fetch_add(request.operand);
+  } else {
+    uint64_t expected = request.compare;
+    target.compare_exchange_strong(expected, request.operand);
+    answer.original = expected;
+  }
+  t.region->atomics.fetch_add(1, std::memory_order_relaxed);
+  count_.remote_atomics.Add();
+  irq_.Push(answer);
+  Applied(0, 0);
+}
+
+void QueuePair::Applied(uint8_t rdmap, uint64_t bytes) {
+  ++applied_rsn_;
+  ++applied_since_ack_;
+  bytes_since_ack_ += bytes;
+  if ((rdmap & wire::kAckRequest) != 0 && session_.features.has(wire::kAcknowledge)) {
+    ack_owed_ = true;
+  }
+}
+
+void QueuePair::CompleteReceive(WorkCompletion wc, bool solicited) {
+  wc.id = current_->id;
+  wc.qp_number = config_.number;
+  current_.reset();
+  count_.receive_completions.Add();
+  config_.receive_ring->Push(wc, solicited);
+}
+
+void QueuePair::FailReceive(WcStatus status) {
+  WorkCompletion wc;
+  wc.opcode = WcOpcode::kReceive;
+  wc.status = status;
+  CompleteReceive(wc, true);
+}
+
+void QueuePair::RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, uint32_t key,
+                             uint64_t address, uint64_t length) {
+  const bool write = what[0] == 'w';
+  wire::TerminateError error = write ? wire::error::kStag : wire::error::kReadStag;
+  if (fault == AccessFault::kBounds)
+    error = write ? wire::error::kBounds : wire::error::kReadBounds;
+  if (fault == AccessFault::kWrap) error = write ? wire::error::kWrap : wire::error::kReadWrap;
+  if (fault == AccessFault::kDomain) {
+    error = write ? wire::error::kStagNotAssociated : wire::error::kReadStagNotAssociated;
+  }
+  // RFC 5041 7 has no code for access rights of a tagged buffer; siw says "invalid STag" as well.
+  if (fault == AccessFault::kAccess && !write) error = wire::error::kAccess;
+  RefuseRequest(rsn, NakCode::kRemoteAccess, error,
+                absl::StrFormat("%s key 0x%x at 0x%x, %d bytes: %s", what, key, address, length,
+                                AccessFaultText(fault)),
+                EventType::kQpAccessError);
+}
+
+void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError error,
+                              const std::string& text, std::optional<EventType> event) {
+  if (closing_) return;
+  count_.protection_errors.Add();
+  nak_.owed = true;
+  nak_.rsn = rsn;
+  nak_.code = code;
+  nak_.error = error;
+  nak_.text = text.substr(0, wire::kMaxControlText);
+  const absl::Status why =
+      absl::AbortedError(absl::StrCat("a request of the peer was refused: ", text));
+  if (event.has_value()) config_.observer->OnEvent(*event, why);
+  EnterError(why, false);
+}
+
+void QueuePair::ProtocolFault(const wire::Fault& fault) {
+  RefuseRequest(applied_rsn_ + 1, NakCode::kProtocol, fault.error, fault.why,
+                EventType::kQpRequestError);
+}
+
+}  // namespace verbena::engine

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// What goes out: control messages first, then answers to the peer and requests of ours in turn. All
+// of it is framed into one batch, which one send call takes.
+#include <algorithm>
+#include <cstring>
+
+#include "fallback/engine/queue_pair.h"
+#include "fallback/wire/crc32c.h"
+
+namespace verbena::engine {
+
+using wire::Opcode;
+using wire::RdmapByte;
+using wire::TaggedHeader;
+using wire::UntaggedHeader;
+
+std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
+  if (!connected_ || send_dead_) return {};
+  if (!batch_.empty()) {
+    if (StillValid()) return batch_.Vectors();
+    // Memory that half-sent bytes come from is gone, so the stream cannot be kept whole.
+    batch_.Clear();
+    send_dead_ = finished_ = true;
+    FailOldest(WcStatus::kLocalProtectionError,
+               absl::FailedPreconditionError("a region was deregistered while it was being sent"));
+    return {};
+  }
+  if (finished_ || (!may_send_ && !ready_owed_)) return {};
+  batch_.Clear();
+  batch_version_ = config_.keys->version();
+  bool ack = false;
+  AppendOwed(&ack);
+  const size_t alone = batch_.unsent();
+  AppendWork();
+  if (closing_) AppendFarewell();
+  if (ack) {
+    const bool due =
+        idle || applied_since_ack_ >= kAckEveryRequests || bytes_since_ack_ >= kAckEveryBytes;
+    if (!due && batch_.unsent() == alone && alone == wire::FpduSize(sizeof(UntaggedHeader), 0)) {
+      batch_.Clear();  // it rides on what the application sends next, or goes at the next idle poll
+      return {};
+    }
+    ack_owed_ = false;
+    applied_since_ack_ = 0;
+    bytes_since_ack_ = 0;
+    count_.acks_sent.Add();
+  }
+  batch_rsn_ = next_rsn_ - (cursor_started_ ? 2 : 1);
+  return batch_.Vectors();
+}
+
+bool QueuePair::WantsToSend() const {
+  if (!connected_ || send_dead_) return false;
+  return !batch_.empty() || ack_owed_ || ready_owed_ || irq_.count > 0 || rnr_nak_owed_ ||
+         rnr_.resume_owed || (closing_ && !finished_);
+}
+
+void QueuePair::AppendOwed(bool* ack) {
+  if (ready_owed_) {
+    ready_owed_ = false;
+    TaggedHeader h;  // zero length, STag and TO unchecked: RFC 6581 9.2
+    if (session_.ready_frame == ReadyFrame::kSend) {
+      UntaggedHeader u;
+      u.ddp |= wire::kLast;
+      u.rdmap = RdmapByte(Opcode::kSend);
+      u.msn = send_msn_++;
+      AppendFpdu(u, {});
+    } else if (session_.ready_frame == ReadyFrame::kRead) {
+      UntaggedHeader u;
+      u.rdmap = RdmapByte(Opcode::kReadRequest);
+      u.queue_number = wire::kReadRequestQueue;
+      u.msn = read_msn_++;
+      ready_answer_ = true;
+      AppendWhole(u, wire::AsBytes(wire::ReadRequest{}));
+    } else if (session_.ready_frame == ReadyFrame::kWrite) {
+      h.ddp |= wire::kLast;
+      h.rdmap = RdmapByte(Opcode::kWrite);
+      AppendFpdu(h, {});
+    }
+    may_send_ = true;
+  }
+  if (rnr_nak_owed_) {
+    rnr_nak_owed_ = false;
+    ready_said_ = false;
+    AppendControlMessage(
+        {wire::ControlType::kRnrNak, wire::NakCode::kNone, applied_rsn_ + 1, min_rnr_timer_});
+    count_.rnr_naks_sent.Add();
+  }
+  if (dropping_ && !ready_said_ && !receives_->empty()) {
+    ready_said_ = true;
+    AppendControlMessage({wire::ControlType::kReady, wire::NakCode::kNone, applied_rsn_ + 1, 0});
+  }
+  if (rnr_.resume_owed) {
+    rnr_.resume_owed = false;
+    rnr_.probing = true;
+    AppendControlMessage({wire::ControlType::kResume, wire::NakCode::kNone, rnr_.rsn, 0});
+  }
+  if (ack_owed_ && !closing_) {
+    AppendControlMessage({wire::ControlType::kAck, wire::NakCode::kNone, applied_rsn_, 0});
+    *ack = true;
+  }
+}
+
+void QueuePair::AppendWork() {
+  int responses = 0;
+  while (batch_.HasRoom()) {
+    if (irq_.count > 0 && responses < kResponsesPerRequest) {
+      AppendResponse();
+      ++responses;
+    } else if (!closing_ && AppendRequest()) {
+      responses = 0;
+    } else if (irq_.count > 0) {
+      responses = 0;
+    } else {
+      return;
+    }
+  }
+}
+
+// The last words of a dying connection, after the answers to what came before the error.
+void QueuePair::AppendFarewell() {
+  if (irq_.count > 0 || finished_ || !batch_.HasRoom()) return;
+  if (nak_.owed) {
+    nak_.owed = false;
+    if (session_.features.has(wire::kAcknowledge)) {
+      AppendControlMessage({wire::ControlType::kNak, nak_.code, nak_.rsn, 0}, nak_.text);
+    }
+    wire::Terminate terminate;
+    terminate.error = nak_.error;
+    std::byte body[wire::kMaxTerminateBody];
+    const size_t n = wire::EncodeTerminate(terminate, body);
+    UntaggedHeader h;
+    h.rdmap = RdmapByte(Opcode::kTerminate);
+    h.queue_number = wire::kTerminateQueue;
+    h.msn = 1;
+    AppendWhole(h, {body, n});
+  } else if (bye_owed_ && session_.features.has(wire::kAcknowledge)) {
+    AppendControlMessage({wire::ControlType::kBye, wire::NakCode::kNone, 0, 0});
+  }
+  bye_owed_ = false;
+  finished_ = true;
+}
+
+void QueuePair::AppendControlMessage(const wire::Control& control, absl::string_view text) {
+  const UntaggedHeader h = wire::MakeControl(control, static_cast<uint32_t>(text.size()));
+  AppendWhole(h, {reinterpret_cast<const std::byte*>(text.data()), text.size()});
+}
+
+// A message of one FPDU whose body is ours.
+template <typename Header>
+void QueuePair::AppendWhole(Header header, std::span<const std::byte> body) {
+  header.ddp |= wire::kLast;
+  const Piece piece{body.data(), static_cast<uint32_t>(body.size()), 0};
+  AppendFpdu(header, {&piece, 1});
+}
+
+template <typename Header>
+void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload) {
+  uint32_t length = 0;
+  for (const Piece& p : payload) length += p.length;
+  Header h = header;
+  h.length = static_cast<uint16_t>(sizeof(Header) - wire::kLengthSize + length);
+  wire::Store(batch_.Append(sizeof(Header)), h);
+  uint32_t crc = wire::kCrcBegin;
+  if (session_.crc) crc = wire::Crc32c(crc, wire::AsBytes(h));
+  for (const Piece& p : payload) {
+    if (p.length == 0) continue;
+    if (p.key == 0) {
+      std::memcpy(batch_.Append(p.length), p.host, p.length);
+    } else {
+      batch_.AppendExternal(p.host, p.length, p.key);
+    }
+    if (session_.crc) crc = wire::Crc32c(crc, {p.host, p.length});
+  }
+  const uint32_t pad = wire::PadBytes(length);
+  std::byte* trailer = batch_.Append(pad + wire::kCrcSize);
+  std::memset(trailer, 0, pad + wire::kCrcSize);
+  if (session_.crc) {
+    crc = wire::Crc32c(crc, {trailer, pad});
+    wire::Store(trailer + pad, wire::WireCrc(crc));
+  }
+}
+
+template void QueuePair::AppendFpdu(const TaggedHeader&, std::span<const Piece>);
+template void QueuePair::AppendFpdu(const UntaggedHeader&, std::span<const Piece>);
+template void QueuePair::AppendWhole(UntaggedHeader, std::span<const std::byte>);
+
+// Equal segments in whole pages between own peers: a short last one would drop the receiver to its
+// copying path. Foreign peers get what fits a TCP segment (RFC 5044 4.5).
+uint32_t QueuePair::SegmentSize(uint32_t length, uint32_t header) const {
+  const uint32_t max = session_.features.max_payload;
+  if (max == 0) return std::max(wire::MaxPayloadForMss(session_.mss, header), 64u);
+  if (length <= max) return length;
+  const uint32_t segments = (length + max - 1) / max;
+  const uint32_t even = (length + segments - 1) / segments;
+  return std::min(max, (even + 4095) & ~4095u);
+}
+
+void QueuePair::AppendResponse() {
+  InboundRead& read = irq_.front();
+  if (read.atomic) {
+    UntaggedHeader h;
+    h.rdmap = RdmapByte(Opcode::kAtomicResponse);
+    h.queue_number = wire::kAtomicResponseQueue;
+    h.msn = read.msn;
+    wire::AtomicResponse body;
+    body.request_id = read.request_id;
+    body.original = read.original;
+    AppendWhole(h, wire::AsBytes(body));
+    irq_.Pop();
+    return;
+  }
+  const uint32_t n = std::min(SegmentSize(read.size, sizeof(TaggedHeader)), read.size - read.sent);
+  Piece piece{nullptr, n, read.source_stag};
+  if (n > 0) {
+    const Translation t =
+        config_.keys->Check(read.source_stag, config_.domain, config_.number,
+                            read.source_offset + read.sent, n, Access::kRemoteRead);
+    if (!t.ok()) {  // the region died after the request was taken
+      const InboundRead failed = read;
+      irq_ = Ring<InboundRead>();
+      RefuseAccess(failed.rsn, "read from", t.fault, failed.source_stag,
+                   failed.source_offset + failed.sent, n);
+      return;
+    }
+    piece.host = t.host;
+  }
+  TaggedHeader h;
+  if (read.sent + n == read.size) h.ddp |= wire::kLast;
+  h.rdmap = RdmapByte(Opcode::kReadResponse);
+  h.stag = read.sink_stag;
+  h.tagged_offset = read.sink_offset + read.sent;
+  AppendFpdu(h, {&piece, 1});
+  read.sent += n;
+  if (read.sent == read.size) irq_.Pop();
+}
+
+bool QueuePair::StillValid() {
+  const uint64_t version = config_.keys->version();
+  if (version == batch_version_) return true;
+  batch_version_ = version;
+  return batch_.Revalidate([this](uint32_t key) { return config_.keys->Find(key) != nullptr; });
+}
+
+void QueuePair::Sent(size_t n) {
+  count_.send_calls.Add();
+  count_.bytes_sent.Add(n);
+  batch_.Sent(n);
+  if (batch_.empty() && connected_ && !session_.features.has(wire::kAcknowledge)) {
+    // A foreign peer acknowledges nothing: complete when TCP has it, as its own verbs do.
+    acked_rsn_ = batch_rsn_;
+    Retire();
+  }
+}
+
+void QueuePair::SendFailed(int) {
+  // What the peer still had to say (a Terminate, above all) is read before a status is chosen.
+  send_dead_ = true;
+  batch_.Clear();
+}
+
+}  // namespace verbena::engine

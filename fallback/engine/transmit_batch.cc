@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/engine/transmit_batch.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace verbena::engine {
+
+TransmitBatch::TransmitBatch()
+    : arena_(new std::byte[kBatchArena]),
+      vector_(new iovec[kBatchVectors]),
+      keys_(new uint32_t[kBatchVectors]) {}
+
+std::byte* TransmitBatch::Append(size_t n) {
+  std::byte* at = arena_.get() + arena_used_;
+  arena_used_ += n;
+  bytes_ += n;
+  if (vectors_ > first_ && keys_[vectors_ - 1] == 0) {
+    iovec& last = vector_[vectors_ - 1];
+    if (static_cast<std::byte*>(last.iov_base) + last.iov_len == at) {
+      last.iov_len += n;
+      return at;
+    }
+  }
+  vector_[vectors_] = {at, n};
+  keys_[vectors_++] = 0;
+  return at;
+}
+
+void TransmitBatch::AppendExternal(const std::byte* data, size_t n, uint32_t key) {
+  if (n <= kCopyLimit) {
+    std::memcpy(Append(n), data, n);
+    return;
+  }
+  vector_[vectors_] = {const_cast<std::byte*>(data), n};
+  keys_[vectors_++] = key;
+  bytes_ += n;
+}
+
+void TransmitBatch::Sent(size_t n) {
+  sent_ += n;
+  if (sent_ == bytes_) {
+    Clear();
+    return;
+  }
+  while (n > 0) {
+    iovec& v = vector_[first_];
+    if (n < v.iov_len) {
+      v.iov_base = static_cast<std::byte*>(v.iov_base) + n;
+      v.iov_len -= n;
+      return;
+    }
+    n -= v.iov_len;
+    ++first_;
+  }
+}
+
+void TransmitBatch::Clear() {
+  arena_used_ = bytes_ = sent_ = 0;
+  vectors_ = first_ = 0;
+}
+
+void TransmitBatch::Detach() {
+  const size_t rest = unsent();
+  if (rest == 0) return Clear();
+  auto copy = std::make_unique<std::byte[]>(rest);
+  size_t done = 0;
+  for (const iovec& v : Vectors()) {
+    std::memcpy(copy.get() + done, v.iov_base, v.iov_len);
+    done += v.iov_len;
+  }
+  Clear();
+  rest_ = std::move(copy);
+  vector_[0] = {rest_.get(), rest};
+  keys_[0] = 0;
+  vectors_ = 1;
+  bytes_ = rest;
+}
+
+}  // namespace verbena::engine

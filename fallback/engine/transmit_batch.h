@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one send call is gathered from: headers, trailers and small payloads in an arena, large
+// payloads where they lie in registered memory.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "fallback/engine/limits.h"
+
+namespace verbena::engine {
+
+class TransmitBatch {
+ public:
+  TransmitBatch();
+
+  bool empty() const { return sent_ == bytes_; }
+  size_t unsent() const { return bytes_ - sent_; }
+  // Room for one more FPDU of any shape?
+  bool HasRoom() const {
+    return bytes_ < kBatchBytes && arena_used_ + kFpduArena <= kBatchArena &&
+           vectors_ + kFpduVectors <= kBatchVectors;
+  }
+
+  // Appends `n` bytes of arena, to be filled by the caller.
+  std::byte* Append(size_t n);
+  // Appends memory that stays where it is; `key` names it for Revalidate. Small pieces are copied.
+  void AppendExternal(const std::byte* data, size_t n, uint32_t key);
+
+  std::span<const iovec> Vectors() const {
+    return {vector_.get() + first_, static_cast<size_t>(vectors_ - first_)};
+  }
+  void Sent(size_t n);  // the first n of the unsent bytes have left
+  void Clear();         // only when empty, or to forget what is there
+
+  // Calls valid(key) for each external piece not yet sent; false as soon as one is not.
+  template <typename F>
+  bool Revalidate(F valid) const {
+    for (int i = first_; i < vectors_; ++i) {
+      if (keys_[i] != 0 && !valid(keys_[i])) return false;
+    }
+    return true;
+  }
+
+  // Copies what lies outside, so that its memory may go while the stream stays whole: an error must
+  // not cut it in the middle of an FPDU. Cold, allocates.
+  void Detach();
+
+ private:
+  // One FPDU at most: header with body, then for each entry a copied piece, and the trailer.
+  static constexpr size_t kFpduArena = 96 + (kMaxSge + 2) * kCopyLimit;
+  static constexpr int kFpduVectors = 2 * kMaxSge + 2;
+
+  std::unique_ptr<std::byte[]> arena_;
+  std::unique_ptr<iovec[]> vector_;
+  std::unique_ptr<uint32_t[]> keys_;   // of external pieces; 0: arena
+  std::unique_ptr<std::byte[]> rest_;  // Detach's copy
+  size_t arena_used_ = 0;
+  size_t bytes_ = 0;  // gathered
+  size_t sent_ = 0;
+  int vectors_ = 0;
+  int first_ = 0;  // vector not yet fully sent
+};
+
+}  // namespace verbena::engine

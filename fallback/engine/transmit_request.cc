@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// Our own requests: when the next one may start, and its FPDUs.
+#include <algorithm>
+
+#include "fallback/engine/queue_pair.h"
+
+namespace verbena::engine {
+
+using wire::RdmapByte;
+using wire::TaggedHeader;
+using wire::UntaggedHeader;
+
+bool QueuePair::MayStart(const SendEntry& e) const {
+  if (rnr_.waiting || rnr_.resume_owed) return false;
+  if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;  // the refused one goes alone
+  if (state() == QpState::kSqd) return false;
+  if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
+  return !IsRead(e.opcode) || orq_.count < std::min(session_.ord, kMaxDepth);
+}
+
+// Appends one FPDU. False: nothing may go now.
+bool QueuePair::AppendRequest() {
+  while (cursor_ != sq_.tail()) {
+    SendEntry& e = sq_.at(cursor_);
+    if (!cursor_started_) {
+      if (!MayStart(e)) return false;
+      if (e.failure == WcStatus::kSuccess && IsLocal(e.opcode)) {
+        if (!e.done) RunLocal(e);  // done: it ran before a refusal sent us back
+        if (e.failure == WcStatus::kSuccess) {
+          e.done = true;
+          ++cursor_;
+          Retire();
+          continue;
+        }
+      }
+      if (e.failure == WcStatus::kSuccess) Begin(e);
+    }
+    if (e.failure == WcStatus::kSuccess && AppendDataSegment(e)) return true;
+    // It failed here: everything before it completes first, then it, then the rest is flushed.
+    if (sq_.head() == cursor_) {
+      FailOldest(e.failure, absl::FailedPreconditionError(WcStatusText(e.failure)));
+    }
+    return false;
+  }
+  return false;
+}
+
+void QueuePair::Begin(SendEntry& e) {
+  e.rsn = next_rsn_++;
+  e.send_msn = send_msn_;
+  e.read_msn = read_msn_;
+  cursor_started_ = true;
+  cursor_offset_ = 0;
+  cursor_immediate_ = false;
+}
+
+void QueuePair::AdvanceCursor() {
+  ++cursor_;
+  cursor_started_ = false;
+}
+
+int QueuePair::Pieces(const SendEntry& e, uint32_t offset, uint32_t n, Piece* out) {
+  if (n == 0) return 0;
+  if (e.is_inline) {
+    *out = {sq_.inline_data(cursor_) + offset, n, 0};
+    return 1;
+  }
+  int count = 0;
+  const Sge* sge = sq_.sges(cursor_);
+  for (uint32_t i = 0; i < e.sge_count && n > 0; ++i, ++sge) {
+    if (offset >= sge->length) {
+      offset -= sge->length;
+      continue;
+    }
+    const uint32_t part = std::min(sge->length - offset, n);
+    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
+                                              sge->address + offset, part, Access::kLocalRead);
+    if (!t.ok()) return -1;
+    out[count++] = {t.host, part, sge->key};
+    n -= part;
+    offset = 0;
+  }
+  return count;
+}
+
+// Own peers: this request is worth an acknowledgement soon.
+uint8_t QueuePair::AckBit(const SendEntry& e) const {
+  if (!session_.features.has(wire::kAcknowledge)) return 0;
+  const bool half_full = outstanding() * 2 > sq_.max_wr();
+  return e.signaled || Has(e.flags, SendFlags::kFence) || half_full ? wire::kAckRequest : 0;
+}
+
+bool QueuePair::AppendDataSegment(SendEntry& e) {
+  if (IsRead(e.opcode)) {
+    if (e.opcode == Opcode::kRead) {
+      AppendReadRequest(e);
+    } else {
+      AppendAtomicRequest(e);
+    }
+    AdvanceCursor();
+    return true;
+  }
+  if (cursor_immediate_) {
+    AppendImmediate(e);
+    AdvanceCursor();
+    return true;
+  }
+  const bool send = IsSend(e.opcode);
+  const uint32_t header = send ? sizeof(UntaggedHeader) : sizeof(TaggedHeader);
+  const uint32_t n = std::min(SegmentSize(e.length, header), e.length - cursor_offset_);
+  Piece pieces[kMaxSge];
+  const int count = Pieces(e, cursor_offset_, n, pieces);
+  if (count < 0) {
+    e.failure = WcStatus::kLocalProtectionError;
+    return false;
+  }
+  const bool last = cursor_offset_ + n == e.length;
+  const bool solicited = Has(e.flags, SendFlags::kSolicited);
+  const std::span<const Piece> payload(pieces, static_cast<size_t>(count));
+  if (send) {
+    UntaggedHeader h;
+    wire::Opcode op = solicited ? wire::Opcode::kSendSolicited : wire::Opcode::kSend;
+    if (e.opcode == Opcode::kSendWithInvalidate) {
+      op = solicited ? wire::Opcode::kSendSolicitedInvalidate : wire::Opcode::kSendInvalidate;
+    }
+    h.rdmap = RdmapByte(op);
+    if (e.opcode == Opcode::kSendWithImm) h.rdmap |= wire::kWithImmediate;
+    if (e.opcode != Opcode::kSend) h.ulp = e.immediate_or_key;
+    h.msn = send_msn_;
+    h.message_offset = cursor_offset_;
+    if (last) {
+      h.ddp |= wire::kLast;
+      h.rdmap |= AckBit(e);
+      ++send_msn_;
+    }
+    AppendFpdu(h, payload);
+  } else {
+    TaggedHeader h;
+    h.rdmap = RdmapByte(wire::Opcode::kWrite);
+    h.stag = e.remote_key;
+    h.tagged_offset = e.remote_address + cursor_offset_;
+    const bool immediate = e.opcode == Opcode::kWriteWithImm;
+    if (immediate) h.rdmap |= wire::kWithImmediate;
+    if (last) {
+      h.ddp |= wire::kLast;
+      if (!immediate) h.rdmap |= AckBit(e);
+    }
+    AppendFpdu(h, payload);
+    if (last && immediate) {
+      cursor_immediate_ = true;
+      return true;
+    }
+  }
+  cursor_offset_ += n;
+  if (last) AdvanceCursor();
+  return true;
+}
+
+void QueuePair::AppendImmediate(SendEntry& e) {
+  UntaggedHeader h;
+  h.rdmap = RdmapByte(Has(e.flags, SendFlags::kSolicited) ? wire::Opcode::kImmediateSolicited
+                                                          : wire::Opcode::kImmediate);
+  h.rdmap |= AckBit(e);
+  h.msn = send_msn_++;
+  wire::Immediate body;
+  body.value = e.immediate_or_key;
+  AppendWhole(h, wire::AsBytes(body));
+}
+
+// The sink of the answer is a key of its own, good for this read only and for nothing else: no
+// region of the application is ever exposed to be read into (RFC 5040 4.4 asks for an STag).
+void QueuePair::AppendReadRequest(SendEntry& e) {
+  OutboundRead out;
+  out.position = cursor_;
+  out.sink = ++next_sink_;
+  orq_.Push(out);
+  UntaggedHeader h;
+  h.rdmap = RdmapByte(wire::Opcode::kReadRequest);
+  h.queue_number = wire::kReadRequestQueue;
+  h.msn = read_msn_++;
+  wire::ReadRequest body;
+  body.sink_stag = out.sink;
+  body.size = e.length;
+  body.source_stag = e.remote_key;
+  body.source_offset = e.remote_address;
+  AppendWhole(h, wire::AsBytes(body));
+}
+
+void QueuePair::AppendAtomicRequest(SendEntry& e) {
+  OutboundRead out;
+  out.position = cursor_;
+  out.sink = ++next_sink_;
+  orq_.Push(out);
+  UntaggedHeader h;
+  h.rdmap = RdmapByte(wire::Opcode::kAtomicRequest);
+  h.queue_number = wire::kReadRequestQueue;  // RFC 7306 5: one sequence with reads
+  h.msn = read_msn_++;
+  const wire::AtomicRequest body =
+      e.opcode == Opcode::kFetchAdd
+          ? wire::MakeFetchAdd(out.sink, e.remote_key, e.remote_address, e.compare_add)
+          : wire::MakeCompareSwap(out.sink, e.remote_key, e.remote_address, e.compare_add, e.swap);
+  AppendWhole(h, wire::AsBytes(body));
+}
+
+bool QueuePair::RunLocal(SendEntry& e) {
+  if (e.opcode == Opcode::kBindWindow) {
+    BindWindow(e);
+  } else if (!Invalidate(e.immediate_or_key)) {
+    e.failure = WcStatus::kWindowBindError;
+  }
+  return e.failure == WcStatus::kSuccess;
+}
+
+// IBTA 10.6.7.2: a free type-2 window, the same domain, inside the region, with its consent, never
+// more than it allows. Binding nothing is for type 1.
+void QueuePair::BindWindow(SendEntry& e) {
+  Region& w = *e.window;
+  Region& r = *e.region;
+  const uint64_t address = e.compare_add;
+  const uint64_t length = e.swap;
+  const bool inside = length > 0 && address >= r.first && length <= r.length &&
+                      address - r.first <= r.length - length;
+  const bool writes =
+      (e.bind_access & (Access::kRemoteWrite | Access::kRemoteAtomic)) != Access::kLocalRead;
+  bool free = false;
+  if (w.domain != config_.domain || r.domain != config_.domain ||
+      !r.alive.load(std::memory_order_acquire) || !inside ||
+      !Allows(r.access, Access::kWindowBind) ||
+      (writes && !Allows(r.access, Access::kLocalWrite)) ||
+      !w.bound.compare_exchange_strong(free, true)) {
+    e.failure = WcStatus::kWindowBindError;
+    return;
+  }
+  w.key = e.immediate_or_key;
+  w.access = e.bind_access;
+  w.first = address;
+  w.length = length;
+  w.host = r.host + (address - r.first);
+  w.bound_qp = config_.number;
+  w.parent = &r;
+  r.windows.fetch_add(1);
+  config_.keys->Insert(&w);
+}
+
+// Only windows, and only those bound through this queue pair (IBTA 10.6.7.2.6).
+bool QueuePair::Invalidate(uint32_t key) {
+  Region* w = config_.keys->Find(key);
+  if (w == nullptr || !w->window || w->domain != config_.domain || w->bound_qp != config_.number) {
+    return false;
+  }
+  ReleaseWindow(config_.keys, w);
+  return true;
+}
+
+}  // namespace verbena::engine

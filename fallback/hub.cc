@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/hub.h"
+
+#include <algorithm>
+#include <array>
+
+#include "fallback/lingerer.h"
+
+namespace verbena::fallback {
+
+Hub::~Hub() = default;
+
+void Hub::Add(Watched* w) {
+  std::lock_guard lock(mutex_);
+  w->id_ = next_id_++;
+  registry_.emplace(w->id_, w);
+}
+
+void Hub::Remove(Watched* w) {
+  std::unique_lock lock(mutex_);
+  const uint64_t id = w->id_;
+  if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, id});
+  w->deadline_ = io::kNever;
+  if (w->hot_) std::erase(hot_, id);
+  w->hot_ = false;
+  registry_.erase(id);
+  // Inside its own call the caller is the one that is busy.
+  idle_.wait(lock, [&] { return busy_ != id || turner_ == std::this_thread::get_id(); });
+}
+
+void Hub::SetDeadline(Watched* w, Nanos deadline) {
+  bool wake = false;
+  {
+    std::lock_guard lock(mutex_);
+    if (w->deadline_ == deadline) return;
+    if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, w->id_});
+    w->deadline_ = deadline;
+    if (deadline != io::kNever) deadlines_.insert({deadline, w->id_});
+    wake = deadline < sleeping_until_ && turner_ != std::this_thread::get_id();
+  }
+  if (wake) poller().Wake();
+}
+
+void Hub::SetHot(Watched* w, bool hot) {
+  bool wake = false;
+  {
+    std::lock_guard lock(mutex_);
+    if (w->hot_ == hot) return;
+    w->hot_ = hot;
+    if (hot) {
+      hot_.push_back(w->id_);
+      if (next_tick_ == io::kNever) next_tick_ = Now() + kTick;
+      wake = next_tick_ < sleeping_until_ && turner_ != std::this_thread::get_id();
+    } else {
+      std::erase(hot_, w->id_);
+      if (hot_.empty()) next_tick_ = io::kNever;
+    }
+  }
+  if (wake) poller().Wake();
+}
+
+void Hub::Watch(Watched* w, io::Socket socket, bool read, bool write) {
+  poller().Watch(socket, w->id_, read, write);
+}
+
+void Hub::ChangeWatch(Watched* w, io::Socket socket, bool read, bool write) {
+  poller().Change(socket, w->id_, read, write);
+}
+
+void Hub::Retire(std::unique_ptr<Watched> w) {
+  std::lock_guard lock(mutex_);
+  retired_.push_back(std::move(w));
+}
+
+void Hub::Linger(io::Socket socket, std::vector<std::byte> rest) {
+  auto* lingerer = new Lingerer(this, socket, std::move(rest));  // owns itself, see there
+  lingerer->Start();
+}
+
+bool Hub::lingering() const {
+  std::lock_guard lock(mutex_);
+  return lingering_ > 0;
+}
+
+Nanos Hub::NextDeadline() const {
+  std::lock_guard lock(mutex_);
+  return std::min(deadlines_.empty() ? io::kNever : deadlines_.begin()->first, next_tick_);
+}
+
+// Calls f on the object, if it is still there, while Remove waits.
+template <typename F>
+bool Hub::Call(uint64_t id, F f) {
+  Watched* w = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = registry_.find(id);
+    if (it == registry_.end()) return false;
+    w = it->second;
+    busy_ = id;
+  }
+  f(w);
+  {
+    std::lock_guard lock(mutex_);
+    busy_ = 0;
+  }
+  idle_.notify_all();
+  return true;
+}
+
+bool Hub::Turn(Nanos deadline) {
+  std::array<io::Ready, 64> ready;
+  {
+    std::lock_guard lock(mutex_);
+    turner_ = std::this_thread::get_id();
+    // What was added since the caller asked NextDeadline counts too.
+    deadline = std::min(
+        {deadline, deadlines_.empty() ? io::kNever : deadlines_.begin()->first, next_tick_});
+    sleeping_until_ = deadline;
+  }
+  const size_t n = poller().Wait(ready, deadline);
+  wakeups_.fetch_add(1, std::memory_order_relaxed);
+  {
+    std::lock_guard lock(mutex_);
+    sleeping_until_ = 0;
+  }
+  for (size_t i = 0; i < n; ++i) {
+    Call(ready[i].tag, [&](Watched* w) { w->OnReady(ready[i].readable, ready[i].writable); });
+  }
+  bool did = n > 0;
+  const Nanos now = Now();
+  RunDeadlines(now, &did);
+  RunTicks(now);
+  std::vector<std::unique_ptr<Watched>> retired;
+  {
+    std::lock_guard lock(mutex_);
+    retired.swap(retired_);
+    turner_ = {};
+  }
+  return did;
+}
+
+void Hub::RunDeadlines(Nanos now, bool* did) {
+  for (;;) {
+    uint64_t id = 0;
+    {
+      std::lock_guard lock(mutex_);
+      if (deadlines_.empty() || deadlines_.begin()->first > now) return;
+      id = deadlines_.begin()->second;
+      deadlines_.erase(deadlines_.begin());
+      if (const auto it = registry_.find(id); it != registry_.end()) {
+        it->second->deadline_ = io::kNever;
+      }
+    }
+    *did = true;
+    Call(id, [](Watched* w) { w->OnDeadline(); });
+  }
+}
+
+void Hub::RunTicks(Nanos now) {
+  std::vector<uint64_t> hot;
+  {
+    std::lock_guard lock(mutex_);
+    if (now < next_tick_) return;
+    hot = hot_;
+    next_tick_ = hot_.empty() ? io::kNever : now + kTick;
+  }
+  for (const uint64_t id : hot) Call(id, [](Watched* w) { w->OnTick(); });
+}
+
+}  // namespace verbena::fallback

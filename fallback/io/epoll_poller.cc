@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/io/epoll_poller.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+
+namespace verbena::io {
+namespace {
+
+constexpr Nanos kMillisecond = 1000000;
+constexpr Nanos kSecond = 1000 * kMillisecond;
+constexpr size_t kBatch = 64;  // 768 bytes of stack; who is left out comes first the next time
+
+absl::Status NoPoller(const char* what, int error) {
+  if (error == EMFILE) {
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what, ": this process has its ", limit.rlim_cur,
+                     " file descriptors in use; raise the limit with `ulimit -n`"));
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(what, ": ", strerror(error)));
+}
+
+epoll_event Event(uint64_t tag, bool read, bool write) {
+  epoll_event event{};
+  event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
+  event.data.u64 = tag;
+  return event;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<EpollPoller>> EpollPoller::Create() {
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll < 0) return NoPoller("epoll_create1", errno);
+  const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (event < 0) {
+    const int error = errno;
+    close(epoll);
+    return NoPoller("eventfd", error);
+  }
+  epoll_event wake = Event(kReservedTag, true, false);
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, event, &wake) != 0) {
+    const int error = errno;
+    close(event);
+    close(epoll);
+    return NoPoller("epoll_ctl", error);
+  }
+  return std::unique_ptr<EpollPoller>(new EpollPoller(epoll, event));
+}
+
+EpollPoller::~EpollPoller() {
+  close(event_);
+  close(epoll_);
+}
+
+void EpollPoller::Watch(Socket socket, uint64_t tag, bool read, bool write) {
+  Change(socket, tag, read, write);
+}
+
+// Watched for neither means not in the set at all: epoll reports errors and hang-ups unasked.
+// Therefore a change may find the socket absent, and adds it.
+void EpollPoller::Change(Socket socket, uint64_t tag, bool read, bool write) {
+  if (!read && !write) return Unwatch(socket);
+  epoll_event event = Event(tag, read, write);
+  if (epoll_ctl(epoll_, EPOLL_CTL_MOD, socket, &event) != 0 && errno == ENOENT) {
+    (void)epoll_ctl(epoll_, EPOLL_CTL_ADD, socket, &event);
+  }
+}
+
+void EpollPoller::Unwatch(Socket socket) { epoll_ctl(epoll_, EPOLL_CTL_DEL, socket, nullptr); }
+
+size_t EpollPoller::Wait(std::span<Ready> out, Nanos deadline) {
+  std::array<epoll_event, kBatch> events;
+  const int room = static_cast<int>(std::min(out.size(), events.size()));
+  int count = 0;
+  do {
+    const Nanos left = deadline == kNever ? 0 : std::max<Nanos>(0, deadline - Now());
+    if (!coarse_) {
+      const timespec timeout{left / kSecond, left % kSecond};
+      count = epoll_pwait2(epoll_, events.data(), room, deadline == kNever ? nullptr : &timeout,
+                           nullptr);
+      // Linux before 5.11, or a sandbox (EPERM) that has not heard of it.
+      if (count < 0 && (errno == ENOSYS || errno == EPERM)) coarse_ = true;
+    }
+    if (coarse_) {
+      // Rounded up: a timer may be late, never early, or the loop would spin until it is due.
+      const Nanos ms = std::min<Nanos>((left + kMillisecond - 1) / kMillisecond, INT_MAX);
+      count =
+          epoll_wait(epoll_, events.data(), room, deadline == kNever ? -1 : static_cast<int>(ms));
+    }
+  } while (count < 0 && errno == EINTR);
+
+  size_t written = 0;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[i];
+    if (event.data.u64 == kReservedTag) {
+      uint64_t ignored;
+      (void)!read(event_, &ignored, sizeof(ignored));
+      // After the read: a Wake in between is skipped, but what it wants seen is visible to us,
+      // because this exchange reads its exchange. The other order could drain the descriptor
+      // and leave woken_ set, and every later Wake would be lost.
+      woken_.exchange(false);
+      continue;
+    }
+    const uint32_t trouble = EPOLLERR | EPOLLHUP;
+    out[written++] = Ready{event.data.u64, (event.events & (EPOLLIN | trouble)) != 0,
+                           (event.events & (EPOLLOUT | trouble)) != 0};
+  }
+  return written;
+}
+
+void EpollPoller::Wake() {
+  if (woken_.exchange(true)) return;  // somebody woke it and it has not noticed yet
+  const uint64_t one = 1;
+  (void)!write(event_, &one, sizeof(one));
+}
+
+Nanos EpollPoller::Now() const {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * kSecond + now.tv_nsec;
+}
+
+}  // namespace verbena::io

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/listener.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fallback/queue_pair.h"
+#include "transport/log.h"
+
+namespace verbena::fallback {
+
+namespace {
+constexpr int kAcceptsPerTurn = 64;
+constexpr Nanos kPause = 100'000'000;  // without descriptors: look away, else the socket spins
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::Listener>> Listener::Create(Device* device,
+                                                                     const std::string& address,
+                                                                     const ListenOptions& options) {
+  absl::StatusOr<io::HostPort> where = io::ParseHostPort(address);
+  if (!where.ok()) return where.status();
+  if (where->host.empty() && !device->from().empty()) {
+    where = io::ParseHostPort(device->from().ToString());
+    where->port = io::ParseHostPort(address)->port;
+  }
+  absl::StatusOr<std::vector<io::Address>> addresses = io::Lookup(*where, true);
+  if (!addresses.ok()) return addresses.status();
+  absl::Status last = absl::NotFoundError(absl::StrCat("listen ", address, ": no address"));
+  for (const io::Address& a : *addresses) {
+    absl::StatusOr<io::Socket> socket = device->hub().streams().Listen(a, options.backlog);
+    if (!socket.ok()) {
+      last = socket.status();
+      continue;
+    }
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) {
+      device->hub().streams().Close(*socket, false);
+      return absl::ResourceExhaustedError(absl::StrCat("listen ", address, ": no descriptor left (",
+                                                       std::strerror(errno),
+                                                       "). Raise the limit: `ulimit -n`"));
+    }
+    return std::make_unique<Listener>(device, *socket, fd, options);
+  }
+  return last;
+}
+
+Listener::Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options)
+    : device_(device), socket_(socket), fd_(fd), options_(options) {
+  device_->children().Add();
+  device_->hub().Add(this);
+  device_->hub().Watch(this, socket_, true, false);
+}
+
+absl::Status Listener::Close() {
+  device_->hub().poller().Unwatch(socket_);
+  device_->hub().Remove(this);
+  absl::flat_hash_map<Handshake*, std::unique_ptr<Handshake>> handshakes;
+  std::deque<std::unique_ptr<ConnectionRequest>> requests;
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    handshakes.swap(handshakes_);
+    requests.swap(requests_);
+  }
+  for (auto& [h, owned] : handshakes) {
+    device_->hub().poller().Unwatch(h->socket_);
+    device_->hub().Remove(h);
+    device_->hub().streams().Close(h->socket_, false);
+  }
+  for (auto& request : requests) (void)request->Close();
+  device_->hub().streams().Close(socket_, false);
+  return absl::OkStatus();
+}
+
+Listener::~Listener() {
+  close(fd_);
+  device_->children().Remove();
+}
+
+std::string Listener::address() const { return device_->hub().streams().Local(socket_).ToString(); }
+
+ListenerCounters Listener::counters() const {
+  std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+std::unique_ptr<provider::ConnectionRequest> Listener::TryNext() {
+  std::lock_guard lock(mutex_);
+  if (requests_.empty()) return nullptr;
+  std::unique_ptr<ConnectionRequest> request = std::move(requests_.front());
+  requests_.pop_front();
+  uint64_t count;
+  if (requests_.empty()) (void)!read(fd_, &count, sizeof(count));
+  return request;
+}
+
+void Listener::OnReady(bool, bool) {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    const int socket = device_->hub().streams().Accept(socket_);
+    if (socket == -EAGAIN) return;
+    if (socket == -EMFILE || socket == -ENFILE || socket == -ENOMEM || socket == -ENOBUFS) {
+      VERBENA_LOG(kWarn, "connect", "listen ", address(), ": cannot accept (",
+                  std::strerror(-socket), "); waiting. Raise the limit: `ulimit -n`");
+      device_->hub().ChangeWatch(this, socket_, false, false);
+      device_->hub().SetDeadline(this, device_->hub().Now() + kPause);
+      return;
+    }
+    if (socket < 0) continue;  // that peer is gone
+    auto handshake = std::make_unique<Handshake>(this, socket);
+    Handshake* h = handshake.get();
+    {
+      std::lock_guard lock(mutex_);
+      if (closed_ ||
+          handshakes_.size() + requests_.size() >= static_cast<size_t>(options_.backlog)) {
+        ++counters_.refused;
+        device_->hub().streams().Close(socket, true);
+        continue;
+      }
+      handshakes_.emplace(h, std::move(handshake));
+    }
+    device_->hub().Add(h);
+    device_->hub().SetDeadline(
+        h, device_->hub().Now() + absl::ToInt64Nanoseconds(options_.handshake_deadline));
+    device_->hub().Watch(h, socket, true, false);
+  }
+}
+
+void Listener::OnDeadline() { device_->hub().ChangeWatch(this, socket_, true, false); }
+
+void Handshake::OnReady(bool, bool) {
+  io::Streams& streams = listener_->device()->hub().streams();
+  for (;;) {
+    const std::span<std::byte> space = reader_.Space();
+    const iovec v{space.data(), space.size()};
+    const ssize_t n = streams.Receive(socket_, {&v, 1});
+    if (n == -EAGAIN) return;
+    if (n <= 0) return listener_->Refused(this, "it left before its request was whole");
+    absl::StatusOr<bool> complete = reader_.Received(static_cast<size_t>(n));
+    if (!complete.ok()) return listener_->Refused(this, std::string(complete.status().message()));
+    if (!*complete) continue;
+    absl::StatusOr<engine::PeerRequest> peer = engine::DecodeRequest(reader_.frame());
+    if (!peer.ok()) return listener_->Refused(this, std::string(peer.status().message()));
+    return listener_->Arrived(this, *std::move(peer));
+  }
+}
+
+void Handshake::OnDeadline() { listener_->Refused(this, "it said nothing in time"); }
+
+std::unique_ptr<Handshake> Listener::Take(Handshake* handshake) {
+  device_->hub().poller().Unwatch(handshake->socket_);
+  device_->hub().Remove(handshake);
+  std::lock_guard lock(mutex_);
+  const auto it = handshakes_.find(handshake);
+  if (it == handshakes_.end()) return nullptr;  // the listener is closing
+  std::unique_ptr<Handshake> owned = std::move(it->second);
+  handshakes_.erase(it);
+  return owned;
+}
+
+void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
+  std::unique_ptr<Handshake> owned = Take(handshake);
+  if (owned == nullptr) return;
+  io::Streams& streams = device_->hub().streams();
+  ConnectionInfo info;
+  info.local = streams.Local(owned->socket_).ToString();
+  info.peer = streams.Peer(owned->socket_).ToString();
+  info.own_peer = peer.own_peer;
+  info.candidates.push_back(
+      {"tcp", true, "the caller came over TCP, and no RDMA device is in use"});
+  VERBENA_LOG(kInfo, "connect", "listen ", info.local, ": request from ", info.peer,
+              peer.own_peer ? "" : " (a plain iWARP peer)");
+  auto request = std::make_unique<ConnectionRequest>(device_, owned->socket_, std::move(peer),
+                                                     std::move(info));
+  {
+    std::lock_guard lock(mutex_);
+    ++counters_.requests;
+    requests_.push_back(std::move(request));
+    const uint64_t one = 1;
+    if (requests_.size() == 1) (void)!write(fd_, &one, sizeof(one));
+  }
+  device_->hub().Retire(std::move(owned));
+  device_->hub().world().Changed();
+}
+
+void Listener::Refused(Handshake* handshake, const std::string& why) {
+  std::unique_ptr<Handshake> owned = Take(handshake);
+  if (owned == nullptr) return;
+  io::Streams& streams = device_->hub().streams();
+  VERBENA_LOG(kWarn, "connect", "listen ", address(), ": refused ",
+              streams.Peer(owned->socket_).ToString(), ": ", why);
+  streams.Close(owned->socket_, false);
+  {
+    std::lock_guard lock(mutex_);
+    ++counters_.refused;
+  }
+  device_->counts().handshake_failures.fetch_add(1);
+  device_->hub().Retire(std::move(owned));
+}
+
+ConnectionRequest::ConnectionRequest(Device* device, io::Socket socket, engine::PeerRequest peer,
+                                     ConnectionInfo info)
+    : device_(device), socket_(socket), peer_(std::move(peer)), info_(std::move(info)) {
+  device_->children().Add();
+}
+
+ConnectionRequest::~ConnectionRequest() { device_->children().Remove(); }
+
+absl::Status ConnectionRequest::CheckOpen(const char* what) const {
+  if (socket_ != io::kNoSocket) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(what, " ", info_.peer, ": the request was answered already"));
+}
+
+absl::Status ConnectionRequest::Close() {
+  if (socket_ != io::kNoSocket) (void)Reject("");
+  return absl::OkStatus();
+}
+
+absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
+                                       const AcceptParameters& parameters) {
+  if (absl::Status s = CheckOpen("accept"); !s.ok()) return s;
+  auto* mine = dynamic_cast<QueuePair*>(&qp);
+  if (mine == nullptr || mine->device() != device_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("accept ", info_.peer,
+                     ": the queue pair is of another device; make it on request.device()"));
+  }
+  if (absl::Status s = CheckLimit("accept: private data bytes", parameters.private_data.size(),
+                                  Device::Attributes().private_data_accept);
+      !s.ok()) {
+    return s;
+  }
+  // A caller that has left shows as an end of stream, and nothing can be behind its request.
+  std::byte scrap;
+  const iovec v{&scrap, 1};
+  const ssize_t n = device_->hub().streams().Receive(socket_, {&v, 1});
+  if (n != -EAGAIN) {
+    device_->hub().streams().Close(socket_, true);
+    socket_ = io::kNoSocket;
+    return absl::UnavailableError(
+        absl::StrCat("accept ", info_.peer,
+                     n > 0 ? ": the peer sent data before the answer" : ": the peer has left"));
+  }
+  absl::Status s = mine->Accept(socket_, peer_, parameters, info_);
+  if (s.ok()) {
+    socket_ = io::kNoSocket;
+  } else if (absl::IsFailedPrecondition(s) && s.message().find("requires") != std::string::npos) {
+    (void)Reject(std::string(s.message()).substr(0, Device::Attributes().private_data_reject));
+  }
+  return s;
+}
+
+absl::Status ConnectionRequest::Reject(const std::string& private_data) {
+  if (absl::Status s = CheckOpen("reject"); !s.ok()) return s;
+  if (absl::Status s = CheckLimit("reject: private data bytes", private_data.size(),
+                                  Device::Attributes().private_data_reject);
+      !s.ok()) {
+    return s;
+  }
+  device_->counts().rejects.fetch_add(1);
+  device_->hub().Linger(socket_, engine::EncodeReject(peer_, private_data));
+  socket_ = io::kNoSocket;
+  return absl::OkStatus();
+}
+
+}  // namespace verbena::fallback

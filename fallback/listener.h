@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Listening: sockets become connection requests when the peer's MPA Request has arrived whole.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "fallback/device.h"
+#include "fallback/engine/handshake.h"
+#include "fallback/hub.h"
+#include "transport/provider.h"
+
+namespace verbena::fallback {
+
+class Listener;
+
+class ConnectionRequest final : public provider::ConnectionRequest {
+ public:
+  ConnectionRequest(Device* device, io::Socket socket, engine::PeerRequest peer,
+                    ConnectionInfo info);
+  ~ConnectionRequest() override;
+
+  absl::Status Close() override;
+  provider::Device* device() const override { return device_; }
+  const ConnectionInfo& info() const override { return info_; }
+  const std::string& private_data() const override { return peer_.private_data; }
+  absl::Status Accept(provider::QueuePair& qp, const AcceptParameters& parameters) override;
+  absl::Status Reject(const std::string& private_data) override;
+
+ private:
+  absl::Status CheckOpen(const char* what) const;
+
+  Device* const device_;
+  io::Socket socket_;
+  const engine::PeerRequest peer_;
+  const ConnectionInfo info_;
+};
+
+// An accepted socket whose request has not arrived whole. Owned by its listener.
+class Handshake final : public Watched {
+ public:
+  Handshake(Listener* listener, io::Socket socket) : listener_(listener), socket_(socket) {}
+  void OnReady(bool readable, bool writable) override;
+  void OnDeadline() override;
+
+ private:
+  friend class Listener;
+  Listener* const listener_;
+  io::Socket socket_;
+  engine::FrameReader reader_;
+};
+
+class Listener final : public provider::Listener, public Watched {
+ public:
+  static absl::StatusOr<std::unique_ptr<provider::Listener>> Create(Device* device,
+                                                                    const std::string& address,
+                                                                    const ListenOptions& options);
+  Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options);
+  ~Listener() override;
+
+  absl::Status Close() override;
+  std::string address() const override;
+  int fd() const override { return fd_; }
+  std::unique_ptr<provider::ConnectionRequest> TryNext() override;
+  ListenerCounters counters() const override;
+
+  void OnReady(bool readable, bool writable) override;
+  void OnDeadline() override;  // after a pause for want of descriptors
+
+  Device* device() const { return device_; }
+  // From a handshake of ours, on the service: it is done, well or not.
+  void Arrived(Handshake* handshake, engine::PeerRequest peer);
+  void Refused(Handshake* handshake, const std::string& why);
+
+ private:
+  std::unique_ptr<Handshake> Take(Handshake* handshake);
+
+  Device* const device_;
+  const io::Socket socket_;
+  const int fd_;  // eventfd: readable while requests wait
+  const ListenOptions options_;
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<Handshake*, std::unique_ptr<Handshake>> handshakes_;
+  std::deque<std::unique_ptr<ConnectionRequest>> requests_;
+  ListenerCounters counters_;
+  bool closed_ = false;
+};
+
+}  // namespace verbena::fallback

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Protection domains, memory regions and windows of the fallback.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "fallback/device.h"
+#include "fallback/engine/key_table.h"
+#include "transport/provider.h"
+
+namespace verbena::fallback {
+
+class ProtectionDomain final : public provider::ProtectionDomain {
+ public:
+  explicit ProtectionDomain(Device* device);
+  ~ProtectionDomain() override;
+
+  absl::Status Close() override { return children_.CheckNone("protection domain"); }
+  absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> Register(
+      std::span<std::byte> memory, Access access, const RegisterOptions& options) override;
+  absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> AllocateWindow() override;
+  absl::StatusOr<std::unique_ptr<provider::QueuePair>> CreateQueuePair(
+      const QueuePairOptions& options) override;
+  absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> CreateSharedReceiveQueue(
+      const SrqOptions& options) override;
+
+  Device* device() const { return device_; }
+  uint32_t number() const { return number_; }
+  Children& children() { return children_; }
+
+ private:
+  Device* const device_;
+  const uint32_t number_;
+  Children children_;
+};
+
+class MemoryRegion final : public provider::MemoryRegion {
+ public:
+  MemoryRegion(ProtectionDomain* domain, std::span<std::byte> memory, Access access, uint64_t iova);
+  ~MemoryRegion() override;
+
+  absl::Status Close() override;
+  uint64_t address() const override { return region_.first; }
+  uint64_t length() const override { return region_.length; }
+  uint32_t local_key() const override { return region_.key; }
+  uint32_t remote_key() const override { return region_.key; }
+  RegionCounters counters() const override;
+  engine::Region* region() { return &region_; }
+
+ private:
+  ProtectionDomain* const domain_;
+  engine::Region region_;
+};
+
+class MemoryWindow final : public provider::MemoryWindow {
+ public:
+  explicit MemoryWindow(ProtectionDomain* domain);
+  ~MemoryWindow() override;
+
+  absl::Status Close() override;
+  RemoteBuffer remote() const override;
+  engine::Region* region() { return &region_; }
+  // The bind that was posted last: what remote() tells. Returns its key.
+  uint32_t Announce(uint64_t address, uint64_t length);
+
+ private:
+  ProtectionDomain* const domain_;
+  engine::Region region_;
+  mutable std::mutex mutex_;
+  RemoteBuffer remote_;
+};
+
+}  // namespace verbena::fallback

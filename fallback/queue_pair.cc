@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making, changing and closing queue pairs. The hot path is datapath.cc.
+#include "fallback/queue_pair.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "transport/completion_queue.h"
+#include "transport/protection_domain.h"
+#include "transport/shared_receive_queue.h"
+
+namespace verbena::fallback {
+
+namespace {
+
+template <typename Impl, typename Handle>
+Impl* Of(const Handle* handle) {
+  return handle == nullptr ? nullptr : dynamic_cast<Impl*>(handle->impl());
+}
+
+absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
+  const auto* send = Of<CompletionQueue>(o.send_cq);
+  const auto* receive = Of<CompletionQueue>(o.receive_cq);
+  if (send == nullptr || receive == nullptr) {
+    return absl::InvalidArgumentError(
+        "create queue pair: send_cq and receive_cq are both needed (they may be the same)");
+  }
+  if (send->device() != domain->device() || receive->device() != domain->device()) {
+    return absl::InvalidArgumentError(
+        "create queue pair: a completion queue belongs to another device");
+  }
+  if (o.shared_receive_queue != nullptr) {
+    const auto* srq = Of<SharedReceiveQueue>(o.shared_receive_queue);
+    if (srq == nullptr || srq->domain()->device() != domain->device()) {
+      return absl::InvalidArgumentError(
+          "create queue pair: its shared receive queue is closed or of another device");
+    }
+  }
+  const DeviceAttributes limits = Device::Attributes();
+  for (const absl::Status& s : {
+           CheckLimit("create queue pair: max_send_wr", o.limits.max_send_wr,
+                      limits.max_work_requests),
+           CheckLimit("create queue pair: max_receive_wr", o.limits.max_receive_wr,
+                      limits.max_work_requests),
+           CheckLimit("create queue pair: max_send_sge", o.limits.max_send_sge, limits.max_sge),
+           CheckLimit("create queue pair: max_receive_sge", o.limits.max_receive_sge,
+                      limits.max_sge),
+           CheckLimit("create queue pair: max_inline", o.limits.max_inline, limits.max_inline),
+       }) {
+    if (!s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
+    ProtectionDomain* domain, const QueuePairOptions& options) {
+  if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
+  return std::make_unique<QueuePair>(domain, options, Configure(domain, options));
+}
+
+engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
+                                             const QueuePairOptions& options) {
+  engine::QueuePairConfig c;
+  c.number = domain->device()->NewNumber();
+  c.domain = domain->number();
+  c.limits = options.limits;
+  c.limits.max_send_wr = std::max(c.limits.max_send_wr, 1u);
+  c.limits.max_receive_wr = std::max(c.limits.max_receive_wr, 1u);
+  c.limits.max_send_sge = std::max(c.limits.max_send_sge, 1u);
+  c.limits.max_receive_sge = std::max(c.limits.max_receive_sge, 1u);
+  c.access = options.access;
+  c.signal_all = options.signal == Signal::kAll;
+  c.send_ring = &Of<CompletionQueue>(options.send_cq)->ring();
+  c.receive_ring = &Of<CompletionQueue>(options.receive_cq)->ring();
+  c.keys = &domain->device()->keys();
+  return c;
+}
+
+QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
+                     const engine::QueuePairConfig& config)
+    : device_(domain->device()),
+      domain_(domain),
+      send_cq_(Of<CompletionQueue>(options.send_cq)),
+      receive_cq_(Of<CompletionQueue>(options.receive_cq)),
+      srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
+      context_(options.context),
+      engine_([&] {
+        engine::QueuePairConfig c = config;
+        c.observer = this;
+        c.binder = this;
+        c.shared_receives = srq_ != nullptr ? &srq_->queue() : nullptr;
+        return c;
+      }()) {
+  domain_->children().Add();
+  send_cq_->Join(this);
+  if (receive_cq_ != send_cq_) receive_cq_->Join(this);
+  if (srq_ != nullptr) srq_->Join(this);
+  device_->Register(this);
+  device_->hub().Add(this);
+}
+
+QueuePair::~QueuePair() { domain_->children().Remove(); }
+
+void QueuePair::WithOwnership(absl::FunctionRef<void()> f) const {
+  while (!TryOwn()) sched_yield();  // a drive is a few non-blocking calls
+  f();
+  const_cast<QueuePair*>(this)->WorkAndRelease(Why::kPost);
+}
+
+absl::Status QueuePair::Close() {
+  WithOwnership([this] {
+    CloseConnecting();
+    if (socket_ != io::kNoSocket) {
+      engine_.Disconnect();
+      SendSome(true, device_->hub().Now());
+      EndStream();
+    }
+    word_.fetch_or(kDead, std::memory_order_acq_rel);
+  });
+  device_->hub().Remove(this);
+  device_->Unregister(this);
+  send_cq_->Leave(this);
+  if (receive_cq_ != send_cq_) receive_cq_->Leave(this);
+  if (srq_ != nullptr) srq_->Leave(this);
+  // Completions of a queue pair that is gone would only puzzle (ibv_destroy_qp(3) drops them too).
+  send_cq_->ring().Forget(number());
+  receive_cq_->ring().Forget(number());
+  device_->Forget(this);
+  return absl::OkStatus();
+}
+
+absl::Status QueuePair::Modify(const QpModify& change) {
+  absl::Status result;
+  WithOwnership([&] {
+    if (change.state == QpState::kReset) {
+      CloseConnecting();
+      if (socket_ != io::kNoSocket) {
+        engine_.Disconnect();
+        SendSome(true, device_->hub().Now());
+        EndStream();
+        send_cq_->ring().Forget(number());
+        receive_cq_->ring().Forget(number());
+      }
+    }
+    result = engine_.Modify(change);
+  });
+  device_->hub().world().Changed();
+  return result;
+}
+
+QpAttributes QueuePair::Query() const {
+  QpAttributes out;
+  WithOwnership([&] { engine_.Query(&out); });
+  return out;
+}
+
+absl::Status QueuePair::Disconnect() {
+  absl::Status result;
+  WithOwnership([&] {
+    if (phase_ == Phase::kIdle && engine_.state() != QpState::kErr) {
+      result = absl::FailedPreconditionError(
+          absl::StrCat("disconnect qp ", number(), ": it is not connected"));
+    } else if (phase_ == Phase::kStreaming) {
+      engine_.Disconnect();
+    } else if (phase_ != Phase::kIdle) {
+      ConnectFailed(absl::CancelledError("disconnected while connecting"), false);
+    }
+  });
+  return result;
+}
+
+ConnectOutcome QueuePair::outcome() const {
+  std::lock_guard lock(mutex_);
+  return outcome_;
+}
+
+ConnectionInfo QueuePair::connection() const {
+  std::lock_guard lock(mutex_);
+  return info_;
+}
+
+void QueuePair::WaitForDrive() const {
+  const uint64_t seen = drives_.load(std::memory_order_seq_cst);
+  while ((word_.load(std::memory_order_seq_cst) & kOwned) != 0 &&
+         drives_.load(std::memory_order_seq_cst) == seen) {
+    sched_yield();
+  }
+}
+
+void QueuePair::Schedule() { device_->hub().SetDeadline(this, device_->hub().Now()); }
+
+void QueuePair::RequestFailure() {
+  failure_requested_.store(true, std::memory_order_release);
+  Schedule();
+}
+
+void QueuePair::OnEvent(EventType type, const absl::Status& why) {
+  Event e;
+  e.type = type;
+  e.context = context_;
+  e.qp_number = number();
+  e.status = why;
+  device_->Push(this, std::move(e));
+}
+
+void QueuePair::PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) {
+  auto* window = dynamic_cast<MemoryWindow*>(bind.window->impl());
+  auto* region = dynamic_cast<MemoryRegion*>(bind.region->impl());
+  if (window == nullptr || region == nullptr) {
+    entry->failure = WcStatus::kWindowBindError;
+    entry->window = entry->region = nullptr;
+    return;
+  }
+  entry->window = window->region();
+  entry->region = region->region();
+  entry->window->pending.fetch_add(1);
+  entry->region->pending.fetch_add(1);
+  entry->compare_add = bind.address;
+  entry->swap = bind.length;
+  entry->bind_access = bind.access;
+  entry->immediate_or_key = window->Announce(bind.address, bind.length);
+}
+
+}  // namespace verbena::fallback

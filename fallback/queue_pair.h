@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// A queue pair with a socket: the engine's protocol machine, driven by whoever is there.
+//
+// Ownership (docs/decisions/0007-ownership.md). One word: owned, and "look again". Posting threads,
+// polling threads and the service take it without ever waiting for it; who finds it taken leaves
+// "look again" behind, and the owner does before it lets go. So no lock is held across a system
+// call, and no request is left lying.
+//
+// Who watches the socket: the service's poller (cold), or the threads that poll its completion
+// queues (hot), which then read it without asking first. Only the owner changes that.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "fallback/completion.h"
+#include "fallback/engine/handshake.h"
+#include "fallback/engine/queue_pair.h"
+#include "fallback/hub.h"
+#include "fallback/protection_domain.h"
+#include "fallback/shared_receive_queue.h"
+#include "transport/provider.h"
+
+namespace verbena::fallback {
+
+class QueuePair final : public provider::QueuePair,
+                        public Watched,
+                        engine::QueuePairObserver,
+                        engine::WindowBinder {
+ public:
+  enum class Why : uint8_t { kPost, kPoll, kReady, kHandOver };
+
+  static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
+      ProtectionDomain* domain, const QueuePairOptions& options);
+  QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
+            const engine::QueuePairConfig& config);
+  ~QueuePair() override;
+
+  // provider::QueuePair
+  absl::Status Close() override;
+  PostResult PostSend(std::span<const SendWr> requests) override;
+  PostResult PostReceive(std::span<const ReceiveWr> requests) override;
+  absl::Status Modify(const QpModify& change) override;
+  QpAttributes Query() const override;
+  Capabilities capabilities() const override { return engine_.capabilities(); }
+  absl::Status Disconnect() override;
+  absl::Status cause() const override { return engine_.cause(); }
+  ConnectOutcome outcome() const override;
+  ConnectionInfo connection() const override;
+  QpCounters counters() const override { return engine_.counters(); }
+
+  // Connecting. The outcome is an event and outcome().
+  absl::Status StartConnect(std::vector<io::Address> to, const ConnectParameters& parameters,
+                            const ConnectionInfo& info);
+  // Takes `socket` over, on which `peer` waits for an answer.
+  absl::Status Accept(io::Socket socket, const engine::PeerRequest& peer,
+                      const AcceptParameters& parameters, const ConnectionInfo& info);
+
+  // Ownership.
+  bool TryOwn() const {
+    uint32_t word = word_.load(std::memory_order_relaxed);
+    do {
+      if ((word & (kOwned | kDead)) != 0) return false;
+    } while (!word_.compare_exchange_weak(word, word | kOwned, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
+    return true;
+  }
+  void WorkAndRelease(Why why);
+  void WaitForDrive() const;  // until a drive that is under way now has ended
+  void Schedule();            // the service drives it soon
+  void RequestFailure();      // a completion queue overflowed
+
+  Device* device() const { return device_; }
+  uint32_t number() const { return engine_.number(); }
+
+ private:
+  static constexpr uint32_t kOwned = 1;
+  static constexpr uint32_t kLookAgain = 2;
+  static constexpr uint32_t kDead = 4;
+  static engine::QueuePairConfig Configure(ProtectionDomain* domain,
+                                           const QueuePairOptions& options);
+
+  // Watched
+  void OnReady(bool readable, bool writable) override;
+  void OnDeadline() override;
+  void OnTick() override;
+  // engine::QueuePairObserver, WindowBinder
+  void OnEvent(EventType type, const absl::Status& why) override;
+  void OnSharedLimit() override { srq_->LimitReached(); }
+  void PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) override;
+
+  // datapath.cc
+  void Drive(Why why);
+  void Work(Why why);
+  bool ReceiveSome(Why why, Nanos now);  // true: nothing more is there to read
+  void SendSome(bool idle, Nanos now);
+  void ServeStream(Why why, Nanos now);
+  void MakeHot();
+  void MakeCold();
+  void UpdateWatch();
+
+  // Owner, and waits for its turn: control path.
+  void WithOwnership(absl::FunctionRef<void()> f) const;
+
+  // connecting.cc, owner
+  void TryNextAddress();
+  void ContinueConnect();
+  void ConnectFailed(const absl::Status& why, bool try_next);
+  void ConnectDone(ConnectOutcome outcome, EventType event);
+  void Attach(const engine::Session& session);
+  void CloseConnecting();
+  void EndStream();  // hands the socket to the lingerer
+  void DropStream();
+  void SetLiveness(uint8_t timeout, uint8_t retry_count);
+
+  Device* const device_;
+  ProtectionDomain* const domain_;
+  CompletionQueue* const send_cq_;
+  CompletionQueue* const receive_cq_;
+  SharedReceiveQueue* const srq_;
+  void* const context_;
+  engine::QueuePair engine_;
+
+  mutable std::atomic<uint32_t> word_{0};
+  mutable std::atomic<uint64_t> drives_{0};
+  std::atomic<bool> failure_requested_{false};
+
+  // Owner only.
+  enum class Phase : uint8_t { kIdle, kConnecting, kAwaitingReply, kStreaming };
+  Phase phase_ = Phase::kIdle;
+  io::Socket socket_ = io::kNoSocket;
+  bool hot_ = false;
+  std::atomic<bool> connectable_{false};  // the connecting socket has an outcome
+  std::vector<std::byte> unsent_request_;
+  bool want_write_ = false;  // the socket took less than there is
+  bool watching_write_ = false;
+  bool sent_farewell_ = false;
+  Nanos deadline_ = io::kNever;  // of the connect, or of the farewell
+  uint64_t served_ = 0;          // drives by pollers
+  uint64_t served_at_tick_ = 0;
+  Nanos last_traffic_ = 0;
+  struct Connecting {
+    std::vector<io::Address> addresses;
+    size_t next = 0;
+    io::Address current;
+    ConnectParameters parameters;
+    engine::Offer offer;
+    engine::FrameReader reader;
+    absl::Status last_error;
+  };
+  std::unique_ptr<Connecting> connecting_;
+
+  mutable std::mutex mutex_;  // outcome and info
+  ConnectOutcome outcome_;
+  ConnectionInfo info_;
+};
+
+}  // namespace verbena::fallback
