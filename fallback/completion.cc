@@ -193,16 +193,18 @@ CqCounters CompletionQueue::counters() const {
   return c;
 }
 
-void CompletionQueue::Await(absl::Duration timeout) {
+bool CompletionQueue::Await(absl::Duration timeout) {
   Hub& hub = device_->hub();
   const Nanos deadline = timeout == absl::InfiniteDuration()
                              ? io::kNever
                              : hub.Now() + absl::ToInt64Nanoseconds(timeout);
+  bool there = true;
   if (ring_.BeginWait()) {
     HandOver();
-    hub.world().Await([this] { return !ring_.empty(); }, deadline);
+    there = hub.world().Await([this] { return !ring_.empty(); }, deadline);
   }
   ring_.EndWait();
+  return there;
 }
 
 void CompletionQueue::OnNotify() {

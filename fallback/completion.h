@@ -56,7 +56,7 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   absl::Status Resize(uint32_t entries) override;
   uint32_t entries() const override { return ring_.entries(); }
   CqCounters counters() const override;
-  void Await(absl::Duration timeout) override;
+  bool Await(absl::Duration timeout) override;
 
   engine::CompletionRing& ring() { return ring_; }
   Device* device() const { return device_; }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hot path of a queue pair: post, and the drive that moves bytes. No allocation, no lock held
 // across a system call, no wait.
+#include <sched.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -10,6 +12,7 @@
 namespace verbena::fallback {
 
 namespace {
+constexpr int kRoundsPerDrive = 8;          // of "look again"
 constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
 constexpr Nanos kIdleAfter = 2'000'000;     // without traffic a hot queue pair becomes cold
 constexpr Nanos kFarewell = 1'000'000'000;  // for the last words of a connection
@@ -19,11 +22,13 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   const bool idle = engine_.outstanding() == 0;
   const PostResult result = engine_.PostSend(requests);
   if (result.accepted == 0) return result;
-  // While answers are under way and somebody polls, more requests may share one send call: the
-  // next poll sends them.
-  if (!idle && send_cq_->polled_just_now(device_->hub().Now()) &&
-      engine_.state() != QpState::kErr) {
-    return result;
+  // While answers are under way and somebody polls, more requests may share one send call: the next
+  // poll sends them. Only a hot queue pair is driven by polls. If it cools down meanwhile, either
+  // its owner sees "look again" before it lets go, or this thread sees that it is not hot.
+  if (!idle && hot_.load(std::memory_order_relaxed) &&
+      send_cq_->polled_just_now(device_->hub().Now()) && engine_.state() != QpState::kErr) {
+    word_.fetch_or(kLookAgain, std::memory_order_seq_cst);
+    if (hot_.load(std::memory_order_seq_cst)) return result;
   }
   Drive(Why::kPost);
   return result;
@@ -36,17 +41,19 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   return result;
 }
 
-void QueuePair::Drive(Why why) {
+bool QueuePair::Drive(Why why) {
   uint32_t word = word_.load(std::memory_order_relaxed);
   do {
-    if ((word & kDead) != 0) return;
+    if ((word & kDead) != 0) return true;
   } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain, std::memory_order_seq_cst,
                                         std::memory_order_relaxed));
-  if ((word & kOwned) == 0) WorkAndRelease(why);
+  if ((word & kOwned) != 0) return false;
+  WorkAndRelease(why);
+  return true;
 }
 
 void QueuePair::WorkAndRelease(Why why) {
-  for (;;) {
+  for (int round = 1;; ++round) {
     word_.fetch_and(~kLookAgain, std::memory_order_acq_rel);
     Work(why);
     uint32_t mine = kOwned;
@@ -57,7 +64,12 @@ void QueuePair::WorkAndRelease(Why why) {
       word_.fetch_and(~kOwned, std::memory_order_seq_cst);
       return;
     }
-    why = Why::kPost;
+    if (round == kRoundsPerDrive) {  // others keep coming: this caller has done enough for them
+      device_->hub().SetDeadline(this, device_->hub().Now());
+      word_.fetch_and(~kOwned, std::memory_order_seq_cst);
+      return;
+    }
+    why = Why::kReady;  // whoever left the mark may have come to receive
   }
 }
 
@@ -73,6 +85,11 @@ void QueuePair::Work(Why why) {
     ContinueConnect();
   }
   engine_.FlushPosted();
+  has_unsent_.store(engine_.HasUnsent(), std::memory_order_seq_cst);
+  if (drain_watched_.load(std::memory_order_seq_cst) && engine_.outstanding() == 0) {
+    drain_watched_.store(false, std::memory_order_relaxed);
+    device_->hub().world().Changed();
+  }
 }
 
 void QueuePair::ServeStream(Why why, Nanos now) {
@@ -116,6 +133,10 @@ bool QueuePair::ReceiveSome(Why why, Nanos now) {
     const ssize_t n = device_->hub().streams().Receive(
         socket_, std::span(space.data(), static_cast<size_t>(count)));
     if (n == -EAGAIN) return true;
+    if (n == -EFAULT) {
+      engine_.PlacementFailed();
+      return true;
+    }
     if (n <= 0) {
       engine_.ReceiveEnded(static_cast<int>(-n), now);
       return true;
@@ -162,7 +183,7 @@ void QueuePair::MakeCold() {
   device_->hub().SetHot(this, false);
   send_cq_->RemoveHot(this);
   if (receive_cq_ != send_cq_) receive_cq_->RemoveHot(this);
-  hot_ = false;
+  hot_.store(false, std::memory_order_seq_cst);
   watching_write_ = want_write_;
   device_->hub().Watch(this, socket_, true, want_write_);
 }
@@ -175,7 +196,8 @@ void QueuePair::UpdateWatch() {
 
 void QueuePair::OnReady(bool, bool) {
   connectable_.store(true, std::memory_order_release);  // an error shows as readable
-  Drive(Why::kReady);
+  // The level is reported again at once: on a single core that would starve the owner.
+  if (!Drive(Why::kReady)) sched_yield();
 }
 
 void QueuePair::OnDeadline() {

@@ -130,7 +130,7 @@ void Device::Unregister(QueuePair* qp) {
 
 void Device::WaitForDrives() {
   std::lock_guard lock(mutex_);
-  for (QueuePair* qp : queue_pairs_) qp->WaitForDrive();
+  for (QueuePair* qp : queue_pairs_) qp->ForgetDeadKeys();
 }
 
 }  // namespace verbena::fallback

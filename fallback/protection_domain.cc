@@ -2,6 +2,7 @@
 #include "fallback/protection_domain.h"
 
 #include "absl/strings/str_cat.h"
+#include "fallback/mapping.h"
 #include "fallback/queue_pair.h"
 #include "fallback/shared_receive_queue.h"
 
@@ -38,7 +39,14 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
     return absl::ResourceExhaustedError(
         absl::StrCat("register: ", limits.max_memory_regions, " regions are registered already"));
   }
-  return std::make_unique<MemoryRegion>(this, memory, access, first);
+  const Mapping mapping = QueryMapping(memory);
+  if (mapping.read_only && Allows(access, Access::kLocalWrite)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "register ", memory.size(),
+        " bytes: part of the memory is mapped without write permission, "
+        "and the access asks for writes; map it writable or register it for reading only"));
+  }
+  return std::make_unique<MemoryRegion>(this, memory, access, first, mapping.file);
 }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::AllocateWindow() {
@@ -56,12 +64,13 @@ ProtectionDomain::CreateSharedReceiveQueue(const SrqOptions& options) {
 }
 
 MemoryRegion::MemoryRegion(ProtectionDomain* domain, std::span<std::byte> memory, Access access,
-                           uint64_t iova)
+                           uint64_t iova, bool file)
     : domain_(domain) {
   Device* device = domain_->device();
   region_.key = device->keys().NewKey();
   region_.domain = domain_->number();
   region_.access = access;
+  region_.guarded = file;
   region_.first = iova;
   region_.length = memory.size();
   region_.host = memory.data();

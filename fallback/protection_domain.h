@@ -37,7 +37,8 @@ class ProtectionDomain final : public provider::ProtectionDomain {
 
 class MemoryRegion final : public provider::MemoryRegion {
  public:
-  MemoryRegion(ProtectionDomain* domain, std::span<std::byte> memory, Access access, uint64_t iova);
+  MemoryRegion(ProtectionDomain* domain, std::span<std::byte> memory, Access access, uint64_t iova,
+               bool file);
   ~MemoryRegion() override;
 
   absl::Status Close() override;

@@ -68,10 +68,12 @@ engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
   c.number = domain->device()->NewNumber();
   c.domain = domain->number();
   c.limits = options.limits;
-  c.limits.max_send_wr = std::max(c.limits.max_send_wr, 1u);
-  c.limits.max_receive_wr = std::max(c.limits.max_receive_wr, 1u);
-  c.limits.max_send_sge = std::max(c.limits.max_send_sge, 1u);
-  c.limits.max_receive_sge = std::max(c.limits.max_receive_sge, 1u);
+  const QpLimits standard;  // 0 asks for it
+  if (c.limits.max_send_wr == 0) c.limits.max_send_wr = standard.max_send_wr;
+  if (c.limits.max_receive_wr == 0) c.limits.max_receive_wr = standard.max_receive_wr;
+  if (c.limits.max_send_sge == 0) c.limits.max_send_sge = standard.max_send_sge;
+  if (c.limits.max_receive_sge == 0) c.limits.max_receive_sge = standard.max_receive_sge;
+  if (c.limits.max_inline == 0) c.limits.max_inline = standard.max_inline;
   c.access = options.access;
   c.signal_all = options.signal == Signal::kAll;
   c.send_ring = &Of<CompletionQueue>(options.send_cq)->ring();
@@ -93,6 +95,7 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
         c.observer = this;
         c.binder = this;
         c.shared_receives = srq_ != nullptr ? &srq_->queue() : nullptr;
+        c.receive_domain = srq_ != nullptr ? srq_->domain()->number() : c.domain;
         return c;
       }()) {
   domain_->children().Add();
@@ -142,20 +145,25 @@ absl::Status QueuePair::Modify(const QpModify& change) {
         engine_.Disconnect();
         SendSome(true, device_->hub().Now());
         EndStream();
-        send_cq_->ring().Forget(number());
-        receive_cq_->ring().Forget(number());
       }
+      send_cq_->ring().Forget(number());
+      receive_cq_->ring().Forget(number());
     }
     result = engine_.Modify(change);
+    if (result.ok() && (change.timeout || change.retry_count) && phase_ == Phase::kStreaming) {
+      const QpAttributes now = engine_.Query();
+      SetLiveness(now.timeout, now.retry_count);
+    }
   });
   device_->hub().world().Changed();
   return result;
 }
 
 QpAttributes QueuePair::Query() const {
-  QpAttributes out;
-  WithOwnership([&] { engine_.Query(&out); });
-  return out;
+  // Whoever asks may be waiting for the last request: see Work. The mark comes first, so that
+  // either this call sees that it is done or the owner sees the mark.
+  drain_watched_.store(true, std::memory_order_seq_cst);
+  return engine_.Query();
 }
 
 absl::Status QueuePair::Disconnect() {
@@ -183,15 +191,30 @@ ConnectionInfo QueuePair::connection() const {
   return info_;
 }
 
-void QueuePair::WaitForDrive() const {
+void QueuePair::ForgetDeadKeys() {
   const uint64_t seen = drives_.load(std::memory_order_seq_cst);
   while ((word_.load(std::memory_order_seq_cst) & kOwned) != 0 &&
          drives_.load(std::memory_order_seq_cst) == seen) {
     sched_yield();
   }
+  while (has_unsent_.load(std::memory_order_seq_cst)) {
+    if ((word_.load(std::memory_order_seq_cst) & kDead) != 0) return;  // the lingerer has a copy
+    if (!TryOwn()) {
+      sched_yield();
+      continue;
+    }
+    engine_.KeepUnsent();
+    WorkAndRelease(Why::kPost);
+    return;
+  }
 }
 
-void QueuePair::Schedule() { device_->hub().SetDeadline(this, device_->hub().Now()); }
+void QueuePair::Schedule() {
+  // An owner looks again before it lets go; if there is none, the service comes.
+  if ((word_.fetch_or(kLookAgain, std::memory_order_seq_cst) & kOwned) == 0) {
+    device_->hub().SetDeadline(this, device_->hub().Now());
+  }
+}
 
 void QueuePair::RequestFailure() {
   failure_requested_.store(true, std::memory_order_release);

@@ -70,9 +70,11 @@ class QueuePair final : public provider::QueuePair,
     return true;
   }
   void WorkAndRelease(Why why);
-  void WaitForDrive() const;  // until a drive that is under way now has ended
-  void Schedule();            // the service drives it soon
-  void RequestFailure();      // a completion queue overflowed
+  // After a key died: returns when no drive uses its memory any more, in a call or in what it has
+  // framed and not sent.
+  void ForgetDeadKeys();
+  void Schedule();        // the service drives it soon
+  void RequestFailure();  // a completion queue overflowed
 
   Device* device() const { return device_; }
   uint32_t number() const { return engine_.number(); }
@@ -94,7 +96,7 @@ class QueuePair final : public provider::QueuePair,
   void PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) override;
 
   // datapath.cc
-  void Drive(Why why);
+  bool Drive(Why why);  // false: somebody else has it, and will look again
   void Work(Why why);
   bool ReceiveSome(Why why, Nanos now);  // true: nothing more is there to read
   void SendSome(bool idle, Nanos now);
@@ -127,13 +129,15 @@ class QueuePair final : public provider::QueuePair,
 
   mutable std::atomic<uint32_t> word_{0};
   mutable std::atomic<uint64_t> drives_{0};
+  std::atomic<bool> has_unsent_{false};
+  mutable std::atomic<bool> drain_watched_{false};
   std::atomic<bool> failure_requested_{false};
 
   // Owner only.
   enum class Phase : uint8_t { kIdle, kConnecting, kAwaitingReply, kStreaming };
   Phase phase_ = Phase::kIdle;
   io::Socket socket_ = io::kNoSocket;
-  bool hot_ = false;
+  std::atomic<bool> hot_{false};          // written by the owner, read by posting threads
   std::atomic<bool> connectable_{false};  // the connecting socket has an outcome
   std::vector<std::byte> unsent_request_;
   bool want_write_ = false;  // the socket took less than there is

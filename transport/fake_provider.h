@@ -70,14 +70,16 @@ class CompletionQueue : public Object<provider::CompletionQueue> {
   absl::Status Resize(uint32_t) override { return absl::OkStatus(); }
   uint32_t entries() const override { return 16; }
   CqCounters counters() const override { return {}; }
-  void Await(absl::Duration timeout) override {
+  bool Await(absl::Duration timeout) override {
     waits.push_back(timeout);
     if (on_await) on_await();
+    return !ready.empty() || !out_of_time;
   }
 
   std::deque<WorkCompletion> ready;
   std::vector<absl::Duration> waits;
   std::function<void()> on_await;
+  bool out_of_time = false;  // what an Await without completions answers
 };
 
 class QueuePair : public Object<provider::QueuePair> {

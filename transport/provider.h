@@ -60,8 +60,8 @@ class CompletionQueue : public Object {
   virtual absl::Status Resize(uint32_t entries) = 0;  // never drops an entry
   virtual uint32_t entries() const = 0;
   virtual CqCounters counters() const = 0;
-  // Blocks until Poll may have something, or `timeout`; spurious returns are allowed.
-  virtual void Await(absl::Duration timeout) = 0;
+  // Blocks until Poll may have something (true, perhaps for nothing) or `timeout` (false).
+  virtual bool Await(absl::Duration timeout) = 0;
 };
 
 class SharedReceiveQueue : public Object {

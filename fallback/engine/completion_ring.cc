@@ -6,9 +6,10 @@
 namespace verbena::engine {
 
 CompletionRing::CompletionRing(uint32_t entries, CompletionObserver* observer)
-    : observer_(observer), ring_(new WorkCompletion[entries]), capacity_(entries) {}
+    : observer_(observer), ring_(new Entry[entries]), capacity_(entries) {}
 
-void CompletionRing::Push(const WorkCompletion& completion, bool solicited) {
+void CompletionRing::Push(const WorkCompletion& completion, bool solicited,
+                          std::atomic<uint64_t>* retrieved, uint64_t position) {
   bool notify = false;
   bool waited = false;
   bool overflow = false;
@@ -21,7 +22,7 @@ void CompletionRing::Push(const WorkCompletion& completion, bool solicited) {
     } else {
       uint32_t at = head_ + count;
       if (at >= capacity_) at -= capacity_;
-      ring_[at] = completion;
+      ring_[at] = {completion, retrieved, position};
       count_.store(count + 1, std::memory_order_release);
       ++counters_.completions;
     }
@@ -43,7 +44,9 @@ size_t CompletionRing::Pop(std::span<WorkCompletion> out) {
   const uint32_t count = count_.load(std::memory_order_relaxed);
   const uint32_t n = count < out.size() ? count : static_cast<uint32_t>(out.size());
   for (uint32_t i = 0; i < n; ++i) {
-    out[i] = ring_[head_];
+    const Entry& e = ring_[head_];
+    out[i] = e.completion;
+    if (e.retrieved != nullptr) e.retrieved->store(e.position, std::memory_order_release);
     if (++head_ == capacity_) head_ = 0;
   }
   count_.store(count - n, std::memory_order_release);
@@ -77,7 +80,7 @@ void CompletionRing::EndWait() {
 }
 
 bool CompletionRing::Resize(uint32_t entries) {
-  auto fresh = std::make_unique<WorkCompletion[]>(entries);
+  auto fresh = std::make_unique<Entry[]>(entries);
   std::lock_guard lock(lock_);
   const uint32_t count = count_.load(std::memory_order_relaxed);
   if (count > entries) return false;
@@ -98,8 +101,8 @@ void CompletionRing::Forget(uint32_t number) {
   const uint32_t count = count_.load(std::memory_order_relaxed);
   uint32_t kept = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    const WorkCompletion& wc = ring_[(head_ + i) % capacity_];
-    if (wc.qp_number != number) ring_[(head_ + kept++) % capacity_] = wc;
+    const Entry& e = ring_[(head_ + i) % capacity_];
+    if (e.completion.qp_number != number) ring_[(head_ + kept++) % capacity_] = e;
   }
   count_.store(kept, std::memory_order_release);
 }

@@ -29,7 +29,9 @@ class CompletionRing {
   CompletionRing(uint32_t entries, CompletionObserver* observer);
 
   // `solicited`: a solicited receive; errors always count as such.
-  void Push(const WorkCompletion& completion, bool solicited = false);
+  // `retrieved`, if any, gets `position` when the completion is polled; it outlives the entry.
+  void Push(const WorkCompletion& completion, bool solicited = false,
+            std::atomic<uint64_t>* retrieved = nullptr, uint64_t position = 0);
   size_t Pop(std::span<WorkCompletion> out);
   bool empty() const { return count_.load(std::memory_order_acquire) == 0; }
 
@@ -51,7 +53,12 @@ class CompletionRing {
 
   mutable SpinLock lock_;
   CompletionObserver* const observer_;
-  std::unique_ptr<WorkCompletion[]> ring_;
+  struct Entry {
+    WorkCompletion completion;
+    std::atomic<uint64_t>* retrieved = nullptr;
+    uint64_t position = 0;
+  };
+  std::unique_ptr<Entry[]> ring_;
   uint32_t capacity_;
   uint32_t head_ = 0;
   std::atomic<uint32_t> count_{0};

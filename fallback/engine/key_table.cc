@@ -101,7 +101,7 @@ Region* KeyTable::Find(uint32_t key) const {
     // A link that changed under the walk may have led it past the key: look again.
     const uint64_t before = moves_.load(std::memory_order_acquire);
     Region* r = Walk(key);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    // Every load above was an acquire, so this one comes after them.
     if (before % 2 == 0 && moves_.load(std::memory_order_relaxed) == before) return r;
     CpuRelax();
   }
@@ -112,7 +112,7 @@ Translation KeyTable::Check(uint32_t key, uint32_t domain, uint32_t queue_pair, 
   for (;;) {
     const uint64_t before = moves_.load(std::memory_order_acquire);
     const Translation t = CheckOnce(key, domain, queue_pair, address, length, needed);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    // Every load above was an acquire, so this one comes after them.
     if (before % 2 == 0 && moves_.load(std::memory_order_relaxed) == before) return t;
     CpuRelax();
   }

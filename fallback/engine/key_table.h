@@ -25,12 +25,12 @@ namespace verbena::engine {
 
 // A field that a rebind may change while a lookup reads it; the lookup notices and looks again.
 template <typename T>
-class Relaxed {
+class Published {
  public:
-  Relaxed(T value = T{}) : value_(value) {}  // NOLINT: reads and writes like a T
-  operator T() const { return value_.load(std::memory_order_relaxed); }  // NOLINT
+  Published(T value = T{}) : value_(value) {}  // NOLINT: reads and writes like a T
+  operator T() const { return value_.load(std::memory_order_acquire); }  // NOLINT
   T operator->() const { return *this; }
-  void operator=(T value) { value_.store(value, std::memory_order_relaxed); }
+  void operator=(T value) { value_.store(value, std::memory_order_release); }
 
  private:
   std::atomic<T> value_;
@@ -39,15 +39,16 @@ class Relaxed {
 // One registered region, or one memory window. Owned by whoever registered it; linked into the
 // table while its key is alive. A window is filled anew, under a new key, by every bind.
 struct Region {
-  Relaxed<uint32_t> key;
+  Published<uint32_t> key;
   uint32_t domain = 0;  // protection domain
   bool window = false;
-  Relaxed<Access> access = Access::kLocalRead;
-  Relaxed<uint64_t> first;           // iova of the first byte
-  Relaxed<uint64_t> length;          // bytes
-  Relaxed<std::byte*> host;          // where `first` lives
-  Relaxed<uint32_t> bound_qp;        // windows: the only queue pair whose peer may use the key
-  Relaxed<Region*> parent;           // windows: the region lent
+  Published<bool> guarded = false;  // may vanish under us (a mapped file): see guarded_copy.h
+  Published<Access> access = Access::kLocalRead;
+  Published<uint64_t> first;         // iova of the first byte
+  Published<uint64_t> length;        // bytes
+  Published<std::byte*> host;        // where `first` lives
+  Published<uint32_t> bound_qp;      // windows: the only queue pair whose peer may use the key
+  Published<Region*> parent;         // windows: the region lent
   std::atomic<uint32_t> windows{0};  // regions: windows bound to it
   std::atomic<bool> bound{false};    // windows: claimed by a bind, until it is released
   std::atomic<uint32_t> pending{0};  // regions and windows: posted binds that did not run yet

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // States, errors, flushing, and the end of the stream.
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 
@@ -24,6 +25,8 @@ void QueuePair::Connected(const Session& session) {
   session_ = session;
   if (session_.ird == 0) session_.ird = 1;
   if (session_.ord == 0) session_.ord = 1;
+  agreed_ord_ = session_.ord;
+  agreed_ird_ = session_.ird;
   active_features_.store(session.features.features, std::memory_order_relaxed);
   has_session_.store(true, std::memory_order_release);
   connected_ = true;
@@ -73,19 +76,21 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   return absl::OkStatus();
 }
 
-void QueuePair::Query(QpAttributes* out) const {
-  out->state = state();
-  out->limits = config_.limits;
-  out->access = access_;
-  out->qp_number = config_.number;
-  out->min_rnr_timer = min_rnr_timer_;
-  out->rnr_retry = rnr_retry_;
-  out->retry_count = retry_count_;
-  out->timeout = timeout_;
-  out->initiator_depth = session_.ord;
-  out->responder_resources = session_.ird;
-  out->send_outstanding = static_cast<uint32_t>(outstanding());
-  out->draining = state() == QpState::kSqd && !drained_reported_;
+QpAttributes QueuePair::Query() const {
+  QpAttributes out;
+  out.state = state();
+  out.limits = config_.limits;
+  out.access = access_;
+  out.qp_number = config_.number;
+  out.min_rnr_timer = min_rnr_timer_;
+  out.rnr_retry = rnr_retry_;
+  out.retry_count = retry_count_;
+  out.timeout = timeout_;
+  out.initiator_depth = agreed_ord_;
+  out.responder_resources = agreed_ird_;
+  out.send_outstanding = static_cast<uint32_t>(outstanding());
+  out.draining = state() == QpState::kSqd && !drained_reported_;
+  return out;
 }
 
 void QueuePair::Disconnect() { EnterError(absl::OkStatus(), true); }
@@ -95,8 +100,9 @@ void QueuePair::Fail(const absl::Status& why) {
   EnterError(why, true);
 }
 
-void QueuePair::EnterError(const absl::Status& why, bool say_bye) {
-  if (state() == QpState::kErr) return;
+void QueuePair::EnterError(const absl::Status& why, bool say_bye, bool failed) {
+  if (state() == QpState::kErr && !failed) return;
+  if (!failed) Retire();  // what was acknowledged in the same breath is complete, not flushed
   SetCause(why);
   SetState(QpState::kErr);
   // What is flushed goes back to the application, so nothing may be sent from its memory any more.
@@ -112,12 +118,17 @@ void QueuePair::EnterError(const absl::Status& why, bool say_bye) {
 
 void QueuePair::FailOldest(WcStatus status, const absl::Status& why) {
   if (state() == QpState::kErr) return;
+  Retire();
+  // Who sees the completion may ask for the cause and the state at once.
+  SetCause(why);
+  SetState(QpState::kErr);
   const uint64_t head = sq_.head();
   if (head != sq_.tail()) {
     Complete(sq_.at(head), status);
     sq_.Retire(head + 1);
+    cursor_ = std::max(cursor_, head + 1);  // it may have failed before it was sent
   }
-  EnterError(why, status != WcStatus::kRetryExceeded);
+  EnterError(why, status != WcStatus::kRetryExceeded, true);
 }
 
 void QueuePair::Flush() {
@@ -211,7 +222,7 @@ void QueuePair::Reset() {
   }
   if (own_receives_ != nullptr) own_receives_->Clear();
   current_.reset();
-  cursor_ = sq_.tail();
+  cursor_ = begun_ = sq_.tail();
   cursor_started_ = cursor_immediate_ = false;
   cursor_offset_ = 0;
   next_rsn_ = send_msn_ = read_msn_ = 1;
@@ -220,7 +231,7 @@ void QueuePair::Reset() {
   irq_ = {};
   rnr_ = {};
   drained_reported_ = false;
-  applied_rsn_ = applied_since_ack_ = 0;
+  applied_rsn_ = told_rsn_ = applied_since_ack_ = 0;
   bytes_since_ack_ = 0;
   ack_owed_ = false;
   expected_send_msn_ = expected_read_msn_ = atomic_msn_ = 1;
@@ -228,9 +239,13 @@ void QueuePair::Reset() {
   immediate_pending_ = dropping_ = rnr_nak_owed_ = ready_said_ = false;
   nak_ = {};
   bye_owed_ = peer_said_bye_ = false;
-  ready_owed_ = ready_expected_ = ready_answer_ = may_send_ = false;
+  ready_owed_ = ready_expected_ = ready_read_ = ready_answer_ = may_send_ = false;
   rx_begin_ = rx_end_ = 0;
   segment_.kind = Segment::Kind::kNone;
+  signaled_.store(sq_.tail(), std::memory_order_release);
+  polled_.store(sq_.tail(), std::memory_order_release);
+  agreed_ord_ = 0;
+  agreed_ird_ = 0;
   has_session_.store(false, std::memory_order_release);
   SetCause(absl::OkStatus());
   Detach();

@@ -102,7 +102,12 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
     return result;
   }
   uint64_t tail = sq_.tail();
-  const uint64_t limit = sq_.head() + sq_.max_wr();
+  // A request is outstanding until its completion was polled (IBTA 10.8), so that a completion
+  // queue of matching size never overflows. Unsignalled ones are free once they are acknowledged.
+  const uint64_t head = sq_.head();
+  const uint64_t polled = polled_.load(std::memory_order_acquire);
+  const bool all_polled = polled == signaled_.load(std::memory_order_acquire);
+  const uint64_t limit = (all_polled ? head : polled) + sq_.max_wr();
   for (const SendWr& wr : requests) {
     result.error = tail == limit ? PostError::kQueueFull : CheckPost(wr);
     if (result.error != PostError::kNone) break;

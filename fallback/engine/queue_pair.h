@@ -66,6 +66,7 @@ class WindowBinder {
 struct QueuePairConfig {
   uint32_t number = 0;
   uint32_t domain = 0;
+  uint32_t receive_domain = 0;  // of the receives: a shared queue has its own (IBTA 10.2.9)
   QpLimits limits;
   Access access = Access::kLocalRead;
   bool signal_all = true;
@@ -87,7 +88,6 @@ struct Session {
   uint32_t mss = 1460;  // bounds FPDUs if features.max_payload is 0
   uint32_t ord = 1;     // reads and atomics of ours in flight
   uint32_t ird = 1;     // the peer's
-  uint8_t rnr_retry = 7;
 };
 
 class QueuePair {
@@ -103,6 +103,7 @@ class QueuePair {
   uint64_t outstanding() const { return sq_.tail() - sq_.head(); }
   uint32_t number() const { return config_.number; }
   Capabilities capabilities() const;
+  QpAttributes Query() const;
   QpCounters counters() const;
   const QueuePairConfig& config() const { return config_; }
 
@@ -111,6 +112,7 @@ class QueuePair {
   // into their target; a drive that spans a change of the key table looks everything up again.
   int ReceiveSpace(iovec* into, int max);
   void Received(size_t n, Nanos now);
+  void PlacementFailed();  // the receive call could not write to where ReceiveSpace said (EFAULT)
   void ReceiveEnded(int error, Nanos now);  // 0: end of stream, else errno
   // What to send now; empty: nothing. `idle`: the last receive found nothing, so owed
   // acknowledgements go out even alone.
@@ -118,18 +120,18 @@ class QueuePair {
   void Sent(size_t n);
   void SendFailed(int error);
   bool HasUnsent() const { return !batch_.empty(); }
+  // A key has died: what is framed and unsent is copied while its memory is still there.
+  void KeepUnsent() { batch_.Detach(); }
 
   Nanos deadline() const { return rnr_.waiting ? rnr_.deadline : kNever; }
   void Tick(Nanos now);
   // Everything this end has to say has been said: FinishSending, then read to the end and close.
   bool finished() const { return finished_; }
-  bool WantsToSend() const;  // an acknowledgement is owed, or work waits: drive again soon
 
   // --- owner: life -----------------------------------------------------------------------------
   void Connected(const Session& session);
   void SendFirst(std::span<const std::byte> bytes);  // before any FPDU: the reply of the hand-shake
   absl::Status Modify(const QpModify& change);
-  void Query(QpAttributes* out) const;
   void Disconnect();
   // To ERR: `why` becomes cause(); flushes both queues.
   void Fail(const absl::Status& why);
@@ -161,6 +163,7 @@ class QueuePair {
     uint64_t version = 0;  // of the key table when the targets were looked up
     int targets = 0;
     int target = 0;  // current one
+    bool guarded = false;
     std::array<iovec, kMaxSge> target_list;
   };
 
@@ -200,7 +203,8 @@ class QueuePair {
   void Enqueue(uint64_t position, const SendWr& wr);
 
   // transmit.cc
-  void AppendOwed(bool* ack);
+  void AppendOwed(bool idle, bool* ack);
+  void Answered(uint32_t rsn);
   void AppendWork();
   void AppendFarewell();
   void AppendResponse();
@@ -209,6 +213,7 @@ class QueuePair {
   bool RunLocal(SendEntry& entry);
   void Begin(SendEntry& entry);
   bool AppendDataSegment(SendEntry& entry);
+  static bool Readable(const Translation& where, uint32_t n);
   void AppendReadRequest(SendEntry& entry);
   void AppendAtomicRequest(SendEntry& entry);
   void AppendImmediate(SendEntry& entry);
@@ -229,7 +234,6 @@ class QueuePair {
   uint8_t AckBit(const SendEntry& entry) const;
   void AdvanceCursor();
   void BindWindow(SendEntry& entry);
-  bool StillValid();
 
   // receive.cc
   void Parse(Nanos now);
@@ -239,8 +243,8 @@ class QueuePair {
   void OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
                    uint32_t payload);
   bool ResolveTargets();
-  void Place(const std::byte* from, uint32_t n);
-  void PublishHeld(const std::byte* from, uint32_t n);
+  bool Place(const std::byte* from, uint32_t n);  // false: the memory is not there any more
+  bool PublishHeld(const std::byte* from, uint32_t n);
   void SkipTargets(uint32_t n);
   void FinishSegment(Nanos now);
   bool DropsRequests() const { return dropping_ || closing_; }
@@ -261,10 +265,12 @@ class QueuePair {
   void Complete(SendEntry& entry, WcStatus status, uint32_t vendor_error = 0);
   bool IsDone(const SendEntry& entry) const;
   void FailOldest(WcStatus status, const absl::Status& why);
+  void FailRead(WcStatus status, const absl::Status& why);
 
   // responder.cc
   void HeardFromPeer();
   void HandleControl(const wire::Control& control, absl::string_view text, Nanos now);
+  bool AllowedHere(Access kind, const char* what);
   bool BeginWrite(const wire::TaggedHeader& header);
   bool BeginSend(const wire::UntaggedHeader& header);
   void FinishWrite();
@@ -288,7 +294,8 @@ class QueuePair {
 
   // lifecycle.cc
   // To ERR, both queues flushed. What is already framed still goes out; then a Bye if `say_bye`.
-  void EnterError(const absl::Status& why, bool say_bye);
+  // `failed`: a request has completed in error, so none after it may complete well.
+  void EnterError(const absl::Status& why, bool say_bye, bool failed = false);
   void Flush();
   void FlushSends();
   void FlushReceives();
@@ -299,13 +306,14 @@ class QueuePair {
 
   const QueuePairConfig config_;
   std::atomic<QpState> state_{QpState::kInit};
-  Access access_;  // peers' rights at all; owner
+  Published<Access> access_;  // peers' rights at all; owner
 
   // --- connection
   bool connected_ = false;
   bool may_send_ = false;    // a responder waits for the initiator's first FPDU (RFC 5044 7.1)
   bool ready_owed_ = false;  // the initiator's ready-to-receive frame is to be sent
   bool ready_expected_ = false;
+  bool ready_read_ = false;    // the peer's ready frame is a read, to be answered and not counted
   bool ready_answer_ = false;  // our ready frame was a read: its empty response is to come
   bool closing_ = false;       // ERR, but responses, Nak and Terminate or Bye go out first
   bool finished_ = false;
@@ -316,11 +324,14 @@ class QueuePair {
   std::atomic<bool> has_session_{false};
 
   // --- requester
+  std::atomic<uint64_t> signaled_{0};  // behind the latest request that made a completion
+  std::atomic<uint64_t> polled_{0};    // behind the latest one whose completion was polled
   SendQueue sq_;
   uint64_t cursor_ = 0;  // next entry to be framed
   bool cursor_started_ = false;
   uint32_t cursor_offset_ = 0;     // payload bytes of it already framed
   bool cursor_immediate_ = false;  // its Write is framed, its Immediate is not
+  uint64_t begun_ = 0;             // entries before it were framed at least once
   uint32_t next_rsn_ = 1;
   uint32_t acked_rsn_ = 0;
   uint32_t send_msn_ = 1;
@@ -335,17 +346,20 @@ class QueuePair {
     Nanos deadline = kNever;
     uint8_t left = 7;
   } rnr_;
-  uint8_t rnr_retry_ = 7;
-  uint8_t retry_count_ = 7;
-  uint8_t timeout_ = 18;
-  uint8_t min_rnr_timer_ = 12;
-  bool drained_reported_ = false;
+  Published<uint8_t> rnr_retry_ = 7;
+  Published<uint8_t> retry_count_ = 7;
+  Published<uint8_t> timeout_ = 18;
+  Published<uint8_t> min_rnr_timer_ = 12;
+  Published<bool> drained_reported_ = false;
+  Published<uint32_t> agreed_ord_ = 0;
+  Published<uint32_t> agreed_ird_ = 0;
 
   // --- responder
   std::unique_ptr<ReceiveQueue> own_receives_;
   ReceiveQueue* receives_;
   std::optional<Receive> current_;  // taken, not complete
   uint32_t applied_rsn_ = 0;
+  uint32_t told_rsn_ = 0;  // up to here the peer knows: acknowledged or answered
   bool ack_owed_ = false;
   uint32_t applied_since_ack_ = 0;
   uint64_t bytes_since_ack_ = 0;
@@ -375,7 +389,6 @@ class QueuePair {
   size_t direct_ = 0;  // bytes of the last ReceiveSpace that lie in the segment's targets
   Segment segment_;
   TransmitBatch batch_;
-  uint64_t batch_version_ = 0;
   uint32_t batch_rsn_ = 0;  // last request that the batch finishes: foreign peers complete locally
 
   mutable SpinLock cause_lock_;

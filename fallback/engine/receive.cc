@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fallback/engine/guarded_copy.h"
 #include "fallback/engine/queue_pair.h"
 #include "fallback/wire/crc32c.h"
 
@@ -45,6 +46,7 @@ void QueuePair::Received(size_t n, Nanos now) {
     direct_ = 0;
   }
   rx_end_ += n;
+  if (closing_) may_send_ = true;  // the initiator has spoken: last words may go
   Parse(now);
   Retire();
   if (rx_begin_ == rx_end_) {
@@ -127,6 +129,7 @@ bool QueuePair::BeginUntagged(Nanos now) {
   const uint32_t payload = wire::PayloadSize(h);
   if (ready_expected_) {
     ready_expected_ = false;
+    ready_read_ = op == Opcode::kReadRequest;
     if (op == Opcode::kSend && payload == 0) {
       ++expected_send_msn_;
       OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
@@ -172,8 +175,9 @@ bool QueuePair::ContinueSegment(Nanos now) {
     if (n > 0 && s.kind != Segment::Kind::kDiscard && !ResolveTargets()) return false;
     if (s.kind == Segment::Kind::kDiscard) {
       s.done += n;
-    } else if (n > 0) {
-      Place(input(), n);
+    } else if (n > 0 && !Place(input(), n)) {
+      PlacementFailed();
+      return false;
     }
     rx_begin_ += n;
     if (n < body) return false;
@@ -190,7 +194,10 @@ bool QueuePair::ContinueSegment(Nanos now) {
   }
   if (s.held > 0) {
     if (!ResolveTargets()) return false;
-    PublishHeld(input(), s.held);
+    if (!PublishHeld(input(), s.held)) {
+      PlacementFailed();
+      return false;
+    }
   }
   rx_begin_ += rest;
   FinishSegment(now);
@@ -221,6 +228,7 @@ bool QueuePair::ResolveTargets() {
   if (s.version == version) return true;
   s.version = version;
   s.targets = s.target = 0;
+  s.guarded = false;
   const uint32_t left = s.total - s.done;
   if (s.kind == Segment::Kind::kWrite) {
     if (left == 0) return true;  // zero length: nothing is checked (IBTA 9.7.4.1.3)
@@ -231,6 +239,7 @@ bool QueuePair::ResolveTargets() {
       return false;
     }
     t.region->writes.fetch_add(s.done == 0 ? 1 : 0, std::memory_order_relaxed);
+    s.guarded = t.region->guarded;
     s.target_list[s.targets++] = {t.host, left};
     return true;
   }
@@ -245,8 +254,9 @@ bool QueuePair::ResolveTargets() {
       continue;
     }
     const uint32_t n = static_cast<uint32_t>(std::min<uint64_t>(sge->length - offset, want));
-    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
-                                              sge->address + offset, n, Access::kLocalWrite);
+    const Translation t =
+        config_.keys->Check(sge->key, send ? config_.receive_domain : config_.domain,
+                            config_.number, sge->address + offset, n, Access::kLocalWrite);
     if (!t.ok()) {
       const std::string text =
           std::string("a local buffer to receive into cannot be used: ") + AccessFaultText(t.fault);
@@ -255,10 +265,11 @@ bool QueuePair::ResolveTargets() {
         RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
                       text, std::nullopt);
       } else {
-        FailOldest(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
+        FailRead(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
       }
       return false;
     }
+    s.guarded |= t.region->guarded;
     s.target_list[s.targets++] = {t.host, n};
     want -= n;
     offset = 0;
@@ -266,20 +277,25 @@ bool QueuePair::ResolveTargets() {
   return true;
 }
 
-void QueuePair::Place(const std::byte* from, uint32_t n) {
+bool QueuePair::Place(const std::byte* from, uint32_t n) {
   Segment& s = segment_;
   if (session_.crc) s.crc = wire::Crc32c(s.crc, {from, n});
   s.done += n;
   while (n > 0) {
     iovec& t = s.target_list[s.target];
     const uint32_t part = static_cast<uint32_t>(std::min<size_t>(n, t.iov_len));
-    std::memcpy(t.iov_base, from, part);
+    if (!s.guarded) {
+      std::memcpy(t.iov_base, from, part);
+    } else if (!GuardedWrite(static_cast<std::byte*>(t.iov_base), from, part)) {
+      return false;
+    }
     from += part;
     n -= part;
     t.iov_base = static_cast<std::byte*>(t.iov_base) + part;
     t.iov_len -= part;
     if (t.iov_len == 0) ++s.target;
   }
+  return true;
 }
 
 // A receive call has filled the next n bytes of the targets.
@@ -300,19 +316,34 @@ void QueuePair::SkipTargets(uint32_t n) {
 // Programs poll the last bytes of a write. They appear at once where they are an aligned word, else
 // the very last byte appears after all others; either with release order, so that who sees it sees
 // the whole message.
-void QueuePair::PublishHeld(const std::byte* from, uint32_t n) {
+bool QueuePair::PublishHeld(const std::byte* from, uint32_t n) {
   Segment& s = segment_;
   std::byte* to = static_cast<std::byte*>(s.target_list[s.target].iov_base);
   s.done += n;
+  if (s.guarded) return GuardedWrite(to, from, n);
   if (n == sizeof(uint64_t) && reinterpret_cast<uintptr_t>(to) % sizeof(uint64_t) == 0) {
     uint64_t word;
     std::memcpy(&word, from, sizeof(word));
     __atomic_store_n(reinterpret_cast<uint64_t*>(to), word, __ATOMIC_RELEASE);
-    return;
+    return true;
   }
   std::memcpy(to, from, n - 1);
   __atomic_store_n(reinterpret_cast<uint8_t*>(to + n - 1), static_cast<uint8_t>(from[n - 1]),
                    __ATOMIC_RELEASE);
+  return true;
+}
+
+// IBTA 9.7.4.1.6: the target could not finish the request.
+void QueuePair::PlacementFailed() {
+  const std::string text =
+      "the memory is registered and cannot be written: was its file truncated?";
+  const Segment::Kind kind = segment_.kind;
+  if (kind == Segment::Kind::kReadResponse) {
+    return FailRead(WcStatus::kLocalProtectionError, absl::DataLossError(text));
+  }
+  if (kind == Segment::Kind::kSend) FailReceive(WcStatus::kLocalProtectionError);
+  RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified, text,
+                std::nullopt);
 }
 
 }  // namespace verbena::engine

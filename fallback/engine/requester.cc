@@ -69,7 +69,7 @@ void QueuePair::Retire() {
     Complete(sq_.at(head), WcStatus::kSuccess);
     sq_.Retire(++head);
   }
-  if (state() == QpState::kSqd && head == cursor_ && !cursor_started_ && !drained_reported_) {
+  if (state() == QpState::kSqd && head >= begun_ && !cursor_started_ && !drained_reported_) {
     drained_reported_ = true;
     config_.observer->OnEvent(EventType::kSendQueueDrained, absl::OkStatus());
   }
@@ -89,7 +89,10 @@ void QueuePair::Complete(SendEntry& e, WcStatus status, uint32_t vendor_error) {
   wc.length = IsRead(e.opcode) ? e.length : 0;
   wc.qp_number = config_.number;
   wc.vendor_error = vendor_error;
-  config_.send_ring->Push(wc);
+  // The caller retires it next: its place is free when the program has polled it.
+  const uint64_t position = sq_.head() + 1;
+  signaled_.store(position, std::memory_order_release);
+  config_.send_ring->Push(wc, false, &polled_, position);
 }
 
 void QueuePair::HandleAck(uint32_t rsn) {
@@ -175,6 +178,16 @@ void QueuePair::HandleTerminate(std::span<const std::byte> body) {
                  t->ambiguous ? ")" : "")));
 }
 
+// Fails the read or atomic that is being answered. That it is answered proves that everything
+// before it was applied.
+void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
+  if (orq_.count > 0) {
+    const uint32_t before = sq_.at(orq_.front().position).rsn - 1;
+    if (RsnBefore(acked_rsn_, before)) HandleAck(before);
+  }
+  FailOldest(status, why);
+}
+
 bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
   if (orq_.count == 0) {
     ProtocolFault({"a read response that nobody asked for", wire::error::kStag});
@@ -186,8 +199,8 @@ bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
   const bool last = (h.ddp & wire::kLast) != 0;
   if (e.opcode != Opcode::kRead || h.stag != out.sink || h.tagged_offset != out.received ||
       payload > e.length - out.received || last != (out.received + payload == e.length)) {
-    FailOldest(WcStatus::kBadResponse,
-               absl::DataLossError("the peer's read response is not what was asked for"));
+    FailRead(WcStatus::kBadResponse,
+             absl::DataLossError("the peer's read response is not what was asked for"));
     return false;
   }
   segment_.address = out.received;
@@ -209,8 +222,8 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
   const auto answer = wire::Load<wire::AtomicResponse>(body);
   SendEntry* e = orq_.count > 0 ? &sq_.at(orq_.front().position) : nullptr;
   if (e == nullptr || e->opcode == Opcode::kRead || answer.request_id != orq_.front().sink) {
-    FailOldest(WcStatus::kBadResponse,
-               absl::DataLossError("the peer answered an atomic operation that was not asked for"));
+    FailRead(WcStatus::kBadResponse,
+             absl::DataLossError("the peer answered an atomic operation that was not asked for"));
     return;
   }
   const uint64_t original = answer.original;
@@ -221,9 +234,9 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
     const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
                                               sge->address, sge->length, Access::kLocalWrite);
     if (!t.ok()) {
-      FailOldest(WcStatus::kLocalProtectionError,
-                 absl::InvalidArgumentError(absl::StrCat("the buffer for an atomic's result: ",
-                                                         AccessFaultText(t.fault))));
+      FailRead(WcStatus::kLocalProtectionError,
+               absl::InvalidArgumentError(
+                   absl::StrCat("the buffer for an atomic's result: ", AccessFaultText(t.fault))));
       return;
     }
     std::memcpy(t.host, from, sge->length);

@@ -2,6 +2,7 @@
 // What the peer asks of us: writes, sends, reads, atomics. Each is checked before a byte is placed;
 // a request that finds no receive is refused for now, one that breaks a rule ends the connection.
 #include <atomic>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -75,18 +76,22 @@ void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Na
   }
 }
 
-bool QueuePair::BeginWrite(const wire::TaggedHeader& h) {
+// What the queue pair is not set up for at all is an invalid request, before any key is looked at
+// (IBTA 9.7.4.1.2).
+bool QueuePair::AllowedHere(Access kind, const char* what) {
+  if (Allows(access_, kind)) return true;
+  RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kUnexpectedOpcode,
+                absl::StrCat("the queue pair takes no remote ", what), EventType::kQpRequestError);
+  return false;
+}
+
+bool QueuePair::BeginWrite(const wire::TaggedHeader&) {
   if (immediate_pending_) {
     ProtocolFault(
         {"a Write where its predecessor's Immediate was due", wire::error::kUnexpectedOpcode});
     return false;
   }
-  if (wire::PayloadSize(h) > 0 && !Allows(access_, Access::kRemoteWrite)) {
-    RefuseAccess(applied_rsn_ + 1, "write to", AccessFault::kAccess, h.stag, h.tagged_offset,
-                 wire::PayloadSize(h));
-    return false;
-  }
-  return true;
+  return AllowedHere(Access::kRemoteWrite, "writes");
 }
 
 void QueuePair::FinishWrite() {
@@ -217,7 +222,9 @@ bool QueuePair::AcceptReadClass(const wire::UntaggedHeader& h) {
 
 void QueuePair::HandleReadRequest(const wire::UntaggedHeader& h, const std::byte* body) {
   const auto request = wire::Load<wire::ReadRequest>(body);
+  const bool ready_frame = std::exchange(ready_read_, false);
   if (!AcceptReadClass(h)) return;
+  if (!ready_frame && !AllowedHere(Access::kRemoteRead, "reads")) return;
   const uint32_t size = request.size;
   InboundRead read;
   read.sink_stag = request.sink_stag;
@@ -227,17 +234,18 @@ void QueuePair::HandleReadRequest(const wire::UntaggedHeader& h, const std::byte
   read.size = size;
   read.rsn = applied_rsn_ + 1;
   if (size > 0) {  // zero length: nothing is checked
-    Translation t = config_.keys->Check(read.source_stag, config_.domain, config_.number,
-                                        read.source_offset, size, Access::kRemoteRead);
-    if (!Allows(access_, Access::kRemoteRead)) t.fault = AccessFault::kAccess;
+    const Translation t = config_.keys->Check(read.source_stag, config_.domain, config_.number,
+                                              read.source_offset, size, Access::kRemoteRead);
     if (!t.ok()) {
       return RefuseAccess(read.rsn, "read from", t.fault, read.source_stag, read.source_offset,
                           size);
     }
     t.region->reads.fetch_add(1, std::memory_order_relaxed);
   }
-  count_.remote_reads.Add();
+  if (ready_frame) read.rsn = applied_rsn_;
   irq_.Push(read);
+  if (ready_frame) return;  // RFC 6581 9.2: no request of the application's
+  count_.remote_reads.Add();
   Applied(0, 0);  // the answer acknowledges
 }
 
@@ -247,16 +255,15 @@ void QueuePair::HandleAtomicRequest(const wire::UntaggedHeader& h, const std::by
         {"an atomic request that was not negotiated", wire::error::kUnexpectedOpcode});
   }
   const auto request = wire::Load<wire::AtomicRequest>(body);
-  if (!AcceptReadClass(h)) return;
+  if (!AcceptReadClass(h) || !AllowedHere(Access::kRemoteAtomic, "atomics")) return;
   const uint32_t rsn = applied_rsn_ + 1;
   if (const wire::Fault fault = wire::Invalid(request)) {
     return RefuseRequest(rsn, NakCode::kRemoteInvalidRequest, fault.error, fault.why,
                          EventType::kQpRequestError);
   }
   const uint64_t address = request.tagged_offset;
-  Translation t = config_.keys->Check(request.stag, config_.domain, config_.number, address,
-                                      sizeof(uint64_t), Access::kRemoteAtomic);
-  if (!Allows(access_, Access::kRemoteAtomic)) t.fault = AccessFault::kAccess;
+  const Translation t = config_.keys->Check(request.stag, config_.domain, config_.number, address,
+                                            sizeof(uint64_t), Access::kRemoteAtomic);
   if (!t.ok()) {
     return RefuseAccess(rsn, "operate on", t.fault, request.stag, address, sizeof(uint64_t));
   }
@@ -264,6 +271,11 @@ void QueuePair::HandleAtomicRequest(const wire::UntaggedHeader& h, const std::by
     return RefuseRequest(rsn, NakCode::kRemoteInvalidRequest, wire::error::kStreamCatastrophic,
                          "an atomic operation on an address that is no multiple of 8",
                          EventType::kQpRequestError);
+  }
+  if (!Readable(t, sizeof(uint64_t))) {
+    return RefuseRequest(rsn, NakCode::kRemoteOperation, wire::error::kUnspecified,
+                         "the memory is registered and not there: was its file truncated?",
+                         std::nullopt);
   }
   // Sequentially consistent on the CPU's own terms: atomic against its programs too.
   std::atomic_ref<uint64_t> target(*reinterpret_cast<uint64_t*>(t.host));

@@ -12,7 +12,6 @@ namespace {
 constexpr Follows no = Follows::kNo;
 constexpr Follows ask = Follows::kByModify;
 constexpr Follows con = Follows::kByConnection;
-constexpr Follows err = Follows::kByError;
 
 // Rows: from. A reliable-connected queue pair never enters SQE (IBTA 10.3.1.6: errors of its send
 // queue lead to ERR), yet could leave it.
@@ -26,7 +25,6 @@ constexpr Follows kTable[kQpStateCount][kQpStateCount] = {
     /* SQE   */ {ask, no, no, ask, no, no, ask},
     /* ERR   */ {ask, no, no, no, no, no, ask},
 };
-static_assert(err != ask);
 
 constexpr uint32_t In(QpState s) { return 1u << static_cast<int>(s); }
 constexpr uint32_t kLive =
@@ -78,8 +76,7 @@ absl::Status CheckModify(QpState from, const QpModify& change) {
       return absl::FailedPreconditionError(
           absl::StrCat("modify queue pair: ", QpStateName(from), " becomes ", QpStateName(to),
                        " by connecting it to a peer (Path::Connect, ConnectionRequest::Accept)"));
-    case Follows::kNo:
-    case Follows::kByError: {
+    case Follows::kNo: {
       uint32_t next = 0;
       for (int i = 0; i < kQpStateCount; ++i) {
         if (MayFollow(from, static_cast<QpState>(i)) == Follows::kByModify) next |= 1u << i;

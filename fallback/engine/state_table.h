@@ -12,7 +12,6 @@ enum class Follows : uint8_t {
   kNo,
   kByModify,      // the application may ask for it
   kByConnection,  // only connecting does it: it needs a peer
-  kByError,       // only an error does it
 };
 Follows MayFollow(QpState from, QpState to);
 

@@ -2,6 +2,7 @@
 // What goes out: control messages first, then answers to the peer and requests of ours in turn. All
 // of it is framed into one batch, which one send call takes.
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "fallback/engine/queue_pair.h"
@@ -16,31 +17,23 @@ using wire::UntaggedHeader;
 
 std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   if (!connected_ || send_dead_) return {};
-  if (!batch_.empty()) {
-    if (StillValid()) return batch_.Vectors();
-    // Memory that half-sent bytes come from is gone, so the stream cannot be kept whole.
-    batch_.Clear();
-    send_dead_ = finished_ = true;
-    FailOldest(WcStatus::kLocalProtectionError,
-               absl::FailedPreconditionError("a region was deregistered while it was being sent"));
-    return {};
-  }
+  if (!batch_.empty()) return batch_.Vectors();
   if (finished_ || (!may_send_ && !ready_owed_)) return {};
   batch_.Clear();
-  batch_version_ = config_.keys->version();
   bool ack = false;
-  AppendOwed(&ack);
+  AppendOwed(idle, &ack);
   const size_t alone = batch_.unsent();
   AppendWork();
   if (closing_) AppendFarewell();
   if (ack) {
-    const bool due =
-        idle || applied_since_ack_ >= kAckEveryRequests || bytes_since_ack_ >= kAckEveryBytes;
+    const bool due = idle || closing_ || applied_since_ack_ >= kAckEveryRequests ||
+                     bytes_since_ack_ >= kAckEveryBytes;
     if (!due && batch_.unsent() == alone && alone == wire::FpduSize(sizeof(UntaggedHeader), 0)) {
       batch_.Clear();  // it rides on what the application sends next, or goes at the next idle poll
       return {};
     }
     ack_owed_ = false;
+    told_rsn_ = applied_rsn_;
     applied_since_ack_ = 0;
     bytes_since_ack_ = 0;
     count_.acks_sent.Add();
@@ -49,13 +42,7 @@ std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   return batch_.Vectors();
 }
 
-bool QueuePair::WantsToSend() const {
-  if (!connected_ || send_dead_) return false;
-  return !batch_.empty() || ack_owed_ || ready_owed_ || irq_.count > 0 || rnr_nak_owed_ ||
-         rnr_.resume_owed || (closing_ && !finished_);
-}
-
-void QueuePair::AppendOwed(bool* ack) {
+void QueuePair::AppendOwed(bool idle, bool* ack) {
   if (ready_owed_) {
     ready_owed_ = false;
     TaggedHeader h;  // zero length, STag and TO unchecked: RFC 6581 9.2
@@ -95,7 +82,10 @@ void QueuePair::AppendOwed(bool* ack) {
     rnr_.probing = true;
     AppendControlMessage({wire::ControlType::kResume, wire::NakCode::kNone, rnr_.rsn, 0});
   }
-  if (ack_owed_ && !closing_) {
+  // An idle target says how far it got, asked or not: something at the other end may wait for
+  // requests that nobody wanted signalled. The request bit asks for an answer when it is not idle.
+  if (told_rsn_ != applied_rsn_ && (ack_owed_ || idle || closing_) &&
+      session_.features.has(wire::kAcknowledge)) {
     AppendControlMessage({wire::ControlType::kAck, wire::NakCode::kNone, applied_rsn_, 0});
     *ack = true;
   }
@@ -168,7 +158,7 @@ void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload)
     if (p.key == 0) {
       std::memcpy(batch_.Append(p.length), p.host, p.length);
     } else {
-      batch_.AppendExternal(p.host, p.length, p.key);
+      batch_.AppendExternal(p.host, p.length);
     }
     if (session_.crc) crc = wire::Crc32c(crc, {p.host, p.length});
   }
@@ -207,6 +197,7 @@ void QueuePair::AppendResponse() {
     body.request_id = read.request_id;
     body.original = read.original;
     AppendWhole(h, wire::AsBytes(body));
+    Answered(read.rsn);
     irq_.Pop();
     return;
   }
@@ -223,6 +214,14 @@ void QueuePair::AppendResponse() {
                    failed.source_offset + failed.sent, n);
       return;
     }
+    if (!Readable(t, n)) {
+      const uint32_t rsn = read.rsn;
+      irq_ = Ring<InboundRead>();
+      RefuseRequest(rsn, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
+                    "the memory is registered and cannot be read: was its file truncated?",
+                    std::nullopt);
+      return;
+    }
     piece.host = t.host;
   }
   TaggedHeader h;
@@ -232,14 +231,14 @@ void QueuePair::AppendResponse() {
   h.tagged_offset = read.sink_offset + read.sent;
   AppendFpdu(h, {&piece, 1});
   read.sent += n;
-  if (read.sent == read.size) irq_.Pop();
+  if (read.sent != read.size) return;
+  Answered(read.rsn);
+  irq_.Pop();
 }
 
-bool QueuePair::StillValid() {
-  const uint64_t version = config_.keys->version();
-  if (version == batch_version_) return true;
-  batch_version_ = version;
-  return batch_.Revalidate([this](uint32_t key) { return config_.keys->Find(key) != nullptr; });
+// The answer tells the peer that everything up to this request was applied.
+void QueuePair::Answered(uint32_t rsn) {
+  if (wire::RsnBefore(told_rsn_, rsn)) told_rsn_ = rsn;
 }
 
 void QueuePair::Sent(size_t n) {
@@ -253,7 +252,8 @@ void QueuePair::Sent(size_t n) {
   }
 }
 
-void QueuePair::SendFailed(int) {
+void QueuePair::SendFailed(int error) {
+  if (error == EFAULT) return StreamLost("memory that was being sent cannot be read");
   // What the peer still had to say (a Terminate, above all) is read before a status is chosen.
   send_dead_ = true;
   batch_.Clear();

@@ -9,13 +9,13 @@ namespace verbena::engine {
 TransmitBatch::TransmitBatch()
     : arena_(new std::byte[kBatchArena]),
       vector_(new iovec[kBatchVectors]),
-      keys_(new uint32_t[kBatchVectors]) {}
+      external_(new bool[kBatchVectors]) {}
 
 std::byte* TransmitBatch::Append(size_t n) {
   std::byte* at = arena_.get() + arena_used_;
   arena_used_ += n;
   bytes_ += n;
-  if (vectors_ > first_ && keys_[vectors_ - 1] == 0) {
+  if (vectors_ > first_ && !external_[vectors_ - 1]) {
     iovec& last = vector_[vectors_ - 1];
     if (static_cast<std::byte*>(last.iov_base) + last.iov_len == at) {
       last.iov_len += n;
@@ -23,17 +23,17 @@ std::byte* TransmitBatch::Append(size_t n) {
     }
   }
   vector_[vectors_] = {at, n};
-  keys_[vectors_++] = 0;
+  external_[vectors_++] = false;
   return at;
 }
 
-void TransmitBatch::AppendExternal(const std::byte* data, size_t n, uint32_t key) {
+void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
   if (n <= kCopyLimit) {
     std::memcpy(Append(n), data, n);
     return;
   }
   vector_[vectors_] = {const_cast<std::byte*>(data), n};
-  keys_[vectors_++] = key;
+  external_[vectors_++] = true;
   bytes_ += n;
 }
 
@@ -72,7 +72,7 @@ void TransmitBatch::Detach() {
   Clear();
   rest_ = std::move(copy);
   vector_[0] = {rest_.get(), rest};
-  keys_[0] = 0;
+  external_[0] = false;
   vectors_ = 1;
   bytes_ = rest;
 }

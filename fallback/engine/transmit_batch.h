@@ -28,8 +28,8 @@ class TransmitBatch {
 
   // Appends `n` bytes of arena, to be filled by the caller.
   std::byte* Append(size_t n);
-  // Appends memory that stays where it is; `key` names it for Revalidate. Small pieces are copied.
-  void AppendExternal(const std::byte* data, size_t n, uint32_t key);
+  // Appends memory that stays where it is. Small pieces are copied.
+  void AppendExternal(const std::byte* data, size_t n);
 
   std::span<const iovec> Vectors() const {
     return {vector_.get() + first_, static_cast<size_t>(vectors_ - first_)};
@@ -37,17 +37,9 @@ class TransmitBatch {
   void Sent(size_t n);  // the first n of the unsent bytes have left
   void Clear();         // only when empty, or to forget what is there
 
-  // Calls valid(key) for each external piece not yet sent; false as soon as one is not.
-  template <typename F>
-  bool Revalidate(F valid) const {
-    for (int i = first_; i < vectors_; ++i) {
-      if (keys_[i] != 0 && !valid(keys_[i])) return false;
-    }
-    return true;
-  }
-
-  // Copies what lies outside, so that its memory may go while the stream stays whole: an error must
-  // not cut it in the middle of an FPDU. Cold, allocates.
+  // Copies what lies outside and is not sent yet, so that its memory may go while the stream stays
+  // whole: neither an error nor a deregistration may cut it in the middle of an FPDU. Cold,
+  // allocates.
   void Detach();
 
  private:
@@ -57,7 +49,7 @@ class TransmitBatch {
 
   std::unique_ptr<std::byte[]> arena_;
   std::unique_ptr<iovec[]> vector_;
-  std::unique_ptr<uint32_t[]> keys_;   // of external pieces; 0: arena
+  std::unique_ptr<bool[]> external_;
   std::unique_ptr<std::byte[]> rest_;  // Detach's copy
   size_t arena_used_ = 0;
   size_t bytes_ = 0;  // gathered

@@ -2,6 +2,7 @@
 // Our own requests: when the next one may start, and its FPDUs.
 #include <algorithm>
 
+#include "fallback/engine/guarded_copy.h"
 #include "fallback/engine/queue_pair.h"
 
 namespace verbena::engine {
@@ -12,8 +13,8 @@ using wire::UntaggedHeader;
 
 bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.waiting || rnr_.resume_owed) return false;
-  if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;  // the refused one goes alone
-  if (state() == QpState::kSqd) return false;
+  if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
+  if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
   if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
   return !IsRead(e.opcode) || orq_.count < std::min(session_.ord, kMaxDepth);
 }
@@ -49,6 +50,7 @@ void QueuePair::Begin(SendEntry& e) {
   e.rsn = next_rsn_++;
   e.send_msn = send_msn_;
   e.read_msn = read_msn_;
+  begun_ = std::max(begun_, cursor_ + 1);
   cursor_started_ = true;
   cursor_offset_ = 0;
   cursor_immediate_ = false;
@@ -57,6 +59,12 @@ void QueuePair::Begin(SendEntry& e) {
 void QueuePair::AdvanceCursor() {
   ++cursor_;
   cursor_started_ = false;
+}
+
+// What is copied next to its header must be there; larger pieces are read by the send call itself.
+bool QueuePair::Readable(const Translation& where, uint32_t n) {
+  std::byte probe[kCopyLimit];
+  return !where.region->guarded || n > kCopyLimit || GuardedRead(probe, where.host, n);
 }
 
 int QueuePair::Pieces(const SendEntry& e, uint32_t offset, uint32_t n, Piece* out) {
@@ -75,7 +83,7 @@ int QueuePair::Pieces(const SendEntry& e, uint32_t offset, uint32_t n, Piece* ou
     const uint32_t part = std::min(sge->length - offset, n);
     const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
                                               sge->address + offset, part, Access::kLocalRead);
-    if (!t.ok()) return -1;
+    if (!t.ok() || !Readable(t, part)) return -1;
     out[count++] = {t.host, part, sge->key};
     n -= part;
     offset = 0;
@@ -233,6 +241,7 @@ void QueuePair::BindWindow(SendEntry& e) {
   }
   w.key = e.immediate_or_key;
   w.access = e.bind_access;
+  w.guarded = bool{r.guarded};
   w.first = address;
   w.length = length;
   w.host = r.host + (address - r.first);

@@ -2,6 +2,8 @@
 #include "fallback/io/sim_pipe.h"
 
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -53,15 +55,21 @@ void SimPipe::Arrive(Nanos now) {
   if (break_at_ <= now) broken_ = true;
 }
 
-size_t SimPipe::Take(std::span<const iovec> into, size_t limit) {
+ssize_t SimPipe::Take(std::span<const iovec> into, size_t limit) {
   size_t total = 0;
   for (const iovec& piece : into) {
     const size_t count = std::min({piece.iov_len, limit - total, arrived()});
-    if (count != 0) memcpy(piece.iov_base, arrived_.data() + taken_, count);
+    if (count == 0) continue;
+    // By the kernel, so that memory that is not there is an error here as it is in recvmsg(2).
+    const iovec from{arrived_.data() + taken_, count};
+    const iovec to{piece.iov_base, count};
+    if (process_vm_writev(getpid(), &from, 1, &to, 1, 0) != static_cast<ssize_t>(count)) {
+      return total > 0 ? static_cast<ssize_t>(total) : -EFAULT;
+    }
     taken_ += count;
     total += count;
   }
-  return total;
+  return static_cast<ssize_t>(total);
 }
 
 Nanos SimPipe::NextArrival() const {

@@ -3,6 +3,8 @@
 // (FIN) or the break (RST). Order is kept whatever the arrival times asked for. Not thread-safe.
 #pragma once
 
+#include <sys/types.h>
+
 #include <deque>
 #include <span>
 #include <string>
@@ -23,7 +25,7 @@ class SimPipe {
   void Arrive(Nanos now);
 
   // Moves up to `limit` arrived bytes.
-  size_t Take(std::span<const iovec> into, size_t limit);
+  ssize_t Take(std::span<const iovec> into, size_t limit);  // -EFAULT: not a byte could be stored
 
   size_t arrived() const { return arrived_.size() - taken_; }
   size_t in_flight() const { return flight_bytes_; }

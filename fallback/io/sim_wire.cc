@@ -102,7 +102,7 @@ ssize_t SimWire::Receive(Socket socket, std::span<const iovec> into) {
     ++injected_.partial_reads;
     count = Below(4) == 0 ? 1 : 1 + Below(count - 1);
   }
-  return static_cast<ssize_t>(end->in.Take(into, count));
+  return end->in.Take(into, count);
 }
 
 void SimWire::FinishSending(Socket socket) {

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/conformance/grounds.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "fallback/io/sim_network.h"
+#include "fallback/provider.h"
+
+namespace verbena::conformance {
+namespace {
+
+std::string Text(const sockaddr_in& address) {
+  char host[INET_ADDRSTRLEN];
+  inet_ntop(AF_INET, &address.sin_addr, host, sizeof host);
+  return absl::StrCat(host, ":", ntohs(address.sin_port));
+}
+
+// The descriptor of this process whose TCP connection has these ends; -1: none.
+int FindSocket(const ConnectionInfo& connection) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  for (int fd = 0; fd < static_cast<int>(limit.rlim_cur); ++fd) {
+    sockaddr_in local{}, peer{};
+    socklen_t size = sizeof local;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) continue;
+    size = sizeof peer;
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+    if (Text(local) == connection.local && Text(peer) == connection.peer) return fd;
+  }
+  return -1;
+}
+
+class Kernel : public Ground {
+ public:
+  explicit Kernel(std::string provider) : provider_(std::move(provider)) {}
+
+  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = provider_}); }
+  std::string address(int) const override { return "127.0.0.1"; }
+  bool simulated() const override { return false; }
+  bool Cut(const QueuePair& qp) override {
+    const int fd = FindSocket(qp.connection());
+    // Connecting a TCP socket to nowhere resets it (RFC 793's ABORT), see connect(2) on AF_UNSPEC.
+    sockaddr nowhere{};
+    nowhere.sa_family = AF_UNSPEC;
+    return fd >= 0 && connect(fd, &nowhere, sizeof nowhere) == 0;
+  }
+  bool Silence(bool) override { return false; }
+
+ private:
+  std::string provider_;
+};
+
+void Count(const io::SimInjected& injected);
+
+class Simulated : public Ground {
+ public:
+  explicit Simulated(const io::SimOptions& options) : seed_(options.seed), network_(options) {}
+  ~Simulated() override { Count(network_.injected()); }
+
+  absl::StatusOr<Context> NewHost() override {
+    absl::StatusOr<std::unique_ptr<provider::Context>> provider =
+        fallback::OpenOn(network_.NewWorld(address(hosts_++)), "");
+    if (!provider.ok()) return provider.status();
+    return Context::OpenOn(*std::move(provider));
+  }
+  std::string address(int host) const override { return absl::StrCat("10.0.0.", host + 1); }
+  bool simulated() const override { return true; }
+  bool Cut(const QueuePair&) override { return network_.ResetOne(); }
+  bool Silence(bool on) override {
+    network_.Partition(address(0), address(1), on);
+    return true;
+  }
+  std::string Report() const override {
+    return absl::StrCat("VERBENA_SIM_SEED=", seed_, ": ", network_.Describe());
+  }
+
+ private:
+  const uint64_t seed_;
+  io::SimNetwork network_;
+  int hosts_ = 0;
+};
+
+// What all simulated cases of this process were given. A network that did no harm tested nothing.
+class InjectedInAll : public testing::Environment {
+ public:
+  void Add(const io::SimInjected& more) {
+    ++networks_;
+    total_.partial_reads += more.partial_reads;
+    total_.short_writes += more.short_writes;
+    total_.resets += more.resets;
+    total_.delays += more.delays;
+    total_.would_blocks += more.would_blocks;
+  }
+
+  void TearDown() override {
+    if (networks_ == 0) return;
+    std::cout << "simulated networks: " << networks_ << " with " << total_.ToString() << "\n";
+    if (networks_ < kEnough) return;  // one case alone may send too little to be harmed
+    EXPECT_GT(total_.partial_reads, 0u);
+    EXPECT_GT(total_.short_writes, 0u);
+    EXPECT_GT(total_.delays, 0u);
+    EXPECT_GT(total_.would_blocks, 0u);
+  }
+
+ private:
+  static constexpr int kEnough = 50;
+  int networks_ = 0;
+  io::SimInjected total_;
+};
+
+// gtest owns it.
+InjectedInAll* const injected_in_all =
+    static_cast<InjectedInAll*>(testing::AddGlobalTestEnvironment(new InjectedInAll));
+
+void Count(const io::SimInjected& injected) { injected_in_all->Add(injected); }
+
+}  // namespace
+
+std::unique_ptr<Ground> KernelGround(const std::string& provider) {
+  return std::make_unique<Kernel>(provider);
+}
+
+std::unique_ptr<Ground> SimulatedGround(uint64_t kind, uint64_t seed) {
+  io::SimOptions options{.seed = seed};
+  if (kind == 2) {
+    options.capacity = 4 << 10;
+    options.partial_read = 0.8;
+    options.short_write = 0.6;
+    options.would_block = 0.2;
+  } else if (kind == 3) {
+    options.latency = 1'000'000;
+    options.delay = 0.5;
+    options.max_delay = 20'000'000;
+    options.stall = 5'000'000;
+  }
+  return std::make_unique<Simulated>(options);
+}
+
+uint64_t SeedFor(uint64_t seed, const std::string& test) {
+  uint64_t replayed = 0;
+  const char* text = std::getenv("VERBENA_SIM_SEED");
+  if (text != nullptr && absl::SimpleAtoi(text, &replayed)) return replayed;
+  // FNV-1a of the case's name without its parameter, so that the sim_N differ by `seed` only.
+  uint64_t hash = 0xcbf29ce484222325 ^ seed;
+  for (char c : test) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash >> 32;
+}
+
+}  // namespace verbena::conformance

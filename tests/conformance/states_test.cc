@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+// The queue pair's states: IBTA 10.3.1, ibv_modify_qp(3), ibv_post_send(3), ibv_post_recv(3).
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/conformance/pair.h"
+
+namespace verbena::conformance {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A queue pair of the client in `state`. RTR and SQE cannot be reached by request: accepting and
+// connecting take INIT to RTS, and a reliable queue pair never enters SQE (IBTA 10.3.1.6).
+struct InState {
+  InState(ConformanceBase& test, QpState state) {
+    const bool connected = state != QpState::kReset && state != QpState::kInit;
+    if (connected) {
+      pair = MakePair(test);
+    } else {
+      pair.client = std::make_unique<End>(*test.client().devices()[0], EndOptions{});
+    }
+    QueuePair& qp = pair.client->qp;
+    if (qp.state() != state) Check(qp.Modify({.state = state}));
+    EXPECT_EQ(qp.state(), state);
+  }
+  QueuePair& qp() { return pair.client->qp; }
+
+  Pair pair;
+};
+
+enum class Outcome { kRefused, kWaits, kRuns, kFlushes };
+
+struct StateRow {
+  std::string name;
+  QpState state;
+  Outcome send;
+  Outcome receive;
+};
+
+const StateRow kStates[] = {
+    {"Reset", QpState::kReset, Outcome::kRefused, Outcome::kRefused},
+    {"Init", QpState::kInit, Outcome::kRefused, Outcome::kWaits},
+    {"Rts", QpState::kRts, Outcome::kRuns, Outcome::kWaits},
+    {"Sqd", QpState::kSqd, Outcome::kWaits, Outcome::kWaits},
+    {"Err", QpState::kErr, Outcome::kFlushes, Outcome::kFlushes},
+};
+
+CONFORMANCE_TABLE(PostInState, StateRow, kStates);
+
+TEST_P(PostInState, Send) {
+  // A write is posted in each state.
+  // Expect: refused before RTS, runs in RTS, waits in SQD, flushes in ERR.
+  InState in(*this, row().state);
+  Sge local = in.pair.client->slice(0, 8);
+  RemoteAddress remote = in.pair.server ? in.pair.server->at(0) : RemoteAddress{};
+  const PostResult result =
+      in.qp().PostSend({.opcode = Opcode::kWrite, .local = local, .remote = remote, .id = 1});
+  switch (row().send) {
+    case Outcome::kRefused:
+      EXPECT_THAT(result, Refused(PostError::kInvalidState));
+      EXPECT_TRUE(StaysEmpty(in.pair.client->cq));
+      break;
+    case Outcome::kWaits:
+      EXPECT_TRUE(result.ok());
+      EXPECT_TRUE(StaysEmpty(in.pair.client->cq));
+      break;
+    case Outcome::kRuns:
+      EXPECT_THAT(WaitOne(in.pair.client->cq), Succeeded(1));
+      break;
+    case Outcome::kFlushes:
+      EXPECT_TRUE(result.ok());
+      EXPECT_THAT(WaitOne(in.pair.client->cq), Flushed(1));
+      break;
+  }
+}
+
+TEST_P(PostInState, Receive) {
+  // A receive is posted in each state.
+  // Expect: refused in RESET only, flushes in ERR.
+  InState in(*this, row().state);
+  const PostResult result = in.qp().PostReceive({.local = in.pair.client->slice(0, 8), .id = 1});
+  switch (row().receive) {
+    case Outcome::kRefused:
+      EXPECT_THAT(result, Refused(PostError::kInvalidState));
+      break;
+    case Outcome::kFlushes:
+      EXPECT_TRUE(result.ok());
+      EXPECT_THAT(WaitOne(in.pair.client->cq), Flushed(1));
+      break;
+    default:
+      EXPECT_TRUE(result.ok());
+      EXPECT_TRUE(StaysEmpty(in.pair.client->cq));
+      break;
+  }
+}
+
+struct TransitionRow {
+  std::string name;
+  QpState from;
+  QpState to;
+  bool allowed;
+};
+
+// ibv_modify_qp(3)'s table without its connecting steps, which belong to Connect and Accept. Left
+// out: RESET to ERR, which IBTA 10.3.1 allows and Linux refuses.
+std::vector<TransitionRow> Transitions() {
+  using enum QpState;
+  const QpState froms[] = {kReset, kInit, kRts, kSqd, kErr};
+  const QpState tos[] = {kReset, kInit, kRtr, kRts, kSqd, kSqe, kErr};
+  std::vector<TransitionRow> rows;
+  for (QpState from : froms) {
+    for (QpState to : tos) {
+      if (from == kReset && to == kErr) continue;
+      bool allowed = to == kReset || to == kErr;
+      if (to == kInit) allowed = from == kReset || from == kInit;
+      if (to == kRts || to == kSqd) allowed = from == kRts || from == kSqd;
+      rows.push_back({absl::StrCat(QpStateName(from), "To", QpStateName(to)), from, to, allowed});
+    }
+  }
+  return rows;
+}
+
+CONFORMANCE_TABLE(Transition, TransitionRow, Transitions());
+
+TEST_P(Transition, AllowedOrRefused) {
+  // Every state to every other by Modify.
+  // Expect: the new state, or FailedPrecondition that names both and changes nothing.
+  InState in(*this, row().from);
+  const absl::Status status = in.qp().Modify({.state = row().to});
+  if (row().allowed) {
+    EXPECT_THAT(status, IsOk());
+    EXPECT_EQ(in.qp().state(), row().to);
+  } else {
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
+                                 testing::AllOf(HasSubstr(QpStateName(row().from)),
+                                                HasSubstr(QpStateName(row().to)))));
+    EXPECT_EQ(in.qp().state(), row().from);
+  }
+}
+
+CONFORMANCE_SUITE(States);
+
+TEST_P(States, NewQueuePairIsInInitWithAtLeastTheLimitsAskedFor) {
+  // Expect: INIT, limits no smaller than the request, a number of its own.
+  Pair pair;
+  End end(*client().devices()[0], {.limits = {.max_send_wr = 10,
+                                              .max_receive_wr = 20,
+                                              .max_send_sge = 2,
+                                              .max_receive_sge = 3,
+                                              .max_inline = 100}});
+  const QpAttributes attributes = end.qp.Query();
+  EXPECT_EQ(attributes.state, QpState::kInit);
+  EXPECT_GE(attributes.limits.max_send_wr, 10u);
+  EXPECT_GE(attributes.limits.max_receive_wr, 20u);
+  EXPECT_GE(attributes.limits.max_send_sge, 2u);
+  EXPECT_GE(attributes.limits.max_receive_sge, 3u);
+  EXPECT_GE(attributes.limits.max_inline, 100u);
+  QueuePair other = end.NewQueuePair();
+  EXPECT_NE(end.qp.number(), other.number());
+}
+
+TEST_P(States, ReceivesPostedInInitServeTheConnection) {
+  // Receives are posted before connecting.
+  // Expect: a message that the peer sends at once finds them.
+  End server_end(*server().devices()[0], {}), client_end(*client().devices()[0], {});
+  PostReceive(server_end.qp, {.local = server_end.slice(0, 100), .id = 1});
+  Connect(*this, client_end.qp, server_end.qp);
+  Post(client_end.qp, {.opcode = Opcode::kSend, .local = client_end.slice(0, 10), .id = 2});
+  EXPECT_THAT(WaitOne(server_end.cq), Succeeded(1));
+  EXPECT_THAT(WaitOne(client_end.cq), Succeeded(2));
+}
+
+TEST_P(States, ErrFlushesBothQueuesInOrder) {
+  // Five sends that wait for receives, five receives, then ERR.
+  // Expect: sends and receives flush, each queue in posting order; the cause is ours: OK.
+  Pair pair = MakePair(*this, Both({.separate_receive_cq = true}));
+  for (uint64_t i = 0; i < 5; ++i) {
+    PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 10 + i});
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
+  }
+  Check(pair.client->qp.Modify({.state = QpState::kErr}));
+  EXPECT_THAT(WaitFor(pair.client->cq, 5),
+              ElementsAre(Flushed(0), Flushed(1), Flushed(2), Flushed(3), Flushed(4)));
+  EXPECT_THAT(WaitFor(pair.client->receive_cq, 5),
+              ElementsAre(Flushed(10), Flushed(11), Flushed(12), Flushed(13), Flushed(14)));
+  EXPECT_THAT(pair.client->qp.cause(), IsOk());
+}
+
+TEST_P(States, FlushCompletesUnsignalledRequestsToo) {
+  // Unsignalled sends that wait, then ERR (IBTA 10.8: errors always complete).
+  // Expect: a flush completion for each of them.
+  Pair pair = MakePair(*this, Both({.signal = Signal::kSelective}));
+  for (uint64_t i = 0; i < 3; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
+  }
+  Check(pair.client->qp.Modify({.state = QpState::kErr}));
+  EXPECT_THAT(WaitFor(pair.client->cq, 3), ElementsAre(Flushed(0), Flushed(1), Flushed(2)));
+}
+
+TEST_P(States, ErrAtOneEndReachesTheOther) {
+  // The client goes to ERR while the server has work outstanding.
+  // Expect: the server is told: ERR, kDisconnected, everything flushed.
+  Pair pair = MakePair(*this);
+  for (uint64_t i = 0; i < 3; ++i) {
+    PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = i});
+  }
+  Check(pair.client->qp.Modify({.state = QpState::kErr}));
+  EXPECT_THAT(WaitFor(pair.server->cq, 3), ElementsAre(Flushed(0), Flushed(1), Flushed(2)));
+  EXPECT_EQ(pair.server->qp.state(), QpState::kErr);
+  EXPECT_EQ(WaitForEvent(server(), EventType::kDisconnected).context, pair.server.get());
+}
+
+TEST_P(States, ResetForgetsWhatWasPosted) {
+  // Sends that wait and receives, then RESET (IBTA 10.3.1.1: cleared without completions).
+  // Expect: no completion; the peer loses the connection.
+  Pair pair = MakePair(*this);
+  PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 1});
+  Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = 2});
+  Check(pair.client->qp.Modify({.state = QpState::kReset}));
+  EXPECT_TRUE(StaysEmpty(pair.client->cq));
+  EXPECT_EQ(pair.client->qp.Query().send_outstanding, 0u);
+  WaitForEvent(server(), EventType::kDisconnected);
+  EXPECT_EQ(pair.server->qp.state(), QpState::kErr);
+}
+
+TEST_P(States, ResetQueuePairConnectsAgain) {
+  // Connect, fail, RESET, INIT, connect again: three times with the same queue pairs.
+  // Expect: each connection works as the first.
+  Pair pair = MakePair(*this);
+  for (uint32_t round = 0; round < 3; ++round) {
+    PostReceive(pair.server->qp, {.local = pair.server->slice(0, 1000), .id = 1});
+    Fill(pair.client->bytes(0, 1000), round);
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 1000), .id = 2});
+    Post(pair.client->qp, {.opcode = Opcode::kRead,
+                           .local = pair.client->slice(2000, 1000),
+                           .remote = pair.server->at(0),
+                           .id = 3});
+    EXPECT_THAT(WaitOne(pair.server->cq), Succeeded(1));
+    EXPECT_THAT(WaitFor(pair.client->cq, 2), ElementsAre(Succeeded(2), Succeeded(3)));
+    EXPECT_THAT(pair.client->bytes(2000, 1000), HasPattern(round));
+    Check(pair.client->qp.Disconnect());
+    WaitForEvent(server(), EventType::kDisconnected);
+    WaitForEvent(client(), EventType::kDisconnected);
+    for (End* end : {pair.server.get(), pair.client.get()}) {
+      Check(end->qp.Modify({.state = QpState::kReset}));
+      Check(end->qp.Modify({.state = QpState::kInit}));
+      EXPECT_THAT(end->qp.cause(), IsOk());
+    }
+    Connect(*this, pair.client->qp, pair.server->qp);
+  }
+}
+
+TEST_P(States, SqdDrainsThenSaysSo) {
+  // Sends of which the first has been refused for want of a receive, then SQD, then the receives.
+  // Expect: draining while the one that has begun waits, kSendQueueDrained when it has completed
+  // (IBTA 10.3.1.5); whatever had not begun runs after RTS.
+  Pair pair = MakePair(*this, {.server_min_rnr_timer = 1});
+  for (uint64_t i = 0; i < 3; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
+  }
+  ASSERT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received > 0; }));
+  Check(pair.client->qp.Modify({.state = QpState::kSqd}));
+  EXPECT_TRUE(pair.client->qp.Query().draining);
+  for (uint64_t i = 0; i < 3; ++i) {
+    PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = i});
+  }
+  const Event drained = WaitForEvent(client(), EventType::kSendQueueDrained);
+  EXPECT_EQ(drained.context, pair.client.get());
+  EXPECT_EQ(pair.client->qp.state(), QpState::kSqd);
+  EXPECT_FALSE(pair.client->qp.Query().draining);
+  Check(pair.client->qp.Modify({.state = QpState::kRts}));
+  EXPECT_THAT(WaitFor(pair.client->cq, 3), ElementsAre(Succeeded(0), Succeeded(1), Succeeded(2)));
+}
+
+TEST_P(States, SqdOfAnIdleQueuePairDrainsAtOnce) {
+  // Expect: kSendQueueDrained though nothing was outstanding.
+  Pair pair = MakePair(*this);
+  Check(pair.client->qp.Modify({.state = QpState::kSqd}));
+  WaitForEvent(client(), EventType::kSendQueueDrained);
+  EXPECT_FALSE(pair.client->qp.Query().draining);
+}
+
+TEST_P(States, PostsInSqdRunAfterRts) {
+  // Ten writes are posted in SQD.
+  // Expect: none runs until RTS; then all, in order.
+  Pair pair = MakePair(*this);
+  Check(pair.client->qp.Modify({.state = QpState::kSqd}));
+  pair.client->buffer.word(0) = 5;
+  for (uint64_t i = 0; i < 10; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                           .local = pair.client->slice(0, 8),
+                           .remote = pair.server->at(0),
+                           .id = i});
+  }
+  EXPECT_TRUE(StaysEmpty(pair.client->cq));
+  EXPECT_EQ(pair.server->buffer.word(0), 0u);
+  Check(pair.client->qp.Modify({.state = QpState::kRts}));
+  const std::vector<WorkCompletion> done = WaitFor(pair.client->cq, 10);
+  for (uint64_t i = 0; i < 10; ++i) EXPECT_THAT(done[i], Succeeded(i));
+  EXPECT_EQ(pair.server->buffer.word(0), 5u);
+}
+
+TEST_P(States, SqdStopsOnlyTheSendQueue) {
+  // In SQD the peer sends, writes and reads.
+  // Expect: all of it works: the responder side goes on (IBTA 10.3.1.5).
+  Pair pair = MakePair(*this);
+  Check(pair.client->qp.Modify({.state = QpState::kSqd}));
+  PostReceive(pair.client->qp, {.local = pair.client->slice(0, 100), .id = 1});
+  Fill(pair.server->bytes(0, 100), 1);
+  Post(pair.server->qp, {.opcode = Opcode::kSend, .local = pair.server->slice(0, 100), .id = 2});
+  Post(pair.server->qp, {.opcode = Opcode::kWrite,
+                         .local = pair.server->slice(0, 100),
+                         .remote = pair.client->at(4096),
+                         .id = 3});
+  Post(pair.server->qp, {.opcode = Opcode::kRead,
+                         .local = pair.server->slice(4096, 100),
+                         .remote = pair.client->at(4096),
+                         .id = 4});
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));
+  EXPECT_THAT(WaitFor(pair.server->cq, 3), ElementsAre(Succeeded(2), Succeeded(3), Succeeded(4)));
+  EXPECT_THAT(pair.client->bytes(4096, 100), HasPattern(1));
+}
+
+TEST_P(States, DisconnectEndsBothEnds) {
+  // The client disconnects while both ends have work outstanding (rdma_disconnect(3)).
+  // Expect: kDisconnected and ERR at both, everything flushed; nobody failed, so the causes are OK.
+  Pair pair = MakePair(*this);
+  for (End* end : {pair.client.get(), pair.server.get()}) {
+    PostReceive(end->qp, {.local = end->slice(0, 8), .id = 1});
+  }
+  Check(pair.client->qp.Disconnect());
+  for (End* end : {pair.client.get(), pair.server.get()}) {
+    EXPECT_THAT(WaitOne(end->cq), Flushed(1));
+    const Event event =
+        WaitForEvent(end == pair.client.get() ? client() : server(), EventType::kDisconnected);
+    EXPECT_EQ(event.context, end);
+    EXPECT_EQ(event.qp_number, end->qp.number());
+    EXPECT_EQ(end->qp.state(), QpState::kErr);
+    EXPECT_THAT(end->qp.cause(), IsOk());
+    EXPECT_THAT(end->qp.WaitUntilDisconnected(kLong), IsOk());
+  }
+}
+
+TEST_P(States, DisconnectAfterSendLosesNothingThatCompleted) {
+  // A large send, wait for its completion, disconnect at once.
+  // Expect: the receiver has the message, then the flush: a completion means applied.
+  constexpr uint32_t kSize = 200000;
+  Pair pair = MakePair(*this);
+  PostReceive(pair.server->qp, {.local = pair.server->slice(0, kSize), .id = 1});
+  PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = 2});
+  Fill(pair.client->bytes(0, kSize), 1);
+  Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, kSize), .id = 3});
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(3));
+  Check(pair.client->qp.Disconnect());
+  EXPECT_THAT(WaitFor(pair.server->cq, 2), ElementsAre(Succeeded(1), Flushed(2)));
+  EXPECT_THAT(pair.server->bytes(0, kSize), HasPattern(1));
+}
+
+TEST_P(States, DrainWaitsForSendsOnly) {
+  // Drain with sends that wait for receives, with completed ones, and with receives outstanding.
+  // Expect: DeadlineExceeded while they wait, OK when they are acknowledged; receives stay posted.
+  Pair pair = MakePair(*this, {.server_min_rnr_timer = 1});
+  PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 9});
+  Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = 1});
+  EXPECT_THAT(pair.client->qp.Drain(kAWhile), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = 1});
+  EXPECT_THAT(pair.client->qp.Drain(kLong), IsOk());
+  EXPECT_EQ(pair.client->qp.Query().send_outstanding, 0u);
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));
+  Post(pair.server->qp, {.opcode = Opcode::kSend, .local = pair.server->slice(0, 8), .id = 2});
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(9));
+}
+
+struct AttributeRow {
+  std::string name;
+  QpState state;  // that the queue pair is in
+  QpModify change;
+  bool allowed;
+};
+
+// ibv_modify_qp(3): which attribute may be set in which state, and its range.
+const AttributeRow kAttributes[] = {
+    {"AccessInInit", QpState::kInit, {.access = Access::kRemoteRead}, true},
+    {"AccessInRts", QpState::kRts, {.access = Access::kRemoteRead}, true},
+    {"AccessInSqd", QpState::kSqd, {.access = Access::kRemoteRead}, true},
+    {"RnrTimerInRts", QpState::kRts, {.min_rnr_timer = 31}, true},
+    {"RnrTimerInSqd", QpState::kSqd, {.min_rnr_timer = 0}, true},
+    {"RnrTimerTooLarge", QpState::kRts, {.min_rnr_timer = 32}, false},
+    {"RnrRetryInSqd", QpState::kSqd, {.rnr_retry = 7}, true},
+    {"RnrRetryInRts", QpState::kRts, {.rnr_retry = 7}, false},
+    {"RnrRetryTooLarge", QpState::kSqd, {.rnr_retry = 8}, false},
+    {"RetryCountInSqd", QpState::kSqd, {.retry_count = 0}, true},
+    {"RetryCountInRts", QpState::kRts, {.retry_count = 0}, false},
+    {"RetryCountTooLarge", QpState::kSqd, {.retry_count = 8}, false},
+    {"TimeoutInSqd", QpState::kSqd, {.timeout = 31}, true},
+    {"TimeoutInRts", QpState::kRts, {.timeout = 14}, false},
+    {"TimeoutTooLarge", QpState::kSqd, {.timeout = 32}, false},
+    {"RnrTimerInReset", QpState::kReset, {.min_rnr_timer = 1}, false},
+    {"RnrTimerInErr", QpState::kErr, {.min_rnr_timer = 1}, false},
+};
+
+CONFORMANCE_TABLE(Attribute, AttributeRow, kAttributes);
+
+TEST_P(Attribute, TakenOrRefused) {
+  // Each attribute in states that take it and that do not, and out of range.
+  // Expect: Query tells the new value, or InvalidArgument and the former one.
+  InState in(*this, row().state);
+  const QpAttributes before = in.qp().Query();
+  const QpModify& change = row().change;
+  const absl::Status status = in.qp().Modify(change);
+  EXPECT_THAT(status,
+              StatusIs(row().allowed ? absl::StatusCode::kOk : absl::StatusCode::kInvalidArgument));
+  const QpAttributes after = in.qp().Query();
+  const QpAttributes& rest = before;
+  const bool set = row().allowed;
+  EXPECT_EQ(after.state, rest.state);
+  EXPECT_EQ(after.min_rnr_timer,
+            set ? change.min_rnr_timer.value_or(rest.min_rnr_timer) : rest.min_rnr_timer);
+  EXPECT_EQ(after.rnr_retry, set ? change.rnr_retry.value_or(rest.rnr_retry) : rest.rnr_retry);
+  EXPECT_EQ(after.retry_count,
+            set ? change.retry_count.value_or(rest.retry_count) : rest.retry_count);
+  EXPECT_EQ(after.timeout, set ? change.timeout.value_or(rest.timeout) : rest.timeout);
+}
+
+}  // namespace
+}  // namespace verbena::conformance
