@@ -209,7 +209,8 @@ TEST(Handshake, OwnEndLacksWhatIsRequired) {
 TEST(Handshake, EchoOfOurOwnRecord) {
   // A responder that copies the private data of the Request: the record's role is 1.
   // Expect: a foreign peer.
-  const auto request = wire::DecodeMpa(Hex(kRequest));
+  const Bytes bytes = Hex(kRequest);
+  const auto request = wire::DecodeMpa(bytes);
   ASSERT_TRUE(request.ok());
   wire::MpaFrame f = FrameOf(true);
   f.private_data = request->private_data;

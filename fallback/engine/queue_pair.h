@@ -237,6 +237,7 @@ class QueuePair {
 
   // receive.cc
   void Parse(Nanos now);
+  bool ParseNext(Nanos now);
   bool ContinueSegment(Nanos now);
   bool BeginTagged(Nanos now);
   bool BeginUntagged(Nanos now);

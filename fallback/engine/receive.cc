@@ -59,18 +59,20 @@ void QueuePair::Received(size_t n, Nanos now) {
 }
 
 void QueuePair::Parse(Nanos now) {
-  while (connected_ && !closing_) {
-    if (segment_.kind != Segment::Kind::kNone) {
-      if (!ContinueSegment(now)) return;
-      continue;
-    }
-    if (available() < 4) return;
-    const uint8_t ddp = static_cast<uint8_t>(input()[2]);
-    if (available() < wire::HeaderSize(ddp)) return;
-    const bool went_on = wire::IsTagged(ddp) ? BeginTagged(now) : BeginUntagged(now);
-    if (!went_on) return;
+  while (connected_ && !closing_ && ParseNext(now)) {
   }
-  rx_begin_ = rx_end_ = 0;  // a dying connection reads only to reach the end
+  // A dying connection reads only to reach the end; what is here would fill the buffer for good, and
+  // a receive call without room looks like the end of the stream.
+  if (!connected_ || closing_) rx_begin_ = rx_end_ = 0;
+}
+
+// False: more bytes are needed, or the connection is dying.
+bool QueuePair::ParseNext(Nanos now) {
+  if (segment_.kind != Segment::Kind::kNone) return ContinueSegment(now);
+  if (available() < 4) return false;
+  const uint8_t ddp = static_cast<uint8_t>(input()[2]);
+  if (available() < wire::HeaderSize(ddp)) return false;
+  return wire::IsTagged(ddp) ? BeginTagged(now) : BeginUntagged(now);
 }
 
 void QueuePair::OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
