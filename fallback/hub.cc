@@ -129,7 +129,7 @@ bool Hub::Turn(Nanos deadline) {
   bool did = n > 0;
   const Nanos now = Now();
   RunDeadlines(now, &did);
-  RunTicks(now);
+  RunTicks(now, &did);
   std::vector<std::unique_ptr<Watched>> retired;
   {
     std::lock_guard lock(mutex_);
@@ -156,7 +156,7 @@ void Hub::RunDeadlines(Nanos now, bool* did) {
   }
 }
 
-void Hub::RunTicks(Nanos now) {
+void Hub::RunTicks(Nanos now, bool* did) {
   std::vector<uint64_t> hot;
   {
     std::lock_guard lock(mutex_);
@@ -164,7 +164,8 @@ void Hub::RunTicks(Nanos now) {
     hot = hot_;
     next_tick_ = hot_.empty() ? io::kNever : now + kTick;
   }
-  for (const uint64_t id : hot) Call(id, [](Watched* w) { w->OnTick(); });
+  // A tick may hand a socket back to the poller, which may have something to say of it at once.
+  for (const uint64_t id : hot) *did |= Call(id, [](Watched* w) { w->OnTick(); });
 }
 
 }  // namespace verbena::fallback

@@ -73,7 +73,7 @@ class Hub final : public io::Service {
   template <typename F>
   bool Call(uint64_t id, F f);
   void RunDeadlines(Nanos now, bool* did);
-  void RunTicks(Nanos now);
+  void RunTicks(Nanos now, bool* did);
 
   io::World* const world_;
   mutable std::mutex mutex_;

@@ -29,9 +29,11 @@ class Table : public testing::Test {
     table_.Add(r);
   }
   void Bind(Region* window, uint64_t offset, uint64_t length, Access access) {
-    window->window = true;
+    if (!window->window) {  // for good, before its first key
+      window->window = true;
+      window->domain = kDomain;
+    }
     window->key = table_.NewKey();
-    window->domain = kDomain;
     window->access = access;
     window->first = kFirst + offset;
     window->length = length;

@@ -187,7 +187,7 @@ Session ForeignSession(bool initiator, uint32_t mss, bool crc, uint32_t depth) {
 }
 
 Cable::Cable(Side* a, Side* b, Chunks chunks) : side_{a, b}, chunks_(chunks) {
-  for (auto& pipe : pipe_) pipe = std::make_unique<std::byte[]>(kCapacity);
+  for (auto& pipe : pipe_) pipe = std::make_unique_for_overwrite<std::byte[]>(kCapacity);
 }
 
 void Cable::Send(int from, bool idle) {
