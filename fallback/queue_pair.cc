@@ -146,8 +146,6 @@ absl::Status QueuePair::Modify(const QpModify& change) {
         SendSome(true, device_->hub().Now());
         EndStream();
       }
-      send_cq_->ring().Forget(number());
-      receive_cq_->ring().Forget(number());
     }
     result = engine_.Modify(change);
     if (result.ok() && (change.timeout || change.retry_count) && phase_ == Phase::kStreaming) {

@@ -246,6 +246,10 @@ void QueuePair::Reset() {
   polled_.store(sq_.tail(), std::memory_order_release);
   agreed_ord_ = 0;
   agreed_ird_ = 0;
+  // Not polled yet, and of no use any more: they would free places in the queue of the next
+  // connection.
+  config_.send_ring->Forget(config_.number);
+  config_.receive_ring->Forget(config_.number);
   has_session_.store(false, std::memory_order_release);
   SetCause(absl::OkStatus());
   Detach();

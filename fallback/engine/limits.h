@@ -20,6 +20,7 @@ inline constexpr size_t kCopyLimit = 512;           // bytes: smaller payloads a
                                                     // their header, one buffer beats an iovec
 inline constexpr size_t kBatchBytes = 1 << 20;      // gathered for one send call at most
 inline constexpr size_t kBatchArena = 64 << 10;     // bytes of headers, trailers, small payloads
+inline constexpr size_t kLargestUlpdu = 64 << 10;   // bytes, more than any FPDU carries
 inline constexpr int kBatchVectors = 128;           // iovecs of one send call
 
 inline constexpr size_t kPublishBytes = 8;  // the tail of a write that is stored last and at once

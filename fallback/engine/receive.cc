@@ -61,8 +61,8 @@ void QueuePair::Received(size_t n, Nanos now) {
 void QueuePair::Parse(Nanos now) {
   while (connected_ && !closing_ && ParseNext(now)) {
   }
-  // A dying connection reads only to reach the end; what is here would fill the buffer for good, and
-  // a receive call without room looks like the end of the stream.
+  // A dying connection reads only to reach the end; what is here would fill the buffer for good,
+  // and a receive call without room looks like the end of the stream.
   if (!connected_ || closing_) rx_begin_ = rx_end_ = 0;
 }
 

@@ -69,7 +69,7 @@ absl::Status CheckModify(QpState from, const QpModify& change) {
   if (static_cast<int>(to) >= kQpStateCount) {
     return absl::InvalidArgumentError("modify queue pair: no such state");
   }
-  switch (MayFollow(from, to)) {
+  switch (change.state ? MayFollow(from, to) : Follows::kByModify) {
     case Follows::kByModify:
       break;
     case Follows::kByConnection:

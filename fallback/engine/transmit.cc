@@ -72,6 +72,7 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
     AppendControlMessage(
         {wire::ControlType::kRnrNak, wire::NakCode::kNone, applied_rsn_ + 1, min_rnr_timer_});
     count_.rnr_naks_sent.Add();
+    told_rsn_ = applied_rsn_;  // it acknowledges what came before
   }
   if (dropping_ && !ready_said_ && !receives_->empty()) {
     ready_said_ = true;
@@ -84,7 +85,7 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
   }
   // An idle target says how far it got, asked or not: something at the other end may wait for
   // requests that nobody wanted signalled. The request bit asks for an answer when it is not idle.
-  if (told_rsn_ != applied_rsn_ && (ack_owed_ || idle || closing_) &&
+  if (told_rsn_ != applied_rsn_ && (ack_owed_ || (idle && irq_.count == 0) || closing_) &&
       session_.features.has(wire::kAcknowledge)) {
     AppendControlMessage({wire::ControlType::kAck, wire::NakCode::kNone, applied_rsn_, 0});
     *ack = true;
@@ -155,12 +156,13 @@ void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload)
   if (session_.crc) crc = wire::Crc32c(crc, wire::AsBytes(h));
   for (const Piece& p : payload) {
     if (p.length == 0) continue;
-    if (p.key == 0) {
+    if (session_.crc) {
+      crc = wire::Crc32c(crc, {batch_.AppendCopy(p.host, p.length), p.length});
+    } else if (p.key == 0) {
       std::memcpy(batch_.Append(p.length), p.host, p.length);
     } else {
       batch_.AppendExternal(p.host, p.length);
     }
-    if (session_.crc) crc = wire::Crc32c(crc, {p.host, p.length});
   }
   const uint32_t pad = wire::PadBytes(length);
   std::byte* trailer = batch_.Append(pad + wire::kCrcSize);

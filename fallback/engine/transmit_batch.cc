@@ -37,6 +37,18 @@ void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
   bytes_ += n;
 }
 
+const std::byte* TransmitBatch::AppendCopy(const std::byte* data, size_t n) {
+  // HasRoom stops at kBatchBytes; one more FPDU may follow.
+  if (copies_ == nullptr) copies_ = std::make_unique<std::byte[]>(kBatchBytes + kLargestUlpdu);
+  std::byte* at = copies_.get() + copied_;
+  std::memcpy(at, data, n);
+  copied_ += n;
+  bytes_ += n;
+  vector_[vectors_] = {at, n};
+  external_[vectors_++] = true;
+  return at;
+}
+
 void TransmitBatch::Sent(size_t n) {
   sent_ += n;
   if (sent_ == bytes_) {
@@ -56,7 +68,7 @@ void TransmitBatch::Sent(size_t n) {
 }
 
 void TransmitBatch::Clear() {
-  arena_used_ = bytes_ = sent_ = 0;
+  arena_used_ = copied_ = bytes_ = sent_ = 0;
   vectors_ = first_ = 0;
 }
 

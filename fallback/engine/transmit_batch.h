@@ -30,6 +30,9 @@ class TransmitBatch {
   std::byte* Append(size_t n);
   // Appends memory that stays where it is. Small pieces are copied.
   void AppendExternal(const std::byte* data, size_t n);
+  // Appends a copy of any size, and says where it is: for a CRC, which must be of the bytes that go
+  // out, whatever happens to the memory meanwhile.
+  const std::byte* AppendCopy(const std::byte* data, size_t n);
 
   std::span<const iovec> Vectors() const {
     return {vector_.get() + first_, static_cast<size_t>(vectors_ - first_)};
@@ -50,6 +53,8 @@ class TransmitBatch {
   std::unique_ptr<std::byte[]> arena_;
   std::unique_ptr<iovec[]> vector_;
   std::unique_ptr<bool[]> external_;
+  std::unique_ptr<std::byte[]> copies_;  // AppendCopy's, made when first needed
+  size_t copied_ = 0;
   std::unique_ptr<std::byte[]> rest_;  // Detach's copy
   size_t arena_used_ = 0;
   size_t bytes_ = 0;  // gathered

@@ -119,8 +119,9 @@ Event ConformanceBase::WaitForEvent(Context& context, EventType type, Line line)
   for (;;) {
     absl::StatusOr<Event> event = context.events().Next(kLong);
     if (!event.ok()) {
-      Stop(absl::StrCat("waited for event ", EventTypeName(type), ", got ",
-                        testing::PrintToString(others), "; ", event.status().ToString()),
+      Stop(absl::StrCat("the ", &context == &server() ? "server" : "client", " waited for event ",
+                        EventTypeName(type), ", got ", testing::PrintToString(others), "; ",
+                        event.status().ToString()),
            line);
     }
     if (event->type == type) return *std::move(event);

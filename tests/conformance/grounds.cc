@@ -75,6 +75,7 @@ class Simulated : public Ground {
   }
   std::string address(int host) const override { return absl::StrCat("10.0.0.", host + 1); }
   bool simulated() const override { return true; }
+  uint64_t seed() const override { return seed_; }
   bool Cut(const QueuePair&) override { return network_.ResetOne(); }
   bool Silence(bool on) override {
     network_.Partition(address(0), address(1), on);
