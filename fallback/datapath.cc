@@ -65,8 +65,10 @@ void QueuePair::WorkAndRelease(Why why) {
       return;
     }
     if (round == kRoundsPerDrive) {  // others keep coming: this caller has done enough for them
-      device_->hub().SetDeadline(this, device_->hub().Now());
+      Hub* const hub = &device_->hub();
+      const uint64_t id = Hub::IdOf(*this);
       word_.fetch_and(~kOwned, std::memory_order_seq_cst);
+      hub->Poke(id);  // after letting go, or the service finds it owned and trusts the owner
       return;
     }
     why = Why::kReady;  // whoever left the mark may have come to receive

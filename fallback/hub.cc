@@ -41,6 +41,19 @@ void Hub::SetDeadline(Watched* w, Nanos deadline) {
   if (wake) poller().Wake();
 }
 
+void Hub::Poke(uint64_t id) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = registry_.find(id);
+    if (it == registry_.end()) return;
+    Watched* w = it->second;
+    if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, id});
+    w->deadline_ = 0;
+    deadlines_.insert({w->deadline_, id});
+  }
+  poller().Wake();
+}
+
 void Hub::SetHot(Watched* w, bool hot) {
   bool wake = false;
   {

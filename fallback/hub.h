@@ -50,6 +50,9 @@ class Hub final : public io::Service {
   void Add(Watched* w);
   void Remove(Watched* w);
   void SetDeadline(Watched* w, Nanos deadline);  // kNever: none
+  // The service calls OnDeadline soon, if the object is still there. `id` outlives the object.
+  void Poke(uint64_t id);
+  static uint64_t IdOf(const Watched& w) { return w.id_; }
   void SetHot(Watched* w, bool hot);             // OnTick every kTick
 
   // Readiness of a socket, reported to `w`.
