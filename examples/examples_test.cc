@@ -11,7 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tools/verbena/tests/process.h"
+#include "tests/process/process.h"
 
 namespace verbena::testing {
 namespace {

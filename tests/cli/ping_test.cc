@@ -8,9 +8,9 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/reports.pb.h"
-#include "tools/verbena/tests/process.h"
-#include "tools/verbena/tests/tcp_peer.h"
-#include "tools/verbena/tests/tool.h"
+#include "tests/process/process.h"
+#include "tests/cli/tcp_peer.h"
+#include "tests/cli/tool.h"
 
 namespace verbena::testing {
 namespace {

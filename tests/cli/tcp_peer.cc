@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/verbena/tests/tcp_peer.h"
+#include "tests/cli/tcp_peer.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "tools/verbena/tests/process.h"
+#include "tests/process/process.h"
 
 namespace verbena::testing {
 namespace {

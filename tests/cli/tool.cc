@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/verbena/tests/tool.h"
+#include "tests/cli/tool.h"
 
 #include <unistd.h>
 

@@ -5,8 +5,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/reports.pb.h"
-#include "tools/verbena/tests/process.h"
-#include "tools/verbena/tests/tool.h"
+#include "tests/process/process.h"
+#include "tests/cli/tool.h"
 
 namespace verbena::testing {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/verbena/tests/process.h"
+#include "tests/process/process.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "google/protobuf/message.h"
-#include "tools/verbena/tests/process.h"
+#include "tests/process/process.h"
 
 namespace verbena::testing {
 
