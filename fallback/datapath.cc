@@ -97,7 +97,8 @@ void QueuePair::Work(Why why) {
 void QueuePair::ServeStream(Why why, Nanos now) {
   if (why == Why::kPoll) ++served_;
   engine_.Tick(now);
-  bool idle = false;
+  // Nobody may come again to a cold queue pair, so what it owes goes now; a poller comes back.
+  bool idle = !hot_;
   if (why != Why::kPost) idle = ReceiveSome(why, now);
   SendSome(idle, now);
   if (engine_.state() == QpState::kErr && engine_.finished() && !engine_.HasUnsent()) {
