@@ -13,15 +13,21 @@ constexpr int kReadsPerTurn = 16;
 Lingerer::Lingerer(Hub* hub, io::Socket socket, std::vector<std::byte> rest)
     : hub_(hub), socket_(socket), rest_(std::move(rest)) {}
 
+// From here on the service alone touches the socket and this object, which it will free.
 void Lingerer::Start() {
   hub_->Add(this);
   {
     std::lock_guard lock(hub_->mutex_);
     ++hub_->lingering_;
   }
+  hub_->SetDeadline(this, hub_->Now());
+}
+
+void Lingerer::Begin() {
+  begun_ = true;
   const bool blocked = SendRest() && !half_closed_;
   hub_->SetDeadline(this, hub_->Now() + kLingerTime);
-  hub_->Watch(this, socket_, true, blocked);  // from here on the service may end and free this
+  hub_->Watch(this, socket_, true, blocked);
 }
 
 bool Lingerer::SendRest() {
@@ -53,6 +59,7 @@ void Lingerer::OnReady(bool readable, bool writable) {
 }
 
 void Lingerer::OnDeadline() {
+  if (!begun_) return Begin();
   if (socket_ >= 0) Finish(true);
 }
 

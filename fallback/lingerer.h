@@ -17,6 +17,7 @@ class Lingerer final : public Watched {
   void OnDeadline() override;
 
  private:
+  void Begin();
   bool SendRest();  // false: the socket is broken
   void Finish(bool reset);
 
@@ -24,6 +25,7 @@ class Lingerer final : public Watched {
   io::Socket socket_;
   std::vector<std::byte> rest_;
   size_t sent_ = 0;
+  bool begun_ = false;
   bool half_closed_ = false;
 };
 
