@@ -54,7 +54,7 @@ class CompletionChannel : public Handle<provider::CompletionChannel> {
       : Handle(std::move(impl)), context_(context) {}
 
   // For epoll or poll: readable when Next() may have an event. Readiness may be spurious; call
-  // TryNext() then, which on TCP also moves bytes. Do not read it.
+  // TryNext() then. Do not read it.
   int fd() const { return impl_->fd(); }
 
   bool TryNext(CqEvent* event) { return impl_->TryNext(event); }

@@ -50,7 +50,7 @@ class MemoryWindow : public Object {
 class CompletionChannel : public Object {
  public:
   virtual int fd() const = 0;
-  virtual bool TryNext(CqEvent* event) = 0;  // also moves bytes
+  virtual bool TryNext(CqEvent* event) = 0;
 };
 
 class CompletionQueue : public Object {
