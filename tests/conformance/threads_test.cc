@@ -50,7 +50,9 @@ INSTANTIATE_TEST_SUITE_P(All, Threads, testing::ValuesIn(KernelProviders()),
 struct Crowd {
   explicit Crowd(ConformanceBase& on)
       : test(on),
-        pair(MakePair(on, {.server = {.cq_entries = 65536, .shared_receive_queue = SrqLimits{}},
+        pair(MakePair(on, {.server = {.memory = 4 << 20,
+                                      .cq_entries = 65536,
+                                      .shared_receive_queue = SrqLimits{}},
                            .client = {.cq_entries = 65536}})),
         listener(Check(on.server().Listen(on.AnyPort()))),
         path(Check(on.client().Resolve(listener.address()))) {
@@ -61,21 +63,26 @@ struct Crowd {
     }
     for (QueuePair& qp : local) senders.push_back(&qp);
     senders.push_back(&ours.qp);
+    PostReceives(kReceives);
   }
 
   // Three requests of one kind at a time; poster `n` has its own memory at this end.
   void Post(uint64_t n, std::mt19937_64& random) {
-    QueuePair& qp = *senders[random() % senders.size()];
+    const uint64_t which = random() % senders.size();
+    QueuePair& qp = *senders[which];
     Opcode opcode = random() % 4 == 0 ? Opcode::kSend : kOneSided[random() % 4];
     if (IsAtomic(opcode) && !atomics) opcode = Opcode::kRead;
-    // Reads, writes and atomics go to separate places, so that the program itself has no race.
-    const uint64_t target = opcode == Opcode::kRead ? 65536 : IsAtomic(opcode) ? 131072 : 0;
+    // Whatever is written has a place for each connection (and poster): else the program itself
+    // would race. 0: written to by the peer; 64 KiB: read from, read into; 128 KiB: added to.
+    const uint64_t remote = opcode == Opcode::kRead ? 65536
+                            : IsAtomic(opcode)      ? 131072
+                                                    : which * 4096;
     const bool gathers = opcode == Opcode::kSend || opcode == Opcode::kWrite;
+    const uint64_t local = gathers ? n * 4096 : 65536 + (n * 4 + which) * 4096;
     SendWr batch[3];
     for (SendWr& request : batch) {
-      const uint32_t length = IsAtomic(opcode) ? 8 : random() % 2000;
-      request = OneSided(opcode, ours, theirs.at(target), 1);
-      request.local = ours.slice((gathers ? 0 : 65536) + n * 4096, length);
+      request = OneSided(opcode, ours, theirs.at(remote), 1);
+      request.local = ours.slice(local, IsAtomic(opcode) ? 8 : random() % 2000);
     }
     const PostResult result = qp.PostSend(batch);
     posted += result.accepted;
@@ -94,7 +101,14 @@ struct Crowd {
     const size_t n = theirs.cq.Poll(batch);
     for (size_t i = 0; i < n; ++i) failed += !batch[i].ok();
     received += n;
-    while (theirs.srq.PostReceive({.local = theirs.slice(200000, 4096), .id = 1}).ok()) {
+    PostReceives(n);
+  }
+
+  void PostReceives(size_t count) {
+    for (; count > 0; --count) {
+      const uint64_t place = (1 << 20) + next_receive++ % kReceives * 4096;
+      EXPECT_THAT(theirs.srq.PostReceive({.local = theirs.slice(place, 4096), .id = 1}),
+                  Posted(1, PostError::kNone));
     }
   }
 
@@ -155,6 +169,8 @@ struct Crowd {
   std::vector<QueuePair> local, remote;
   std::vector<QueuePair*> senders;
   const bool atomics = ours.device.capabilities().atomics;
+  static constexpr uint64_t kReceives = 256;
+  uint64_t next_receive = 0;  // of the thread that polls their queue
   std::atomic<uint64_t> posted = 0, completed = 0, failed = 0, sent = 0, received = 0;
 };
 
