@@ -3,6 +3,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <vector>
+
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Posting and completing: ibv_post_send(3), ibv_poll_cq(3), ibv_resize_cq(3); IBTA 10.8, 11.4.2.
+#include <algorithm>
+#include <string>
 #include <vector>
 
 #include "tests/conformance/operations.h"

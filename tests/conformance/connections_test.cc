@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Making and ending connections: rdma_cm(7), rdma_connect(3), rdma_accept(3), rdma_reject(3).
-#include <algorithm>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/conformance/pair.h"
+#include "tests/conformance/strangers.h"
 
 namespace verbena::conformance {
 namespace {
@@ -15,32 +13,6 @@ namespace {
 using testing::AnyOf;
 using testing::HasSubstr;
 using testing::StartsWith;
-
-// Bytes with every value, zero included, and no two neighbours alike.
-std::string PrivateData(size_t size) {
-  std::string data(size, '\0');
-  for (size_t i = 0; i < size; ++i) data[i] = static_cast<char>(i * 7);
-  return data;
-}
-
-// Two ends that are not connected, a listener and a path to it.
-struct Strangers {
-  explicit Strangers(ConformanceBase& test)
-      : server(*test.server().devices()[0], {}),
-        client(*test.client().devices()[0], {}),
-        listener(Check(test.server().Listen(test.AnyPort()))),
-        path(Check(test.client().Resolve(listener.address()))) {}
-
-  ConnectionRequest Ask(const ConnectParameters& parameters = {}, Line line = Line::Here()) {
-    Check(path.StartConnect(client.qp, parameters), line);
-    return Check(listener.Next(kLong), line);
-  }
-
-  End server;
-  End client;
-  Listener listener;
-  Path path;
-};
 
 CONFORMANCE_SUITE(Connections);
 
@@ -367,133 +339,6 @@ TEST_P(Connections, NoEventOfAClosedObject) {
   ASSERT_TRUE(WaitReadable(client().events().fd()));
   Check(pair.client->qp.Close());
   EXPECT_EQ(client().events().TryNext(), std::nullopt);
-}
-
-struct PrivateDataRow {
-  std::string name;
-  size_t size;
-  bool fits;
-};
-
-const PrivateDataRow kConnectData[] = {
-    {"0", 0, true}, {"1", 1, true}, {"56", 56, true}, {"57", 57, false}};
-CONFORMANCE_TABLE(ConnectPrivateData, PrivateDataRow, kConnectData);
-
-TEST_P(ConnectPrivateData, ArrivesOrIsRefused) {
-  // Private data of the caller, 56 bytes at most (rdma_connect(3)).
-  // Expect: the acceptor gets it, perhaps with padding; more is InvalidArgument and nothing
-  // happens.
-  const std::string data = PrivateData(row().size);
-  EXPECT_EQ(client().devices()[0]->attributes().private_data_connect, 56u);
-  Strangers s(*this);
-  if (!row().fits) {
-    EXPECT_THAT(s.path.StartConnect(s.client.qp, {.private_data = data}),
-                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("56")));
-    EXPECT_EQ(s.client.qp.state(), QpState::kInit);
-    return;
-  }
-  EXPECT_THAT(s.Ask({.private_data = data}).private_data(), StartsWith(data));
-}
-
-const PrivateDataRow kAcceptData[] = {
-    {"0", 0, true}, {"1", 1, true}, {"196", 196, true}, {"197", 197, false}};
-CONFORMANCE_TABLE(AcceptPrivateData, PrivateDataRow, kAcceptData);
-
-TEST_P(AcceptPrivateData, ArrivesOrIsRefused) {
-  // Private data of the acceptor, 196 bytes at most (rdma_accept(3)).
-  // Expect: it comes with the caller's kEstablished; more is InvalidArgument, and the request can
-  // still be accepted without.
-  const std::string data = PrivateData(row().size);
-  EXPECT_EQ(client().devices()[0]->attributes().private_data_accept, 196u);
-  Strangers s(*this);
-  ConnectionRequest request = s.Ask();
-  const absl::Status status = request.Accept(s.server.qp, {.private_data = data});
-  if (!row().fits) {
-    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("196")));
-    Check(request.Accept(s.server.qp));
-  }
-  const Event event = WaitForEvent(client(), EventType::kEstablished);
-  EXPECT_THAT(event.private_data, StartsWith(row().fits ? data : ""));
-}
-
-const PrivateDataRow kRejectData[] = {
-    {"0", 0, true}, {"1", 1, true}, {"148", 148, true}, {"149", 149, false}};
-CONFORMANCE_TABLE(RejectPrivateData, PrivateDataRow, kRejectData);
-
-TEST_P(RejectPrivateData, ArrivesOrIsRefused) {
-  // Private data of a rejection, 148 bytes at most (rdma_reject(3)).
-  // Expect: it comes with kRejected; more is InvalidArgument, and the request still waits.
-  const std::string data = PrivateData(row().size);
-  EXPECT_EQ(client().devices()[0]->attributes().private_data_reject, 148u);
-  Strangers s(*this);
-  ConnectionRequest request = s.Ask();
-  const absl::Status status = request.Reject(data);
-  if (!row().fits) {
-    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("148")));
-    Check(request.Reject());
-  }
-  const Event event = WaitForEvent(client(), EventType::kRejected);
-  EXPECT_THAT(event.private_data, StartsWith(row().fits ? data : ""));
-}
-
-struct DepthRow {
-  std::string name;
-  uint32_t client_ord, client_ird, server_ord, server_ird;
-};
-
-const DepthRow kDepths[] = {
-    {"Equal", 16, 16, 16, 16},
-    {"ServerTakesLess", 64, 8, 8, 4},
-    {"ClientOffersLess", 2, 3, 64, 64},
-    {"OneEach", 1, 1, 1, 1},
-};
-CONFORMANCE_TABLE(Depths, DepthRow, kDepths);
-
-TEST_P(Depths, BothEndsGetTheSmaller) {
-  // Initiator depth and responder resources of both ends (rdma_connect(3), RFC 6581 9).
-  // Expect: what one end may have in flight is at most what the other takes.
-  const DepthRow& depth = row();
-  Pair pair = MakePair(
-      *this,
-      {.connect = {.initiator_depth = depth.client_ord, .responder_resources = depth.client_ird},
-       .accept = {.initiator_depth = depth.server_ord, .responder_resources = depth.server_ird}});
-  const QpAttributes ours = pair.client->qp.Query(), theirs = pair.server->qp.Query();
-  EXPECT_EQ(ours.initiator_depth, std::min(depth.client_ord, depth.server_ird));
-  EXPECT_EQ(theirs.initiator_depth, std::min(depth.server_ord, depth.client_ird));
-  EXPECT_LE(ours.initiator_depth, theirs.responder_resources);
-  EXPECT_LE(theirs.initiator_depth, ours.responder_resources);
-}
-
-TEST_P(Connections, RequirementsThatAreMet) {
-  // Both ends insist on what the device has.
-  // Expect: established, and the queue pairs' capabilities say so.
-  const Capabilities most = client().devices()[0]->capabilities();
-  const Require all{.atomics = most.atomics,
-                    .immediate = most.immediate,
-                    .rnr = most.rnr,
-                    .remote_completion = most.remote_completion};
-  Pair pair = MakePair(*this, {.connect = {.require = all}, .accept = {.require = all}});
-  for (End* end : {pair.client.get(), pair.server.get()}) {
-    const Capabilities actual = end->qp.capabilities();
-    EXPECT_EQ(actual.atomics, most.atomics);
-    EXPECT_EQ(actual.immediate, most.immediate);
-    EXPECT_EQ(actual.rnr, most.rnr);
-    EXPECT_EQ(actual.remote_completion, most.remote_completion);
-  }
-}
-
-TEST_P(Connections, ParametersReachTheQueuePair) {
-  // rnr_retry, retry_count and timeout of Connect and Accept.
-  // Expect: Query tells them at the end that gave them.
-  Pair pair = MakePair(*this, {.connect = {.rnr_retry = 3, .retry_count = 4, .timeout = 19},
-                               .accept = {.rnr_retry = 5, .retry_count = 6, .timeout = 20}});
-  const QpAttributes ours = pair.client->qp.Query(), theirs = pair.server->qp.Query();
-  EXPECT_EQ(ours.rnr_retry, 3);
-  EXPECT_EQ(ours.retry_count, 4);
-  EXPECT_EQ(ours.timeout, 19);
-  EXPECT_EQ(theirs.rnr_retry, 5);
-  EXPECT_EQ(theirs.retry_count, 6);
-  EXPECT_EQ(theirs.timeout, 20);
 }
 
 }  // namespace

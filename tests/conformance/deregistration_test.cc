@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Closing a region under traffic, and memory that goes away: ibv_dereg_mr(3); IBTA 10.6.6.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdio>

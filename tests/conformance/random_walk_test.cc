@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
 
 namespace verbena::conformance {

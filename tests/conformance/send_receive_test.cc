@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends and receives: ibv_post_send(3), ibv_post_recv(3), IBTA 9.4.1 (send), 9.7.4 (responder).
-#include <algorithm>
 #include <vector>
 
 #include "tests/conformance/pair.h"
-#include "tests/conformance/sizes.h"
 
 namespace verbena::conformance {
 namespace {
@@ -327,84 +325,6 @@ TEST_P(SendReceive, BetweenQueuePairsOfOneContext) {
   EXPECT_THAT(WaitOne(b.cq), Succeeded(1));
   EXPECT_THAT(WaitOne(a.cq), Succeeded(2));
   EXPECT_THAT(b.bytes(0, 5000), HasPattern(1));
-}
-
-CONFORMANCE_TABLE(SendSizes, SizeRow, MessageSizes());
-
-TEST_P(SendSizes, ArrivesWhole) {
-  // A message of every size on the table, into a receive of exactly that size.
-  // Expect: its length and content; the bytes around it untouched.
-  const uint32_t size = row().bytes;
-  Pair pair = MakePair(*this, Both({.memory = size + 8192}));
-  Fill(pair.client->bytes(0, size), size);
-  PostReceive(pair.server->qp, {.local = pair.server->slice(4096, size), .id = 1});
-  Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, size), .id = 2});
-  EXPECT_THAT(WaitOne(pair.server->cq), AllOf(Succeeded(1), Field(&WorkCompletion::length, size)));
-  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(2));
-  EXPECT_THAT(pair.server->bytes(4096, size), HasPattern(size));
-  EXPECT_THAT(pair.server->bytes(0, 4096), IsZero());
-  EXPECT_THAT(pair.server->bytes(4096 + size, 4096), IsZero());
-}
-
-CONFORMANCE_TABLE(SendInline, SizeRow, InlineSizes());
-
-TEST_P(SendInline, DataIsCopiedAtPost) {
-  // Inline data from memory that is not registered and is overwritten right after the post.
-  // Expect: the receiver sees what was there at the post, even when it posts its receive later.
-  const uint32_t size = row().bytes;
-  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
-  Pair pair = MakePair(*this, {.server_min_rnr_timer = 1});
-  ASSERT_GE(pair.client->qp.Query().limits.max_inline, size);
-  std::vector<std::byte> data(size + 1);
-  Fill(std::span(data).first(size), size);
-  Post(pair.client->qp, {.opcode = Opcode::kSend,
-                         .local = Sge{reinterpret_cast<uint64_t>(data.data()), size, 0},
-                         .id = 1,
-                         .flags = SendFlags::kInline});
-  std::fill(data.begin(), data.end(), std::byte{0xee});
-  RunFor(absl::Milliseconds(2));
-  PostReceive(pair.server->qp, {.local = pair.server->slice(0, 4096), .id = 2});
-  EXPECT_THAT(WaitOne(pair.server->cq), AllOf(Succeeded(2), Field(&WorkCompletion::length, size)));
-  EXPECT_THAT(pair.server->bytes(0, size), HasPattern(size));
-  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));
-}
-
-CONFORMANCE_TABLE(SendEntries, SizeRow, EntryCounts());
-
-TEST_P(SendEntries, GatheredAndScattered) {
-  // A message in N odd pieces into a receive of N other odd pieces, all backwards in memory.
-  // Expect: the bytes in the order of the lists.
-  const uint32_t count = row().bytes;
-  if (client().devices()[0]->attributes().max_sge < count) GTEST_SKIP() << "limit: max_sge";
-  Pair pair = MakePair(*this, Both({.limits = {.max_send_sge = 16, .max_receive_sge = 16}}));
-  std::vector<std::byte> message;
-  std::vector<Sge> gather, scatter;
-  uint32_t total = 0;
-  for (uint32_t i = 0; i < count; ++i) total += 1 + i * 731 % 1999;
-  message.resize(total);
-  Fill(message, count);
-  for (uint32_t i = 0, done = 0; i < count; ++i) {
-    const uint32_t length = 1 + i * 731 % 1999;
-    gather.push_back(pair.client->slice((count - i) * 4096 + i, length));
-    std::copy_n(message.begin() + done, length,
-                pair.client->bytes((count - i) * 4096 + i, length).begin());
-    done += length;
-  }
-  for (uint32_t i = 0, done = 0; i < count; ++i) {
-    const uint32_t length = i + 1 < count ? total / count + i % 2 : total - done;
-    scatter.push_back(pair.server->slice((count - i) * 8192 + i, length));
-    done += length;
-  }
-  PostReceive(pair.server->qp, {.local = SgeList(scatter), .id = 1});
-  Post(pair.client->qp, {.opcode = Opcode::kSend, .local = SgeList(gather), .id = 2});
-  EXPECT_THAT(WaitOne(pair.server->cq), AllOf(Succeeded(1), Field(&WorkCompletion::length, total)));
-  std::vector<std::byte> arrived;
-  for (const Sge& entry : scatter) {
-    const auto piece =
-        pair.server->bytes(entry.address - pair.server->region.address(), entry.length);
-    arrived.insert(arrived.end(), piece.begin(), piece.end());
-  }
-  EXPECT_THAT(arrived, HasPattern(count));
 }
 
 }  // namespace

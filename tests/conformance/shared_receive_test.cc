@@ -3,13 +3,10 @@
 #include <map>
 #include <vector>
 
-#include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
 
 namespace verbena::conformance {
 namespace {
-
-using testing::UnorderedElementsAre;
 
 class SharedReceives : public Conformance {
  protected:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The network breaks connections at random places, on every ground that can be cut. Whatever the
 // moment, queue pairs fail cleanly and the program goes on.
-#include <vector>
 
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"

@@ -2,7 +2,6 @@
 // Memory windows and invalidation: ibv_bind_mw(3), ibv_alloc_mw(3), ibv_post_send(3); IBTA 10.6.7
 // (type 2 windows), 9.4.1.1 (send with invalidate).
 #include <string>
-#include <vector>
 
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
