@@ -10,24 +10,21 @@
 #include "absl/status/statusor.h"
 #include "tools/verbena/link.h"
 #include "tools/verbena/perf_wire.h"
+#include "tools/verbena/side.h"
 #include "tools/verbena/spinner.h"
 #include "tools/verbena/stats.h"
 #include "transport/memory.h"
 
 namespace verbena::tool {
 
-struct PerfOptions {
-  bool server = false;
-  bool client = false;
-  std::string host;
-  int64_t port = kPerfPort;
-  std::string device;
+struct PerfOptions : SideOptions {
+  PerfOptions() : SideOptions(kPerfPort) {}
+
   std::string op = "write";
   std::string mode = "bw";
   int64_t size = 0;        // 0: 8 for lat, 64 KiB for bw
   int64_t iterations = 0;  // 0: 10 000 for lat, about 1 GiB for bw
   int64_t window = 16;
-  int64_t timeout_s = 0;  // 0: the side's own default
   int64_t cpu = -1;
   bool json = false;
 };

@@ -59,15 +59,7 @@ FlagSet Flags(PingOptions* o) {
 }
 
 absl::Status Check(const PingOptions& options) {
-  if (options.server == options.client) {
-    return absl::InvalidArgumentError("say which side this is: -s (server) or -c (client)");
-  }
-  if (options.client && options.host.empty()) {
-    return absl::InvalidArgumentError("-c needs the server's address: -a HOST");
-  }
-  if (options.client && options.port == 0) {
-    return absl::InvalidArgumentError("-p 0 is for servers; a client names the server's port");
-  }
+  if (absl::Status status = CheckSide(options); !status.ok()) return status;
   if (options.server && !options.fault.empty()) {
     return absl::InvalidArgumentError("--fault is the client's; the server needs no option for it");
   }

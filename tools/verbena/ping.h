@@ -12,25 +12,22 @@
 #include "absl/time/time.h"
 #include "tools/verbena/link.h"
 #include "tools/verbena/ping_wire.h"
+#include "tools/verbena/side.h"
 #include "transport/memory.h"
 
 namespace verbena::tool {
 
-struct PingOptions {
-  bool server = false;
-  bool client = false;
-  std::string host;
-  int64_t port = kPingPort;
+struct PingOptions : SideOptions {
+  PingOptions() : SideOptions(kPingPort) {}
+
   std::string source;  // -I
-  std::string device;
-  int64_t count = 0;  // 0: until stopped
+  int64_t count = 0;   // 0: until stopped
   int64_t size = kDefaultPing;
   bool verbose = false;
   bool validate = false;
   bool persistent = false;
   bool debug = false;
   bool json = false;
-  int64_t timeout_s = 0;  // 0: the side's own default
   std::string fault;
 
   // ContextOptions::device
