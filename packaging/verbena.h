@@ -2,8 +2,7 @@
 //
 // Everything of Verbena's public API: what an installed program includes.
 // tests/install checks that each header of //transport:public_headers is here.
-#ifndef VERBENA_VERBENA_H_
-#define VERBENA_VERBENA_H_
+#pragma once
 
 #include "transport/access.h"
 #include "transport/capabilities.h"
@@ -22,5 +21,3 @@
 #include "transport/shared_receive_queue.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
-
-#endif  // VERBENA_VERBENA_H_

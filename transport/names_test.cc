@@ -49,7 +49,7 @@ INSTANTIATE_TEST_SUITE_P(
         Table{"WcStatusText", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusText),
               "not a status"},
         Table{"WcOpcode", static_cast<int>(WcOpcode::kReceiveWriteWithImm) + 1, Of(&WcOpcodeName)},
-        Table{"PostError", static_cast<int>(PostError::kDead) + 1, Of(&PostErrorText)}),
+        Table{"PostError", static_cast<int>(PostError::kUsesSharedQueue) + 1, Of(&PostErrorText)}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CapabilitiesText, NoneOneAll) {

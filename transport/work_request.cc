@@ -25,8 +25,6 @@ absl::StatusCode CodeOf(PostError error) {
       return absl::StatusCode::kInvalidArgument;
     case PostError::kUnsupported:
       return absl::StatusCode::kUnimplemented;
-    case PostError::kDead:
-      return absl::StatusCode::kUnavailable;
   }
   return absl::StatusCode::kInternal;
 }
@@ -54,8 +52,6 @@ const char* PostErrorText(PostError error) {
       return "the peer or the device cannot do this operation. See QueuePair::capabilities()";
     case PostError::kUsesSharedQueue:
       return "the queue pair takes its receives from a shared receive queue. Post them there";
-    case PostError::kDead:
-      return "the object is dead: inherited over fork(), or its device is gone. Open a new Context";
   }
   return "?";
 }

@@ -37,8 +37,7 @@ INSTANTIATE_TEST_SUITE_P(
         PostRow{PostError::kInlineTooLong, StatusCode::kInvalidArgument, "max_inline"},
         PostRow{PostError::kInvalidOpcode, StatusCode::kInvalidArgument, "not an opcode"},
         PostRow{PostError::kUnsupported, StatusCode::kUnimplemented, "capabilities()"},
-        PostRow{PostError::kUsesSharedQueue, StatusCode::kInvalidArgument, "Post them there"},
-        PostRow{PostError::kDead, StatusCode::kUnavailable, "fork()"}),
+        PostRow{PostError::kUsesSharedQueue, StatusCode::kInvalidArgument, "Post them there"}),
     [](const auto& info) { return "Error" + std::to_string(static_cast<int>(info.param.error)); });
 
 TEST(PostResult, OkAndFirst) {

@@ -3,8 +3,7 @@
 // Integers as they stand on the wire: alignment 1, fixed byte order, so that a header is a plain
 // struct that can be laid over any byte of a receive buffer. Default is zero: a field that nobody
 // sets goes out as zero, which is what the RFCs ask of reserved fields.
-#ifndef VERBENA_FALLBACK_WIRE_BYTES_H_
-#define VERBENA_FALLBACK_WIRE_BYTES_H_
+#pragma once
 
 #include <array>
 #include <bit>
@@ -71,5 +70,3 @@ inline std::span<const std::byte> AsBytes(const T& value) {
 }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_BYTES_H_

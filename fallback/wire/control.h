@@ -7,8 +7,7 @@
 //
 // They belong to no DDP message sequence, may stand between any two FPDUs, and are handled at once.
 // Who sends which and when: docs/wire.md, docs/decisions/0004-control-messages.md.
-#ifndef VERBENA_FALLBACK_WIRE_CONTROL_H_
-#define VERBENA_FALLBACK_WIRE_CONTROL_H_
+#pragma once
 
 #include <array>
 #include <cstdint>
@@ -84,5 +83,3 @@ inline constexpr std::array<uint32_t, 32> kRnrTimerUs = {
 constexpr uint32_t RnrTimerUs(uint32_t code) { return kRnrTimerUs[code & kMaxRnrTimerCode]; }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_CONTROL_H_

@@ -3,8 +3,7 @@
 // MPA's CRC32c (RFC 5044 4.4; the iSCSI digest of RFC 3720): Castagnoli, reflected, begun with and
 // finally xored with all ones. It covers ULPDU_Length to the end of the pad, and may be computed in
 // pieces:  WireCrc(Crc32c(Crc32c(kCrcBegin, header), payload_and_pad)).
-#ifndef VERBENA_FALLBACK_WIRE_CRC32C_H_
-#define VERBENA_FALLBACK_WIRE_CRC32C_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -23,5 +22,3 @@ constexpr uint32_t Crc32cFinish(uint32_t running) { return ~running; }
 inline Le32 WireCrc(uint32_t running) { return Crc32cFinish(running); }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_CRC32C_H_

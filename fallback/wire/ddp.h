@@ -7,8 +7,7 @@
 //
 // Both headers, and every body that follows one, are multiples of 4: the pad depends on the payload
 // alone. What the RDMAP byte means, and which headers are legal, stands in rdmap.h.
-#ifndef VERBENA_FALLBACK_WIRE_DDP_H_
-#define VERBENA_FALLBACK_WIRE_DDP_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -95,5 +94,3 @@ constexpr uint32_t MaxPayloadForMss(uint32_t mss, uint32_t header) {
 }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_DDP_H_

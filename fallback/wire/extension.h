@@ -5,8 +5,7 @@
 // record of another version, is a foreign iWARP peer.
 //
 //   magic 4 'Vrb1' | version 1 | role 1 | length 1 | FPDU KiB 1 | features 4 | required 4
-#ifndef VERBENA_FALLBACK_WIRE_EXTENSION_H_
-#define VERBENA_FALLBACK_WIRE_EXTENSION_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -89,5 +88,3 @@ absl::StatusOr<Negotiated> Negotiate(const Record& mine, const Record& theirs);
 const char* FeatureName(uint32_t bit);
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_EXTENSION_H_

@@ -5,8 +5,7 @@
 //   key 16 | M C R S, 4 reserved bits | revision 1 | PD_Length 2 | private data (PD_Length bytes)
 //
 // With S (revision 2) private data begins with IRD 2 | ORD 2, whose top bits carry A B C D.
-#ifndef VERBENA_FALLBACK_WIRE_MPA_H_
-#define VERBENA_FALLBACK_WIRE_MPA_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -95,5 +94,3 @@ absl::StatusOr<MpaFrame> DecodeMpa(std::span<const std::byte> bytes);
 size_t EncodeMpa(const MpaFrame& frame, std::span<std::byte> out);
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_MPA_H_

@@ -3,8 +3,7 @@
 // RDMAP: opcodes, which header each takes, the fixed bodies (RFC 5040 4, RFC 7306), and the check
 // that every inbound header passes before its payload is placed. Stateless: sequence numbers, keys
 // and what was negotiated (opcodes 8..B and F) are the engine's to check.
-#ifndef VERBENA_FALLBACK_WIRE_RDMAP_H_
-#define VERBENA_FALLBACK_WIRE_RDMAP_H_
+#pragma once
 
 #include <array>
 #include <cstddef>
@@ -172,5 +171,3 @@ inline Fault Invalid(const UntaggedHeader& h) {
 }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_RDMAP_H_

@@ -8,8 +8,7 @@
 //
 // The kernel's siw, on little-endian hosts, emits the nibbles of byte 0 exchanged and the flags in
 // the low bits of byte 2. DecodeTerminate understands both; EncodeTerminate emits the RFC's order.
-#ifndef VERBENA_FALLBACK_WIRE_TERMINATE_H_
-#define VERBENA_FALLBACK_WIRE_TERMINATE_H_
+#pragma once
 
 #include <cstddef>
 #include <cstdint>
@@ -118,5 +117,3 @@ size_t EncodeTerminate(const Terminate& terminate, std::span<std::byte> out);
 absl::StatusOr<Terminate> DecodeTerminate(std::span<const std::byte> body);
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_TERMINATE_H_

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Golden bytes for tests: hex text with any spacing to bytes, and back without spaces.
-#ifndef VERBENA_FALLBACK_WIRE_TEST_BYTES_H_
-#define VERBENA_FALLBACK_WIRE_TEST_BYTES_H_
+#pragma once
 
 #include <cstddef>
 #include <span>
@@ -42,5 +41,3 @@ inline std::span<const std::byte> Chars(std::string_view text) {
 }
 
 }  // namespace verbena::wire
-
-#endif  // VERBENA_FALLBACK_WIRE_TEST_BYTES_H_
