@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "tests/conformance/grounds.h"
 #include "transport/providers.h"
 
@@ -64,6 +65,16 @@ bool ConformanceBase::RunUntil(absl::FunctionRef<bool()> done, absl::Duration li
   for (absl::Duration spent; !done(); spent += kSlice) {
     if (spent >= limit) return false;
     RunFor(kSlice);
+  }
+  return true;
+}
+
+bool ConformanceBase::Spin(absl::FunctionRef<bool()> done) {
+  // Polls of a simulated world move its clock; a real one has its own.
+  constexpr int kPolls = 100'000;
+  const absl::Time end = absl::Now() + kLong;
+  for (int polls = 0; !done(); ++polls) {
+    if (simulated() ? polls >= kPolls : absl::Now() >= end) return false;
   }
   return true;
 }

@@ -99,6 +99,9 @@ class ConformanceBase : public testing::Test {
   void RunFor(absl::Duration time);
   // Lets it go on until `done`; false if that takes longer than `limit`.
   bool RunUntil(absl::FunctionRef<bool()> done, absl::Duration limit = kLong);
+  // Calls `done`, which polls a completion queue, again and again, as a busy program does: unlike
+  // RunUntil() it never blocks. False if that takes longer than kLong.
+  bool Spin(absl::FunctionRef<bool()> done);
   // Whether `fd` becomes readable.
   bool WaitReadable(int fd, absl::Duration limit = kLong);
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes and reads: ibv_post_send(3), IBTA 9.4.3 and 9.4.4.
+#include <algorithm>
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -88,6 +90,33 @@ TEST_P(OneSided, LargeReadsBothWaysAtOnce) {
   }
   EXPECT_THAT(pair.client->bytes(kSize, kSize), HasPattern(1));
   EXPECT_THAT(pair.server->bytes(kSize, kSize), HasPattern(2));
+}
+
+TEST_P(OneSided, LastWordOfAWriteAppearsAtOnce) {
+  // 500 writes of 520 bytes, one after another; the target polls their last word, an aligned one.
+  // Expect: it has the former value or the new one, nothing between; with the new one, all before
+  // it is there.
+  constexpr uint32_t kSize = 520;
+  constexpr uint64_t kEachByte = 0x0101010101010101;
+  Pair pair = MakePair(*this);
+  for (uint64_t round = 1; round <= 500; ++round) {
+    const auto value = static_cast<std::byte>(1 + round % 255);
+    std::ranges::fill(pair.client->bytes(0, kSize), value);
+    std::atomic_ref last(pair.server->buffer.word(kSize - 8));
+    const uint64_t former = last.load();
+    Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                           .local = pair.client->slice(0, kSize),
+                           .remote = pair.server->at(0),
+                           .id = round});
+    ASSERT_TRUE(Spin([&] {
+      WorkCompletion none;
+      EXPECT_EQ(pair.server->cq.Poll({&none, 1}), 0u);
+      return last.load(std::memory_order_acquire) != former;
+    }));
+    ASSERT_EQ(last.load(), std::to_integer<uint64_t>(value) * kEachByte);
+    for (const std::byte b : pair.server->bytes(0, kSize)) ASSERT_EQ(b, value);
+    ASSERT_THAT(WaitOne(pair.client->cq), Succeeded(round));
+  }
 }
 
 TEST_P(OneSided, WriteWithImmTakesOneReceiveAndSaysTheLength) {

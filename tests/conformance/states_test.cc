@@ -227,6 +227,26 @@ TEST_P(States, DisconnectAfterSendLosesNothingThatCompleted) {
   EXPECT_THAT(pair.server->bytes(0, kSize), HasPattern(1));
 }
 
+TEST_P(States, DisconnectAfterReceiveAcknowledgesIt) {
+  // The receiver polls until a message is there and disconnects in the same breath.
+  // Expect: the send succeeds: it was delivered, and no goodbye overtakes its acknowledgement.
+  Pair pair = MakePair(*this);
+  const auto exchange = [&](uint64_t id) {
+    PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = id});
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = id});
+    WorkCompletion received;
+    EXPECT_TRUE(Spin([&] { return pair.server->cq.Poll({&received, 1}) == 1; }));
+    EXPECT_THAT(received, Succeeded(id));
+  };
+  for (uint64_t id = 0; id < 20; ++id) {  // the receiver becomes one that polls
+    exchange(id);
+    EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(id));
+  }
+  exchange(20);
+  Check(pair.server->qp.Disconnect());
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(20));
+}
+
 TEST_P(States, DrainWaitsForSendsOnly) {
   // Drain with sends that wait for receives, with completed ones, and with receives outstanding.
   // Expect: DeadlineExceeded while they wait, OK when they are acknowledged; receives stay posted.

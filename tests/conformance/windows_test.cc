@@ -254,6 +254,65 @@ TEST_P(Windows, InvalidatingARegionIsRefused) {
   EXPECT_THAT(WaitOne(client_end.cq), Succeeded(3));
 }
 
+TEST_P(Windows, PeerOfAnotherQueuePairCannotInvalidate) {
+  // SendWithInvalidate of the window's key over another connection to the same domain.
+  // Expect: REM_ACCESS_ERR there, the receive fails; the window still works where it was bound
+  // (type 2B, IBTA 10.6.7.2.6).
+  if (!client().devices()[0]->capabilities().send_with_invalidate) {
+    GTEST_SKIP() << "capability: send_with_invalidate";
+  }
+  Pair pair = MakePair(*this);
+  QueuePair ours = pair.client->NewQueuePair(), theirs = pair.server->NewQueuePair();
+  Connect(*this, ours, theirs);
+  MemoryWindow window = Check(pair.server->pd.AllocateWindow());
+  EXPECT_THAT(Bind(pair, window, 0, 4096), Succeeded(77));
+  PostReceive(theirs, {.local = pair.server->slice(8192, 8), .id = 5});
+  Post(ours, {.opcode = Opcode::kSendWithInvalidate,
+              .local = pair.client->slice(0, 8),
+              .id = 6,
+              .invalidate = window.remote().key});
+  EXPECT_THAT(WaitOne(pair.client->cq), Completed(6, WcStatus::kRemoteAccessError));
+  const WorkCompletion received = WaitOne(pair.server->cq);
+  EXPECT_EQ(received.id, 5u);
+  EXPECT_FALSE(received.ok());
+  EXPECT_FALSE(received.has_invalidated);
+  EXPECT_THAT(Run(pair, Opcode::kWrite, window.remote().at(0)), Succeeded(1));
+}
+
+TEST_P(Windows, AnotherQueuePairCannotInvalidate) {
+  // LocalInvalidate of the window's key on another queue pair of the same domain.
+  // Expect: MW_BIND_ERR there; the window still works where it was bound.
+  Pair pair = MakePair(*this);
+  QueuePair ours = pair.client->NewQueuePair(), theirs = pair.server->NewQueuePair();
+  Connect(*this, ours, theirs);
+  MemoryWindow window = Check(pair.server->pd.AllocateWindow());
+  EXPECT_THAT(Bind(pair, window, 0, 4096), Succeeded(77));
+  Post(theirs, {.opcode = Opcode::kLocalInvalidate, .id = 5, .invalidate = window.remote().key});
+  EXPECT_THAT(WaitOne(pair.server->cq), Completed(5, WcStatus::kWindowBindError));
+  EXPECT_THAT(Run(pair, Opcode::kRead, window.remote().at(0)), Succeeded(1));
+}
+
+TEST_P(Windows, InvalidationCompletesInItsTurn) {
+  // A write of 4 MiB, then the invalidation of a window, which needs nothing from the peer.
+  // Expect: completions in posting order (IBTA 10.8.3.3), and the key is dead afterwards.
+  constexpr uint32_t kSize = 4 << 20;
+  Pair pair = MakePair(*this, Both({.memory = kSize}));
+  MemoryWindow window = Check(pair.server->pd.AllocateWindow());
+  EXPECT_THAT(Bind(pair, window, 0, 4096), Succeeded(77));
+  Fill(pair.server->buffer.bytes(), 1);
+  const SendWr requests[] = {
+      {.opcode = Opcode::kWrite,
+       .local = pair.server->slice(0, kSize),
+       .remote = pair.client->at(0),
+       .id = 5},
+      {.opcode = Opcode::kLocalInvalidate, .id = 6, .invalidate = window.remote().key}};
+  Check(pair.server->qp.PostSend(requests));
+  EXPECT_THAT(WaitFor(pair.server->cq, 2), testing::ElementsAre(Succeeded(5), Succeeded(6)));
+  EXPECT_THAT(pair.client->buffer.bytes(), HasPattern(1));
+  EXPECT_THAT(Run(pair, Opcode::kRead, window.remote().at(0)),
+              Completed(1, WcStatus::kRemoteAccessError));
+}
+
 TEST_P(Windows, BoundRegionCannotBeClosed) {
   // Expect: EBUSY while a window is bound to the region; fine after the window was closed.
   Pair pair = MakePair(*this);
