@@ -10,5 +10,8 @@ namespace verbena::engine {
 
 bool GuardedWrite(std::byte* to_guarded, const std::byte* from, size_t n);
 bool GuardedRead(std::byte* to, const std::byte* from_guarded, size_t n);
+// Whether all of it may be read, page by page. It may be truncated right behind that: who touches
+// it later takes the risk of that moment.
+bool GuardedProbe(const std::byte* from_guarded, size_t n);
 
 }  // namespace verbena::engine

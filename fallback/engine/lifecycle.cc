@@ -201,6 +201,7 @@ void QueuePair::Detach() {
 }
 
 std::vector<std::byte> QueuePair::TakeUnsent() {
+  batch_.Detach();
   std::vector<std::byte> out;
   for (const iovec& v : batch_.Vectors()) {
     const std::byte* p = static_cast<const std::byte*>(v.iov_base);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/engine/guarded_copy.h"
 #include "fallback/engine/queue_pair.h"
 
 namespace verbena::engine {
@@ -239,7 +240,14 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
                    absl::StrCat("the buffer for an atomic's result: ", AccessFaultText(t.fault))));
       return;
     }
-    std::memcpy(t.host, from, sge->length);
+    if (!t.region->guarded) {
+      std::memcpy(t.host, from, sge->length);
+    } else if (!GuardedWrite(t.host, from, sge->length)) {
+      FailRead(WcStatus::kLocalProtectionError,
+               absl::DataLossError("the buffer for an atomic's result cannot be written: was its "
+                                   "file truncated?"));
+      return;
+    }
     from += sge->length;
   }
   e->done = true;

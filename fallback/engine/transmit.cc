@@ -255,7 +255,10 @@ void QueuePair::Sent(size_t n) {
 }
 
 void QueuePair::SendFailed(int error) {
-  if (error == EFAULT) return StreamLost("memory that was being sent cannot be read");
+  if (error == EFAULT) {  // in the middle of an FPDU, perhaps: the stream cannot go on
+    batch_.Clear();
+    return StreamLost("memory that was being sent cannot be read");
+  }
   // What the peer still had to say (a Terminate, above all) is read before a status is chosen.
   send_dead_ = true;
   batch_.Clear();

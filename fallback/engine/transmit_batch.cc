@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fallback/engine/guarded_copy.h"
+
 namespace verbena::engine {
 
 TransmitBatch::TransmitBatch()
@@ -77,8 +79,15 @@ void TransmitBatch::Detach() {
   if (rest == 0) return Clear();
   auto copy = std::make_unique<std::byte[]>(rest);
   size_t done = 0;
-  for (const iovec& v : Vectors()) {
-    std::memcpy(copy.get() + done, v.iov_base, v.iov_len);
+  for (int i = first_; i < vectors_; ++i) {
+    const iovec& v = vector_[i];
+    if (!external_[i]) {
+      std::memcpy(copy.get() + done, v.iov_base, v.iov_len);
+    } else if (!GuardedRead(copy.get() + done, static_cast<const std::byte*>(v.iov_base),
+                            v.iov_len)) {
+      // A file that was truncated after its bytes were framed: they are nobody's any more.
+      std::memset(copy.get() + done, 0, v.iov_len);
+    }
     done += v.iov_len;
   }
   Clear();

@@ -61,10 +61,10 @@ void QueuePair::AdvanceCursor() {
   cursor_started_ = false;
 }
 
-// What is copied next to its header must be there; larger pieces are read by the send call itself.
+// What is framed must be there: this end copies it, or the send call fails in the middle of an FPDU
+// that has a header already.
 bool QueuePair::Readable(const Translation& where, uint32_t n) {
-  std::byte probe[kCopyLimit];
-  return !where.region->guarded || n > kCopyLimit || GuardedRead(probe, where.host, n);
+  return !where.region->guarded || GuardedProbe(where.host, n);
 }
 
 int QueuePair::Pieces(const SendEntry& e, uint32_t offset, uint32_t n, Piece* out) {

@@ -104,6 +104,7 @@ TEST_P(OneSided, LastWordOfAWriteAppearsAtOnce) {
     std::ranges::fill(pair.client->bytes(0, kSize), value);
     std::atomic_ref last(pair.server->buffer.word(kSize - 8));
     const uint64_t former = last.load();
+    uint64_t seen = former;
     Post(pair.client->qp, {.opcode = Opcode::kWrite,
                            .local = pair.client->slice(0, kSize),
                            .remote = pair.server->at(0),
@@ -111,9 +112,10 @@ TEST_P(OneSided, LastWordOfAWriteAppearsAtOnce) {
     ASSERT_TRUE(Spin([&] {
       WorkCompletion none;
       EXPECT_EQ(pair.server->cq.Poll({&none, 1}), 0u);
-      return last.load(std::memory_order_acquire) != former;
+      seen = last.load(std::memory_order_acquire);
+      return seen != former;
     }));
-    ASSERT_EQ(last.load(), std::to_integer<uint64_t>(value) * kEachByte);
+    ASSERT_EQ(seen, std::to_integer<uint64_t>(value) * kEachByte);
     for (const std::byte b : pair.server->bytes(0, kSize)) ASSERT_EQ(b, value);
     ASSERT_THAT(WaitOne(pair.client->cq), Succeeded(round));
   }
