@@ -99,6 +99,31 @@ TEST_P(Refusal, NamesTheRequestAndTheReason) {
   EXPECT_EQ(w.b.qp.counters().protection_errors, 1u);
 }
 
+TEST_P(Refusal, StateAndCauseAreThereWithTheFirstNews) {
+  // The target is told by an event or a completion, whichever comes first, and asks at once, as
+  // another thread would.
+  // Expect: ERR and the cause, not RTS.
+  const RefusalRow& row = GetParam();
+  Wired w;
+  Memory from(&w.a, 64), to(&w.b, 64, kEverything), target(&w.b, 64, row.access);
+  w.b.PostReceive({.local = to.sge(0, 32), .id = 11});
+  w.b.receive_ring.Arm(Notify::kAny);
+  int asked = 0;
+  w.b.on_news = [&] {
+    ++asked;
+    EXPECT_EQ(w.b.qp.Query().state, QpState::kErr);
+    EXPECT_TRUE(absl::StrContains(w.b.qp.cause().message(), row.text)) << w.b.qp.cause();
+  };
+  w.a.Post({.opcode = row.opcode,
+            .local = from.sge(0, row.length),
+            .remote = {target.at(row.shift).address, target.key() ^ row.key_xor},
+            .id = 2,
+            .invalidate = target.key()});
+  w.cable.Run();
+  EXPECT_EQ(asked, 3);  // the offence, the receive's completion, disconnected
+  EXPECT_EQ(w.b.notified, 1);
+}
+
 INSTANTIATE_TEST_SUITE_P(Rows, Refusal, testing::ValuesIn(kRefusals),
                          [](const auto& i) { return std::string(i.param.name); });
 
@@ -406,6 +431,11 @@ TEST_F(Failure, ReceiveIntoMemoryThatMayNotBeWritten) {
   // Expect: LOC_PROT_ERR at the target, REM_OP_ERR at the sender.
   Memory readonly(&w_.b, 64, Access::kLocalRead);
   w_.b.PostReceive({.local = readonly.sge(), .id = 11});
+  w_.b.receive_ring.Arm(Notify::kAny);
+  w_.b.on_news = [&] {
+    EXPECT_EQ(w_.b.qp.state(), QpState::kErr);
+    EXPECT_FALSE(w_.b.qp.cause().ok());
+  };
   w_.a.Post(SendOf(from_.sge(0, 8), 1));
   w_.cable.Run();
   EXPECT_EQ(w_.b.Receives(), "11 LOC_PROT_ERR");
@@ -501,7 +531,11 @@ TEST_F(Failure, HalfASharedReceiveIsFlushed) {
 }
 
 TEST_F(Failure, CompletionQueueOverflowed) {
-  // Expect: Fail() makes the fatal event and tells the peer goodbye.
+  // Expect: Fail() makes the fatal event, with the state to match, and tells the peer goodbye.
+  w_.a.on_news = [&] {
+    EXPECT_EQ(w_.a.qp.state(), QpState::kErr);
+    EXPECT_EQ(w_.a.qp.cause().message(), "full");
+  };
   w_.a.qp.Fail(absl::ResourceExhaustedError("full"));
   w_.cable.Run();
   EXPECT_TRUE(w_.a.Had(EventType::kQpFatal));

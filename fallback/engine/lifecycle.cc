@@ -96,8 +96,14 @@ QpAttributes QueuePair::Query() const {
 void QueuePair::Disconnect() { EnterError(absl::OkStatus(), true); }
 
 void QueuePair::Fail(const absl::Status& why) {
+  const bool first = state() != QpState::kErr;
+  if (first) {
+    Retire();
+    SetCause(why);
+    SetState(QpState::kErr);
+  }
   config_.observer->OnEvent(EventType::kQpFatal, why);
-  EnterError(why, true);
+  if (first) EnterError(why, true, true);
 }
 
 void QueuePair::EnterError(const absl::Status& why, bool say_bye, bool failed) {

@@ -289,8 +289,10 @@ class QueuePair {
   bool Invalidate(uint32_t key);
   void RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, uint32_t key,
                     uint64_t address, uint64_t length);
+  // `receive`: what the receive under way fails with; kSuccess: none is, or it is flushed.
   void RefuseRequest(uint32_t rsn, wire::NakCode code, wire::TerminateError error,
-                     const std::string& text, std::optional<EventType> event);
+                     const std::string& text, std::optional<EventType> event,
+                     WcStatus receive = WcStatus::kSuccess);
   void ProtocolFault(const wire::Fault& fault);
 
   // lifecycle.cc

@@ -263,9 +263,8 @@ bool QueuePair::ResolveTargets() {
       const std::string text =
           std::string("a local buffer to receive into cannot be used: ") + AccessFaultText(t.fault);
       if (send) {
-        FailReceive(WcStatus::kLocalProtectionError);
         RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
-                      text, std::nullopt);
+                      text, std::nullopt, WcStatus::kLocalProtectionError);
       } else {
         FailRead(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
       }
@@ -343,9 +342,10 @@ void QueuePair::PlacementFailed() {
   if (kind == Segment::Kind::kReadResponse) {
     return FailRead(WcStatus::kLocalProtectionError, absl::DataLossError(text));
   }
-  if (kind == Segment::Kind::kSend) FailReceive(WcStatus::kLocalProtectionError);
-  RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified, text,
-                std::nullopt);
+  RefuseRequest(
+      applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified, text,
+      std::nullopt,
+      kind == Segment::Kind::kSend ? WcStatus::kLocalProtectionError : WcStatus::kSuccess);
 }
 
 }  // namespace verbena::engine

@@ -145,11 +145,10 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
   segment_.key = h.ulp;
   if (uint64_t{send_offset_} + wire::PayloadSize(h) > current_->length) {
     const uint64_t length = current_->length;
-    FailReceive(WcStatus::kLocalLengthError);
     RefuseRequest(
         applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kTooLong,
         absl::StrCat("a message longer than the receive posted for it (", length, " bytes)"),
-        EventType::kQpRequestError);
+        EventType::kQpRequestError, WcStatus::kLocalLengthError);
     return false;
   }
   return true;
@@ -170,12 +169,11 @@ void QueuePair::FinishSend() {
                      session_.features.has(wire::kImmediate);
   if (!wc.has_immediate && !invalidate) wc.immediate_or_key = 0;
   if (invalidate && !Invalidate(segment_.key)) {
-    FailReceive(WcStatus::kLocalProtectionError);
     return RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteAccess, wire::error::kCannotInvalidate,
                          absl::StrFormat("key 0x%x names no window that this queue pair's peer may "
                                          "invalidate",
                                          segment_.key),
-                         EventType::kQpAccessError);
+                         EventType::kQpAccessError, WcStatus::kLocalProtectionError);
   }
   ++expected_send_msn_;
   send_offset_ = 0;
@@ -340,7 +338,8 @@ void QueuePair::RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, 
 }
 
 void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError error,
-                              const std::string& text, std::optional<EventType> event) {
+                              const std::string& text, std::optional<EventType> event,
+                              WcStatus receive) {
   if (closing_) return;
   count_.protection_errors.Add();
   nak_.owed = true;
@@ -350,8 +349,13 @@ void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError e
   nak_.text = text.substr(0, wire::kMaxControlText);
   const absl::Status why =
       absl::AbortedError(absl::StrCat("a request of the peer was refused: ", text));
+  Retire();
+  // Who sees the event or a completion may ask for the cause and the state at once.
+  SetCause(why);
+  SetState(QpState::kErr);
   if (event.has_value()) config_.observer->OnEvent(*event, why);
-  EnterError(why, false);
+  if (receive != WcStatus::kSuccess) FailReceive(receive);
+  EnterError(why, false, true);
 }
 
 void QueuePair::ProtocolFault(const wire::Fault& fault) {

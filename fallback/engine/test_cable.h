@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <random>
 #include <span>
@@ -72,6 +73,7 @@ class Side : QueuePairObserver, WindowBinder, CompletionObserver {
   int notified = 0;
   int overflows = 0;
   int shared_limits = 0;
+  std::function<void()> on_news;  // called at each event and notification
 
   PostResult Post(const SendWr& wr) { return qp.PostSend({&wr, 1}); }
   bool PostReceive(const ReceiveWr& wr) {  // whether the peer waits for it
@@ -95,10 +97,16 @@ class Side : QueuePairObserver, WindowBinder, CompletionObserver {
   friend class Cable;
   static std::string Statuses(CompletionRing* ring);
   QueuePairConfig Configure(const SideOptions& options);
-  void OnEvent(EventType type, const absl::Status&) override { events.push_back(type); }
+  void OnEvent(EventType type, const absl::Status&) override {
+    events.push_back(type);
+    if (on_news) on_news();
+  }
   void OnSharedLimit() override { ++shared_limits; }
   void PrepareBind(const WindowBinding& bind, SendEntry* entry) override;
-  void OnNotify() override { ++notified; }
+  void OnNotify() override {
+    ++notified;
+    if (on_news) on_news();
+  }
   void OnPushed() override {}
   void OnOverflow() override { ++overflows; }
 };
