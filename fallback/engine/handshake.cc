@@ -182,9 +182,12 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
     s.ord = std::min<uint32_t>(s.ord, f->ird);
     s.ird = std::min<uint32_t>(s.ird, f->ord);
     if (f->peer_to_peer) {  // it names exactly one; WRITE if it names both
-      s.ready_frame = f->rtr_write  ? ReadyFrame::kWrite
-                      : f->rtr_read ? ReadyFrame::kRead
-                                    : ReadyFrame::kSend;
+      if (!f->rtr_write && !f->rtr_read) {
+        return absl::UnimplementedError(
+            "the peer names no ready-to-receive frame of those on offer, Write and Read (RFC 6581 "
+            "9.2)");
+      }
+      s.ready_frame = f->rtr_write ? ReadyFrame::kWrite : ReadyFrame::kRead;
     }
   }
   if (!found) {

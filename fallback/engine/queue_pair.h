@@ -254,7 +254,8 @@ class QueuePair {
   bool CheckCrc(const std::byte* fpdu, size_t size);
 
   // requester.cc
-  void HandleAck(uint32_t rsn);
+  bool HandleAck(uint32_t rsn);  // false: a lie, and the connection is dying
+  bool HasLeft(uint32_t rsn);
   void HandleRnrNak(const wire::Control& control, Nanos now);
   void HandleNak(const wire::Control& control, absl::string_view text);
   void HandleTerminate(std::span<const std::byte> body);
@@ -272,6 +273,7 @@ class QueuePair {
   void HeardFromPeer();
   void HandleControl(const wire::Control& control, absl::string_view text, Nanos now);
   bool AllowedHere(Access kind, const char* what);
+  bool ShortEnough(uint64_t length, WcStatus receive = WcStatus::kSuccess);
   bool BeginWrite(const wire::TaggedHeader& header);
   bool BeginSend(const wire::UntaggedHeader& header);
   void FinishWrite();
@@ -392,6 +394,7 @@ class QueuePair {
   size_t direct_ = 0;  // bytes of the last ReceiveSpace that lie in the segment's targets
   Segment segment_;
   TransmitBatch batch_;
+  uint64_t left_ = 0;       // bytes that were sent, of this connection and those before it
   uint32_t batch_rsn_ = 0;  // last request that the batch finishes: foreign peers complete locally
 
   mutable SpinLock cause_lock_;

@@ -98,13 +98,18 @@ bool QueuePair::BeginTagged(Nanos) {
     return false;
   }
   HeardFromPeer();
-  const bool ready_frame = ready_expected_ && wire::PayloadSize(h) == 0;
-  if (ready_frame || (ready_answer_ && wire::PayloadSize(h) == 0)) {
-    ready_expected_ = ready_answer_ = false;  // RFC 6581 9.2: it carries nothing
+  // RFC 6581 9.2: the ready frame is the initiator's first. It carries nothing, and so does the
+  // answer if it is a read.
+  const bool response = wire::OpcodeOf(h.rdmap) == Opcode::kReadResponse;
+  bool& ready = response ? ready_answer_ : ready_expected_;
+  const bool ready_frame = ready && wire::PayloadSize(h) == 0;
+  ready_expected_ = false;
+  if (ready_frame) {
+    ready = false;
     OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
     return true;
   }
-  if (wire::OpcodeOf(h.rdmap) == Opcode::kReadResponse) {
+  if (response) {
     if (!BeginReadResponse(h)) return false;
     OpenSegment(Segment::Kind::kReadResponse, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
     return true;
@@ -132,7 +137,8 @@ bool QueuePair::BeginUntagged(Nanos now) {
   if (ready_expected_) {
     ready_expected_ = false;
     ready_read_ = op == Opcode::kReadRequest;
-    if (op == Opcode::kSend && payload == 0) {
+    if (op == Opcode::kSend && payload == 0 && (h.ddp & wire::kLast) != 0 &&
+        h.msn == expected_send_msn_) {
       ++expected_send_msn_;
       OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
       return true;

@@ -96,15 +96,28 @@ void QueuePair::Complete(SendEntry& e, WcStatus status, uint32_t vendor_error) {
   config_.send_ring->Push(wc, false, &polled_, position);
 }
 
-void QueuePair::HandleAck(uint32_t rsn) {
-  const uint32_t end = next_rsn_ - (cursor_started_ ? 1 : 0);  // first request not fully sent
-  if (RsnBefore(rsn, acked_rsn_) || !RsnBefore(rsn, end)) {
+// A completion gives the request's memory back to the program, so its last byte must have left:
+// else a peer that reads nothing and acknowledges everything is sent what the program put there
+// next.
+bool QueuePair::HasLeft(uint32_t rsn) {
+  if (batch_.empty()) return true;
+  for (uint64_t position = sq_.head(); position != cursor_; ++position) {
+    const SendEntry& e = sq_.at(position);
+    if (!IsLocal(e.opcode) && e.rsn == rsn) return e.end <= left_;
+  }
+  return true;
+}
+
+bool QueuePair::HandleAck(uint32_t rsn) {
+  const uint32_t end = next_rsn_ - (cursor_started_ ? 1 : 0);  // first request not fully framed
+  if (RsnBefore(rsn, acked_rsn_) || !RsnBefore(rsn, end) || (rsn != acked_rsn_ && !HasLeft(rsn))) {
     ProtocolFault({"an acknowledgement of a request that was not sent", wire::error::kUnspecified});
-    return;
+    return false;
   }
   if (rsn != acked_rsn_) rnr_.left = rnr_retry_;  // progress
   acked_rsn_ = rsn;
   if (rnr_.probing && !RsnBefore(rsn, rnr_.rsn)) rnr_.probing = false;
+  return true;
 }
 
 void QueuePair::HandleRnrNak(const wire::Control& control, Nanos now) {
@@ -122,8 +135,8 @@ void QueuePair::HandleRnrNak(const wire::Control& control, Nanos now) {
     return;
   }
   count_.rnr_naks_received.Add();
+  if (n - 1 != acked_rsn_ && !HandleAck(n - 1)) return;  // all before it were applied
   Rewind(position);
-  if (n - 1 != acked_rsn_) HandleAck(n - 1);  // all before it were applied
   rnr_.probing = rnr_.resume_owed = false;
   if (rnr_.left == 0) {
     // It fails when it is the oldest: reads before it may still be answered.
@@ -159,7 +172,7 @@ void QueuePair::Tick(Nanos now) {
 void QueuePair::HandleNak(const wire::Control& control, absl::string_view text) {
   const uint32_t end = next_rsn_ - (cursor_started_ ? 1 : 0);
   if (RsnBefore(acked_rsn_, control.rsn - 1) && RsnBefore(control.rsn - 1, end)) {
-    HandleAck(control.rsn - 1);
+    if (!HandleAck(control.rsn - 1)) return;
     Retire();
   }
   const uint64_t id = sq_.head() != sq_.tail() ? sq_.at(sq_.head()).id : 0;
@@ -184,7 +197,7 @@ void QueuePair::HandleTerminate(std::span<const std::byte> body) {
 void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
   if (orq_.count > 0) {
     const uint32_t before = sq_.at(orq_.front().position).rsn - 1;
-    if (RsnBefore(acked_rsn_, before)) HandleAck(before);
+    if (RsnBefore(acked_rsn_, before) && !HandleAck(before)) return;
   }
   FailOldest(status, why);
 }
@@ -213,9 +226,9 @@ void QueuePair::FinishReadResponse() {
   out.received += segment_.total;
   SendEntry& e = sq_.at(out.position);
   if (out.received != e.length) return;
-  e.done = true;
   // The peer works in order: whatever came before the read has been applied.
-  if (RsnBefore(acked_rsn_, e.rsn)) HandleAck(e.rsn);
+  if (RsnBefore(acked_rsn_, e.rsn) && !HandleAck(e.rsn)) return;
+  e.done = true;
   orq_.Pop();
 }
 
@@ -250,8 +263,8 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
     }
     from += sge->length;
   }
+  if (RsnBefore(acked_rsn_, e->rsn) && !HandleAck(e->rsn)) return;
   e->done = true;
-  if (RsnBefore(acked_rsn_, e->rsn)) HandleAck(e->rsn);
   orq_.Pop();
 }
 

@@ -49,10 +49,17 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
 }
 
 void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Nanos now) {
+  const bool rnr = c.type == wire::ControlType::kRnrNak || c.type == wire::ControlType::kReady ||
+                   c.type == wire::ControlType::kResume;
+  if (rnr && !session_.features.has(wire::kRnr)) {
+    return ProtocolFault(
+        {"a control message that was not negotiated", wire::error::kUnexpectedOpcode});
+  }
   switch (c.type) {
     case wire::ControlType::kAck:
       count_.acks_received.Add();
-      return HandleAck(c.rsn);
+      HandleAck(c.rsn);
+      return;
     case wire::ControlType::kRnrNak:
       return HandleRnrNak(c, now);
     case wire::ControlType::kReady:
@@ -62,7 +69,7 @@ void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Na
       }
       return;
     case wire::ControlType::kResume:
-      if (!dropping_ || c.rsn != applied_rsn_ + 1) {
+      if (!dropping_ || rnr_nak_owed_ || c.rsn != applied_rsn_ + 1) {
         return ProtocolFault(
             {"a Resume of a request that was not refused", wire::error::kUnspecified});
       }
@@ -85,13 +92,23 @@ bool QueuePair::AllowedHere(Access kind, const char* what) {
   return false;
 }
 
-bool QueuePair::BeginWrite(const wire::TaggedHeader&) {
+// IBTA 9.7.2: 2^31 bytes. Nothing that counts a message's bytes may wrap.
+bool QueuePair::ShortEnough(uint64_t length, WcStatus receive) {
+  if (length <= kMaxMessage) return true;
+  RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kUnspecified,
+                absl::StrCat("a message longer than ", kMaxMessage, " bytes"),
+                EventType::kQpRequestError, receive);
+  return false;
+}
+
+bool QueuePair::BeginWrite(const wire::TaggedHeader& h) {
   if (immediate_pending_) {
     ProtocolFault(
         {"a Write where its predecessor's Immediate was due", wire::error::kUnexpectedOpcode});
     return false;
   }
-  return AllowedHere(Access::kRemoteWrite, "writes");
+  return AllowedHere(Access::kRemoteWrite, "writes") &&
+         ShortEnough(uint64_t{write_bytes_} + wire::PayloadSize(h));
 }
 
 void QueuePair::FinishWrite() {
@@ -143,7 +160,8 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
     return false;
   }
   segment_.key = h.ulp;
-  if (uint64_t{send_offset_} + wire::PayloadSize(h) > current_->length) {
+  const uint64_t total = uint64_t{send_offset_} + wire::PayloadSize(h);
+  if (total > current_->length) {
     const uint64_t length = current_->length;
     RefuseRequest(
         applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kTooLong,
@@ -151,7 +169,7 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
         EventType::kQpRequestError, WcStatus::kLocalLengthError);
     return false;
   }
-  return true;
+  return ShortEnough(total, WcStatus::kLocalLengthError);
 }
 
 void QueuePair::FinishSend() {
@@ -186,7 +204,7 @@ void QueuePair::HandleImmediate(const wire::UntaggedHeader& h, const std::byte* 
   if (!session_.features.has(wire::kImmediate) || !immediate_pending_) {
     return ProtocolFault({"an Immediate that follows no Write", wire::error::kUnexpectedOpcode});
   }
-  if (h.msn != expected_send_msn_) {
+  if (h.msn != expected_send_msn_ || current_.has_value()) {  // or inside a Send
     return ProtocolFault({"an Immediate out of sequence", wire::error::kMsn});
   }
   if (!TakeReceive()) return RefuseForLackOfReceive();
@@ -220,10 +238,10 @@ bool QueuePair::AcceptReadClass(const wire::UntaggedHeader& h) {
 
 void QueuePair::HandleReadRequest(const wire::UntaggedHeader& h, const std::byte* body) {
   const auto request = wire::Load<wire::ReadRequest>(body);
-  const bool ready_frame = std::exchange(ready_read_, false);
-  if (!AcceptReadClass(h)) return;
-  if (!ready_frame && !AllowedHere(Access::kRemoteRead, "reads")) return;
   const uint32_t size = request.size;
+  const bool ready_frame = std::exchange(ready_read_, false) && size == 0;
+  if (!AcceptReadClass(h)) return;
+  if (!ready_frame && !(AllowedHere(Access::kRemoteRead, "reads") && ShortEnough(size))) return;
   InboundRead read;
   read.sink_stag = request.sink_stag;
   read.sink_offset = request.sink_offset;

@@ -33,6 +33,7 @@ struct SendEntry {
   uint32_t rsn = 0;
   uint32_t send_msn = 0;
   uint32_t read_msn = 0;
+  uint64_t end = 0;  // bytes of the stream up to and with its last FPDU
   uint8_t sge_count = 0;
   Opcode opcode = Opcode::kSend;
   SendFlags flags = SendFlags::kNone;

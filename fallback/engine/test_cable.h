@@ -22,6 +22,16 @@ namespace verbena::engine {
 class QueuePairTestPeer {
  public:
   static void SetState(QueuePair* qp, QpState state) { qp->SetState(state); }
+  // As if the message under way had so many bytes already.
+  static void SetMessageBytes(QueuePair* qp, uint32_t n) {
+    qp->send_offset_ = qp->write_bytes_ = n;
+  }
+  // As if the requests of both directions had been so many: the next one has number n everywhere.
+  static void SetNumbers(QueuePair* qp, uint32_t n) {
+    qp->next_rsn_ = qp->send_msn_ = qp->read_msn_ = qp->atomic_msn_ = n;
+    qp->expected_send_msn_ = qp->expected_read_msn_ = n;
+    qp->acked_rsn_ = qp->applied_rsn_ = qp->told_rsn_ = qp->next_sink_ = n - 1;
+  }
 };
 
 inline constexpr Access kEverything = Access::kLocalWrite | Access::kRemoteWrite |

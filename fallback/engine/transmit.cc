@@ -246,6 +246,7 @@ void QueuePair::Answered(uint32_t rsn) {
 void QueuePair::Sent(size_t n) {
   count_.send_calls.Add();
   count_.bytes_sent.Add(n);
+  left_ += n;
   batch_.Sent(n);
   if (batch_.empty() && connected_ && !session_.features.has(wire::kAcknowledge)) {
     // A foreign peer acknowledges nothing: complete when TCP has it, as its own verbs do.

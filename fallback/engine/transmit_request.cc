@@ -57,6 +57,7 @@ void QueuePair::Begin(SendEntry& e) {
 }
 
 void QueuePair::AdvanceCursor() {
+  sq_.at(cursor_).end = left_ + batch_.unsent();
   ++cursor_;
   cursor_started_ = false;
 }
