@@ -146,7 +146,25 @@ TEST_F(Foreign, NoReceivePosted) {
 }
 
 TEST_F(Foreign, EndOfStreamIsItsGoodbye) {
-  // A read is open.
+  // rping on siw leaves so: no Terminate, and nothing is under way but a receive.
+  // Expect: it is flushed, and that is nobody's failure.
+  side_.PostReceive({.local = memory_.sge(0, 64), .id = 3});
+  side_.qp.ReceiveEnded(0, 0);
+  EXPECT_EQ(side_.NextReceive().status, WcStatus::kFlushed);
+  EXPECT_EQ(side_.qp.state(), QpState::kErr);
+  EXPECT_TRUE(side_.qp.cause().ok()) << side_.qp.cause();
+}
+
+TEST_F(Foreign, EndOfStreamInTheMiddleIsNone) {
+  // The peer leaves behind the header of an FPDU.
+  const Bytes fpdu = MakeFpdu(SendHeader(1, 0, 0x30), Bytes(8));
+  side_.PostReceive({.local = memory_.sge(0, 64), .id = 3});
+  side_.Feed(Bytes(fpdu.begin(), fpdu.begin() + 10));
+  side_.qp.ReceiveEnded(0, 0);
+  EXPECT_EQ(side_.qp.cause().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(Foreign, EndOfStreamWithAReadOpen) {
   // Expect: flushed, no RETRY_EXC_ERR.
   side_.Post({.opcode = Opcode::kRead, .local = memory_.sge(0, 8), .remote = {0, 7}, .id = 1});
   side_.Drain();

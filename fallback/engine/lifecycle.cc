@@ -179,8 +179,13 @@ void QueuePair::ReceiveEnded(int error, Nanos) {
     return;
   }
   if (error == 0 && !session_.features.has(wire::kAcknowledge)) {
-    EnterError(absl::UnavailableError("the peer closed the connection"),
-               false);  // its way of a goodbye
+    // Its way of a goodbye (decision 0004), if it leaves neither end with half of something.
+    const bool nothing_open = outstanding() == 0 && !current_.has_value() &&
+                              segment_.kind == Segment::Kind::kNone && rx_begin_ == rx_end_;
+    EnterError(nothing_open ? absl::OkStatus()
+                            : absl::UnavailableError(
+                                  "the peer closed the connection while something was under way"),
+               false);
     return;
   }
   StreamLost(error == 0 ? "the stream ended without a goodbye" : std::strerror(error));
