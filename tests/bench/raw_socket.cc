@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@
 namespace verbena::bench {
 namespace {
 
-enum class How { kSpin, kBlock };
+enum class How { kSpin, kBlock, kPoll };  // kPoll: poll(2) before each receive
 
 sockaddr_in Loopback(int port) {
   sockaddr_in address{};
@@ -60,8 +61,10 @@ int ConnectOne(const Shared& shared) {
 
 // Exactly `n` bytes; false at the end of the stream.
 bool ReceiveAll(int fd, char* into, size_t n, How how) {
-  const int flags = how == How::kSpin ? MSG_DONTWAIT : 0;
+  const int flags = how == How::kBlock ? 0 : MSG_DONTWAIT;
   while (n > 0) {
+    pollfd readable{fd, POLLIN, 0};
+    if (how == How::kPoll) Need(poll(&readable, 1, -1) == 1, "poll");
     const ssize_t got = recv(fd, into, n, flags);
     if (got == 0) return false;
     if (got < 0 && errno == EAGAIN) continue;
@@ -160,6 +163,6 @@ int main(int argc, char** argv) {
   return Main(
       argc, argv,
       {PingPong("ping_spin", How::kSpin), PingPong("ping_block", How::kBlock),
-       Stream("stream_spin", How::kSpin, kLarge), Stream("stream_block", How::kBlock, kLarge),
-       Stream("messages", How::kSpin, kMessage)});
+       PingPong("ping_poll", How::kPoll), Stream("stream_spin", How::kSpin, kLarge),
+       Stream("stream_block", How::kBlock, kLarge), Stream("messages", How::kSpin, kMessage)});
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The work of raw_socket on Verbena's API: one queue pair between two processes, on 127.0.0.1
-// unless VERBENA_DEVICE says otherwise. Both sides spin on their completion queue.
+// unless VERBENA_DEVICE says otherwise. Both sides spin on their completion queue, or sleep until
+// its channel has an event.
+#include <poll.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -11,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "tests/bench/sides.h"
 #include "transport/context.h"
 
@@ -36,13 +40,19 @@ void Check(const PostResult& posted) { Check(posted.ToStatus()); }
 
 // One side of a connection, with all that it needs.
 struct End {
+  explicit End(bool events) : with_events(events) {}
+
+  const bool with_events;  // of the completion queue, on the channel
   Context context = Check(Context::Open());
   Device& device = *context.devices()[0];
   std::vector<std::byte> memory = std::vector<std::byte>(kLarge);
   ProtectionDomain pd = Check(device.AllocateProtectionDomain());
   MemoryRegion region =
       Check(pd.Register(memory, Access::kLocalWrite | Access::kRemoteWrite | Access::kRemoteRead));
-  CompletionQueue cq = Check(device.CreateCompletionQueue({.entries = 8192}));
+  CompletionChannel channel =
+      with_events ? Check(device.CreateCompletionChannel()) : CompletionChannel();
+  CompletionQueue cq = Check(
+      device.CreateCompletionQueue({.entries = 8192, .channel = with_events ? &channel : nullptr}));
   QueuePair qp = Check(
       pd.CreateQueuePair({.send_cq = &cq,
                           .receive_cq = &cq,
@@ -93,8 +103,8 @@ struct End {
 };
 
 // The client posts no receives beyond these before it connects, nor does the server.
-std::unique_ptr<End> Accept(Shared& shared, uint32_t receives, uint32_t size) {
-  auto end = std::make_unique<End>();
+std::unique_ptr<End> Accept(Shared& shared, uint32_t receives, uint32_t size, bool events = false) {
+  auto end = std::make_unique<End>(events);
   end->PostReceives(receives, size);
   Listener listener = Check(end->context.Listen("127.0.0.1:0"));
   shared.port.store(listener.port(), std::memory_order_release);
@@ -104,8 +114,9 @@ std::unique_ptr<End> Accept(Shared& shared, uint32_t receives, uint32_t size) {
   return end;
 }
 
-std::unique_ptr<End> Connect(const Shared& shared, uint32_t receives, uint32_t size) {
-  auto end = std::make_unique<End>();
+std::unique_ptr<End> Connect(const Shared& shared, uint32_t receives, uint32_t size,
+                             bool events = false) {
+  auto end = std::make_unique<End>(events);
   end->PostReceives(receives, size);
   Path path = Check(end->context.Resolve("127.0.0.1:" + std::to_string(WaitForPort(shared))));
   const Accepted accepted =
@@ -169,6 +180,64 @@ Result MeasureSends(const Options& options, Shared& shared) {
   Result result = Latency(samples);
   Dismiss(*end, shared, &result);
   return result;
+}
+
+// --- The same, asleep in between -----------------------------------------------------------------
+
+// How a side sleeps until its channel has an event: in poll(2) on the descriptor, or in the
+// library.
+enum class Sleep { kPoll, kNext };
+
+// The usual loop: arm, look once more, sleep, look.
+void Await(End& end, Sleep how) {
+  constexpr int kPatienceMs = 10;  // somebody may have stopped the row
+  Check(end.cq.RequestNotify());
+  const uint64_t before = end.sent + end.received;
+  end.Poll();
+  if (end.sent + end.received != before) return;
+  CqEvent event;
+  if (how == Sleep::kNext) {
+    (void)end.channel.Next(absl::Milliseconds(kPatienceMs));
+  } else {
+    pollfd readable{end.channel.fd(), POLLIN, 0};
+    if (poll(&readable, 1, kPatienceMs) != 1 || !end.channel.TryNext(&event)) return;
+  }
+  end.Poll();
+}
+
+Row EventPing(const char* name, Sleep how) {
+  Row row;
+  row.name = name;
+  row.serve = [how](const Options&, Shared& shared) {
+    const auto end = Accept(shared, kPings, kSmall, true);
+    for (uint64_t answered = 0; !Stopped(shared);) {
+      Await(*end, how);
+      if (end->received == answered) continue;
+      ++answered;
+      PostPing(*end);
+      end->PostReceives(1, kSmall);
+    }
+    Leave(*end, shared);
+  };
+  row.measure = [how](const Options& options, Shared& shared) {
+    Samples samples;
+    const auto end = Connect(shared, kPings, kSmall, true);
+    const Clock clock(options.seconds);
+    uint64_t sent = 0;
+    for (uint64_t begin = NowNs(); !clock.over(begin) || samples.empty();) {
+      PostPing(*end);
+      ++sent;
+      while (end->received != sent) Await(*end, how);
+      end->PostReceives(1, kSmall);
+      const uint64_t now = NowNs();
+      if (clock.warm(begin)) samples.Add(now - begin);
+      begin = now;
+    }
+    Result result = Latency(samples);
+    Dismiss(*end, shared, &result);
+    return result;
+  };
+  return row;
 }
 
 // --- 8 B writes ----------------------------------------------------------------------------------
@@ -303,6 +372,8 @@ int main(int argc, char** argv) {
   return Main(argc, argv,
               {{"send_ping", ServeSends, MeasureSends},
                {"write_ping", ServeWrites, MeasureWrites},
+               EventPing("event_ping", Sleep::kPoll),
+               EventPing("next_ping", Sleep::kNext),
                Bandwidth("writes", verbena::Opcode::kWrite),
                Bandwidth("reads", verbena::Opcode::kRead),
                {"messages", ServeMessages, MeasureMessages}});
