@@ -1,82 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/completion.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/completion_channel.h"
 #include "fallback/queue_pair.h"
 #include "transport/completion_queue.h"
 
 namespace verbena::fallback {
 
-absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::Create(
-    Device* device) {
-  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (fd < 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("completion channel: no descriptor for it (", std::strerror(errno),
-                     "). Raise the limit: `ulimit -n`, LimitNOFILE= in systemd"));
-  }
-  return std::make_unique<CompletionChannel>(device, fd);
-}
-
-CompletionChannel::CompletionChannel(Device* device, int fd) : device_(device), fd_(fd) {
-  device_->children().Add();
-}
-
-CompletionChannel::~CompletionChannel() {
-  close(fd_);
-  device_->children().Remove();
-}
-
-void CompletionChannel::Join(CompletionQueue* cq) {
-  children_.Add();
-  std::lock_guard lock(mutex_);
-  queues_.push_back(cq);
-}
-
-void CompletionChannel::Leave(CompletionQueue* cq) {
-  {
-    std::lock_guard lock(mutex_);
-    std::erase(queues_, cq);
-    waiting_ -= cq->unread_;
-    uint64_t count;
-    if (cq->unread_ > 0 && waiting_ == 0) (void)!read(fd_, &count, sizeof(count));
-  }
-  children_.Remove();
-}
-
-void CompletionChannel::Signal(CompletionQueue* cq) {
-  {
-    std::lock_guard lock(mutex_);
-    ++cq->unread_;
-    const uint64_t one = 1;
-    if (waiting_++ == 0) (void)!write(fd_, &one, sizeof(one));
-  }
-  device_->hub().world().Changed();
-}
-
-bool CompletionChannel::TryNext(CqEvent* event) {
-  {
-    std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < queues_.size() && waiting_ > 0; ++i) {
-      CompletionQueue* cq = queues_[i];
-      if (cq->unread_ == 0) continue;
-      --cq->unread_;
-      uint64_t count;
-      if (--waiting_ == 0) (void)!read(fd_, &count, sizeof(count));
-      event->context = cq->context();
-      std::rotate(queues_.begin() + static_cast<ptrdiff_t>(i),
-                  queues_.begin() + static_cast<ptrdiff_t>(i) + 1, queues_.end());  // fair
-      return true;
-    }
-  }
-  return false;
+namespace {
+thread_local const CompletionQueue* sleeping = nullptr;  // in Await of it, driving perhaps
 }
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(
@@ -101,6 +36,7 @@ CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
 }
 
 CompletionQueue::~CompletionQueue() {
+  own_set_.reset();  // before the device may go
   device_->counts().completion_queues.fetch_sub(1);
   device_->children().Remove();
 }
@@ -115,10 +51,20 @@ absl::Status CompletionQueue::Close() {
 size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
   polls_.fetch_add(1, std::memory_order_relaxed);
   size_t n = ring_.Pop(out);
-  if (n > 0) return n;
+  if (n > 0) {
+    if (idle_polls_.load(std::memory_order_relaxed) != 0) idle_polls_ = 0;
+    return n;
+  }
   last_poll_.store(device_->hub().Now(), std::memory_order_relaxed);
   if (hot_count_.load(std::memory_order_relaxed) > 0) {
     DriveHot();
+    n = ring_.Pop(out);
+    if (n > 0) return n;
+  }
+  // Who arms, and looks, and goes to sleep needs no help here. Who keeps polling does.
+  if (set_count_.load(std::memory_order_relaxed) > 0 &&
+      idle_polls_.fetch_add(1, std::memory_order_relaxed) >= kFewPolls && !ring_.armed()) {
+    ServeSets();
     n = ring_.Pop(out);
     if (n > 0) return n;
   }
@@ -139,6 +85,20 @@ void CompletionQueue::DriveHot() {
       qp = hot_[i];
     }
     qp->WorkAndRelease(QueuePair::Why::kPoll);
+  }
+}
+
+void CompletionQueue::ServeSets() {
+  for (size_t i = 0;; ++i) {
+    WaitSet* set = nullptr;
+    {
+      std::lock_guard lock(hot_lock_);
+      if (i >= sets_.size()) return;
+      set = sets_[i].set;
+      set->Pin();
+    }
+    set->Serve(0, true);
+    set->Unpin();
   }
 }
 
@@ -165,7 +125,12 @@ absl::Status CompletionQueue::RequestNotify(Notify kind) {
         "request notify: the completion queue has no channel; name one when creating it");
   }
   ring_.Arm(kind);
-  HandOver();
+  idle_polls_.store(0, std::memory_order_relaxed);
+  if (device_->hub().world().descriptors()) {
+    MoveInto(channel_->set());
+  } else {
+    HandOver();
+  }
   return absl::OkStatus();
 }
 
@@ -200,11 +165,77 @@ bool CompletionQueue::Await(absl::Duration timeout) {
                              : hub.Now() + absl::ToInt64Nanoseconds(timeout);
   bool there = true;
   if (ring_.BeginWait()) {
-    HandOver();
-    there = hub.world().Await([this] { return !ring_.empty(); }, deadline);
+    WaitSet* const set = hub.world().descriptors() ? OwnSet() : nullptr;
+    if (set != nullptr) {
+      MoveInto(set);
+      there = Sleep(set, deadline);
+    } else {
+      HandOver();
+      there = hub.world().Await([this] { return !ring_.empty(); }, deadline);
+    }
+    idle_polls_.store(0, std::memory_order_relaxed);
   }
   ring_.EndWait();
   return there;
+}
+
+// Its own, not its channel's: the bell of that one may ring for an event that nobody takes.
+WaitSet* CompletionQueue::OwnSet() {
+  if (WaitSet* const set = own_.load(std::memory_order_acquire)) return set;
+  std::lock_guard lock(mutex_);
+  if (own_set_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<WaitSet>> set = WaitSet::Create(&device_->hub());
+    if (!set.ok()) return nullptr;  // no descriptor: then the service wakes whoever waits
+    own_set_ = *std::move(set);
+    own_.store(own_set_.get(), std::memory_order_release);
+  }
+  return own_set_.get();
+}
+
+// No wake-up is lost: a sleeper counts itself, silences the bell, and looks; a push fills the ring
+// and then looks at the count. Who leaves something behind rings for the others.
+bool CompletionQueue::Sleep(WaitSet* set, Nanos deadline) {
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  const auto* const before = std::exchange(sleeping, this);
+  for (bool in_time = true; ring_.empty() && in_time;) {
+    set->Silence();
+    if (!ring_.empty()) break;
+    set->Serve(deadline);
+    in_time = deadline == io::kNever || device_->hub().Now() < deadline;
+  }
+  sleeping = before;
+  const bool there = !ring_.empty();
+  if (sleepers_.fetch_sub(1, std::memory_order_seq_cst) > 1 && there) set->Ring();
+  return there;
+}
+
+void CompletionQueue::OnPushed() {
+  device_->hub().world().Changed();
+  // A sleeper that drives sees for itself. (An addition of 0 is a read that no earlier write of
+  // this thread can be behind.)
+  if (sleeping == this || sleepers_.fetch_add(0, std::memory_order_seq_cst) == 0) return;
+  if (WaitSet* const set = own_.load(std::memory_order_acquire)) set->Ring();
+}
+
+bool CompletionQueue::AllIn(const WaitSet* set) {
+  const size_t streams = streams_.load(std::memory_order_relaxed);
+  std::lock_guard lock(hot_lock_);
+  for (const Membership& m : sets_) {
+    if (m.set == set) return m.count >= streams;
+  }
+  return streams == 0;
+}
+
+void CompletionQueue::MoveInto(WaitSet* set) {
+  if (AllIn(set)) return;
+  std::vector<QueuePair*> owned;
+  {
+    std::lock_guard lock(mutex_);
+    for (QueuePair* qp : queue_pairs_) {
+      if (qp->OwnOrAskToJoin(set)) owned.push_back(qp);  // so it is not closed meanwhile
+    }
+  }
+  for (QueuePair* qp : owned) qp->JoinAndRelease(set);
 }
 
 void CompletionQueue::OnNotify() {
@@ -249,6 +280,26 @@ void CompletionQueue::RemoveHot(QueuePair* qp) {
   std::lock_guard lock(hot_lock_);
   std::erase(hot_, qp);
   hot_count_.store(hot_.size(), std::memory_order_relaxed);
+}
+
+void CompletionQueue::Entered(WaitSet* set) {
+  std::lock_guard lock(hot_lock_);
+  const auto at =
+      std::find_if(sets_.begin(), sets_.end(), [set](const Membership& m) { return m.set == set; });
+  if (at != sets_.end()) {
+    ++at->count;
+  } else {
+    sets_.push_back({set, 1});
+  }
+  set_count_.store(sets_.size(), std::memory_order_relaxed);
+}
+
+void CompletionQueue::Left(WaitSet* set) {
+  std::lock_guard lock(hot_lock_);
+  const auto at =
+      std::find_if(sets_.begin(), sets_.end(), [set](const Membership& m) { return m.set == set; });
+  if (at != sets_.end() && --at->count == 0) sets_.erase(at);
+  set_count_.store(sets_.size(), std::memory_order_relaxed);
 }
 
 }  // namespace verbena::fallback

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Completion queues and channels of the fallback. A queue knows its *hot* queue pairs: those whose
-// sockets nobody but its pollers looks after (docs/architecture.md, threads).
+// Completion queues of the fallback. A queue knows its *hot* queue pairs, whose sockets nobody but
+// its pollers looks after, and the wait sets of those that threads sleep on (docs/architecture.md,
+// threads).
 #pragma once
 
 #include <atomic>
@@ -12,36 +13,13 @@
 #include "fallback/device.h"
 #include "fallback/engine/completion_ring.h"
 #include "fallback/engine/spin_lock.h"
+#include "fallback/wait_set.h"
 #include "transport/provider.h"
 
 namespace verbena::fallback {
 
-class CompletionQueue;
+class CompletionChannel;
 class QueuePair;
-
-class CompletionChannel final : public provider::CompletionChannel {
- public:
-  static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);
-  CompletionChannel(Device* device, int fd);
-  ~CompletionChannel() override;
-
-  absl::Status Close() override { return children_.CheckNone("completion channel"); }
-  int fd() const override { return fd_; }
-  bool TryNext(CqEvent* event) override;
-
-  Device* device() const { return device_; }
-  void Join(CompletionQueue* cq);
-  void Leave(CompletionQueue* cq);
-  void Signal(CompletionQueue* cq);
-
- private:
-  Device* const device_;
-  const int fd_;  // eventfd: readable while an event waits
-  Children children_;
-  std::mutex mutex_;
-  std::vector<CompletionQueue*> queues_;
-  int waiting_ = 0;
-};
 
 class CompletionQueue final : public provider::CompletionQueue, engine::CompletionObserver {
  public:
@@ -66,6 +44,12 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   void Leave(QueuePair* qp);
   void AddHot(QueuePair* qp);
   void RemoveHot(QueuePair* qp);
+  // Streams of its queue pairs, and how many of them are in `set`.
+  void StreamBegins() { streams_.fetch_add(1, std::memory_order_relaxed); }
+  void StreamEnds() { streams_.fetch_sub(1, std::memory_order_relaxed); }
+  void Entered(WaitSet* set);
+  void Left(WaitSet* set);
+  bool armed() const { return ring_.armed(); }
   // Whether somebody polls it now, so that hot queue pairs would be served.
   bool polled(Nanos now) const {
     return now - last_poll_.load(std::memory_order_relaxed) < kPolledFor && !ring_.armed();
@@ -78,13 +62,19 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
  private:
   static constexpr Nanos kPolledFor = 1'000'000;
   static constexpr Nanos kCoalesceFor = 20'000;
+  static constexpr uint32_t kFewPolls = 4;  // an event loop makes no more between two armings
   friend class CompletionChannel;
 
   void OnNotify() override;
-  void OnPushed() override { device_->hub().world().Changed(); }
+  void OnPushed() override;
   void OnOverflow() override;
   void DriveHot();
-  void HandOver();  // hot queue pairs go to the service
+  void ServeSets();             // those that its queue pairs are in
+  void HandOver();              // hot queue pairs go to the service
+  void MoveInto(WaitSet* set);  // all its queue pairs
+  bool AllIn(const WaitSet* set);
+  WaitSet* OwnSet();  // null: there cannot be one
+  bool Sleep(WaitSet* set, Nanos deadline);
 
   Device* const device_;
   void* const context_;
@@ -97,9 +87,20 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   engine::SpinLock hot_lock_;
   std::vector<QueuePair*> hot_;
   std::atomic<size_t> hot_count_{0};
+  struct Membership {
+    WaitSet* set;
+    size_t count;
+  };
+  std::vector<Membership> sets_;  // guarded by hot_lock_
+  std::atomic<size_t> set_count_{0};
+  std::atomic<size_t> streams_{0};
+  std::atomic<uint32_t> idle_polls_{0};  // in a row, since it was armed or waited on
   std::mutex mutex_;
   absl::flat_hash_set<QueuePair*> queue_pairs_;
-  int unread_ = 0;  // events on the channel; the channel's mutex
+  std::unique_ptr<WaitSet> own_set_;  // for Await; made by the first
+  std::atomic<WaitSet*> own_{nullptr};
+  std::atomic<int> sleepers_{0};  // in Await; a push by others rings for them
+  int unread_ = 0;                // events on the channel; the channel's mutex
 };
 
 }  // namespace verbena::fallback

@@ -243,8 +243,9 @@ void QueuePair::Attach(const engine::Session& session) {
   device_->hub().SetDeadline(this, io::kNever);
   deadline_ = io::kNever;
   sent_farewell_ = false;
-  hot_ = false;
   phase_ = Phase::kStreaming;
+  send_cq_->StreamBegins();
+  if (receive_cq_ != send_cq_) receive_cq_->StreamBegins();
   last_traffic_ = device_->hub().Now();
   engine_.Connected(session);
 }
@@ -260,14 +261,10 @@ void QueuePair::SetLiveness(uint8_t timeout, uint8_t retry_count) {
 }
 
 void QueuePair::EndStream() {
-  if (hot_) {
-    device_->hub().SetHot(this, false);
-    send_cq_->RemoveHot(this);
-    if (receive_cq_ != send_cq_) receive_cq_->RemoveHot(this);
-    hot_ = false;
-  } else {
-    device_->hub().poller().Unwatch(socket_);
-  }
+  Unwatch();
+  wanted_set_.store(nullptr, std::memory_order_relaxed);
+  send_cq_->StreamEnds();
+  if (receive_cq_ != send_cq_) receive_cq_->StreamEnds();
   device_->hub().SetDeadline(this, io::kNever);
   device_->hub().Linger(socket_, engine_.TakeUnsent());
   engine_.Detach();

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/completion_channel.h"
 #include "fallback/device.h"
 #include "fallback/io/kernel_world.h"
 #include "fallback/listener.h"
@@ -76,7 +77,7 @@ class Context final : public provider::Context {
     const Nanos deadline = timeout == absl::InfiniteDuration()
                                ? io::kNever
                                : device_.hub().Now() + absl::ToInt64Nanoseconds(timeout);
-    return world_->Await(ready, deadline);
+    return CompletionChannel::Await(*world_, ready, deadline);
   }
 
  private:

@@ -114,16 +114,7 @@ void QueuePair::ServeStream(Why why, Nanos now) {
     deadline = std::min(deadline, deadline_);
   }
   device_->hub().SetDeadline(this, deadline);
-  if (hot_) {
-    if (why == Why::kHandOver || engine_.closing()) MakeCold();
-  } else {
-    if (why == Why::kReady && (receive_cq_->polled(now) || send_cq_->polled(now)) &&
-        !engine_.closing()) {
-      MakeHot();
-    } else {
-      UpdateWatch();
-    }
-  }
+  ChooseWatcher(why, now);
 }
 
 // Stops at a short read: asking again only to hear EAGAIN costs a call.
@@ -147,7 +138,7 @@ bool QueuePair::ReceiveSome(Why why, Nanos now) {
     last_traffic_ = now;
     engine_.Received(static_cast<size_t>(n), now);
     // A poller comes again at once, and may have something to say with the acknowledgement.
-    if (static_cast<size_t>(n) < want) return why != Why::kPoll;
+    if (static_cast<size_t>(n) < want) return why != Why::kPoll || !hot_;
   }
   return false;
 }
@@ -171,30 +162,6 @@ void QueuePair::SendSome(bool idle, Nanos now) {
     if (engine_.HasUnsent()) break;  // the socket is full
   }
   want_write_ = true;
-}
-
-void QueuePair::MakeHot() {
-  device_->hub().poller().Unwatch(socket_);
-  hot_ = true;
-  served_at_tick_ = ++served_;
-  send_cq_->AddHot(this);
-  if (receive_cq_ != send_cq_) receive_cq_->AddHot(this);
-  device_->hub().SetHot(this, true);
-}
-
-void QueuePair::MakeCold() {
-  device_->hub().SetHot(this, false);
-  send_cq_->RemoveHot(this);
-  if (receive_cq_ != send_cq_) receive_cq_->RemoveHot(this);
-  hot_.store(false, std::memory_order_seq_cst);
-  watching_write_ = want_write_;
-  device_->hub().Watch(this, socket_, true, want_write_);
-}
-
-void QueuePair::UpdateWatch() {
-  if (want_write_ == watching_write_) return;
-  watching_write_ = want_write_;
-  device_->hub().ChangeWatch(this, socket_, true, want_write_);
 }
 
 void QueuePair::OnReady(bool, bool) {

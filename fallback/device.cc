@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fallback/completion.h"
+#include "fallback/completion_channel.h"
 #include "fallback/engine/limits.h"
 #include "fallback/protection_domain.h"
 #include "fallback/queue_pair.h"

@@ -53,10 +53,11 @@ class Hub final : public io::Service {
   // The service calls OnDeadline soon, if the object is still there. `id` outlives the object.
   void Poke(uint64_t id);
   static uint64_t IdOf(const Watched& w) { return w.id_; }
-  void SetHot(Watched* w, bool hot);             // OnTick every kTick
+  void SetHot(Watched* w, bool hot);  // OnTick every kTick
 
   // Readiness of a socket, reported to `w`.
   void Watch(Watched* w, io::Socket socket, bool read, bool write);
+  void WatchEdges(Watched* w, int descriptor) { poller().WatchEdges(descriptor, w->id_); }
   void ChangeWatch(Watched* w, io::Socket socket, bool read, bool write);
 
   // Takes the object over; destroys it when the turn is over.

@@ -6,8 +6,9 @@
 // "look again" behind, and the owner does before it lets go. So no lock is held across a system
 // call, and no request is left lying.
 //
-// Who watches the socket: the service's poller (cold), or the threads that poll its completion
-// queues (hot), which then read it without asking first. Only the owner changes that.
+// Who watches the socket: the service's poller (cold), the threads that poll its completion queues
+// (hot), which then read it without asking first, or those that sleep in wait sets (waited). Only
+// the owner changes that.
 #pragma once
 
 #include <atomic>
@@ -32,7 +33,8 @@ class QueuePair final : public provider::QueuePair,
                         engine::QueuePairObserver,
                         engine::WindowBinder {
  public:
-  enum class Why : uint8_t { kPost, kPoll, kReady, kHandOver };
+  // kHandOver: nobody polls any more; kStepIn: nobody serves a wait set any more.
+  enum class Why : uint8_t { kPost, kPoll, kReady, kHandOver, kStepIn };
 
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
       ProtectionDomain* domain, const QueuePairOptions& options);
@@ -70,6 +72,11 @@ class QueuePair final : public provider::QueuePair,
     return true;
   }
   void WorkAndRelease(Why why);
+  // Into a wait set; out of one that nobody serves.
+  void JoinAndRelease(WaitSet* set);
+  void StepInAndRelease(WaitSet* set);
+  // TryOwn; or else, who owns it puts it into `set` before letting go.
+  bool OwnOrAskToJoin(WaitSet* set);
   // After a key died: returns when no drive uses its memory any more, in a call or in what it has
   // framed and not sent.
   void ForgetDeadKeys();
@@ -101,8 +108,13 @@ class QueuePair final : public provider::QueuePair,
   bool ReceiveSome(Why why, Nanos now);  // true: nothing more is there to read
   void SendSome(bool idle, Nanos now);
   void ServeStream(Why why, Nanos now);
+  // watching.cc
+  void ChooseWatcher(Why why, Nanos now);
   void MakeHot();
   void MakeCold();
+  void JoinSet(WaitSet* set);
+  void LeaveSet(WaitSet* set);
+  void Unwatch();
   void UpdateWatch();
 
   // Owner, and waits for its turn: control path.
@@ -137,8 +149,11 @@ class QueuePair final : public provider::QueuePair,
   enum class Phase : uint8_t { kIdle, kConnecting, kAwaitingReply, kStreaming };
   Phase phase_ = Phase::kIdle;
   io::Socket socket_ = io::kNoSocket;
-  std::atomic<bool> hot_{false};          // written by the owner, read by posting threads
-  std::atomic<bool> connectable_{false};  // the connecting socket has an outcome
+  std::atomic<bool> hot_{false};               // written by the owner, read by posting threads
+  std::vector<WaitSet*> sets_;                 // those it is in; hot: none
+  WaitSet* unserved_set_ = nullptr;            // of a kStepIn under way
+  std::atomic<WaitSet*> wanted_set_{nullptr};  // to join, by whoever drives next
+  std::atomic<bool> connectable_{false};       // the connecting socket has an outcome
   std::vector<std::byte> unsent_request_;
   bool want_write_ = false;  // the socket took less than there is
   bool watching_write_ = false;

@@ -2,24 +2,21 @@
 #include "fallback/io/epoll_poller.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/io/epoll_wait.h"
 
 namespace verbena::io {
 namespace {
 
-constexpr Nanos kMillisecond = 1000000;
-constexpr Nanos kSecond = 1000 * kMillisecond;
 constexpr size_t kBatch = 64;  // 768 bytes of stack; who is left out comes first the next time
 
 absl::Status NoPoller(const char* what, int error) {
@@ -80,29 +77,18 @@ void EpollPoller::Change(Socket socket, uint64_t tag, bool read, bool write) {
   }
 }
 
+void EpollPoller::WatchEdges(int descriptor, uint64_t tag) {
+  epoll_event event = Event(tag, true, false);
+  event.events |= EPOLLET;
+  (void)epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
+}
+
 void EpollPoller::Unwatch(Socket socket) { epoll_ctl(epoll_, EPOLL_CTL_DEL, socket, nullptr); }
 
 size_t EpollPoller::Wait(std::span<Ready> out, Nanos deadline) {
   std::array<epoll_event, kBatch> events;
-  const int room = static_cast<int>(std::min(out.size(), events.size()));
-  int count = 0;
-  do {
-    const Nanos left = deadline == kNever ? 0 : std::max<Nanos>(0, deadline - Now());
-    if (!coarse_) {
-      const timespec timeout{left / kSecond, left % kSecond};
-      count = epoll_pwait2(epoll_, events.data(), room, deadline == kNever ? nullptr : &timeout,
-                           nullptr);
-      // Linux before 5.11, or a sandbox (EPERM) that has not heard of it.
-      if (count < 0 && (errno == ENOSYS || errno == EPERM)) coarse_ = true;
-    }
-    if (coarse_) {
-      // Rounded up: a timer may be late, never early, or the loop would spin until it is due.
-      const Nanos ms = std::min<Nanos>((left + kMillisecond - 1) / kMillisecond, INT_MAX);
-      count =
-          epoll_wait(epoll_, events.data(), room, deadline == kNever ? -1 : static_cast<int>(ms));
-    }
-  } while (count < 0 && errno == EINTR);
-
+  const size_t room = std::min(out.size(), events.size());
+  const int count = WaitEpoll(epoll_, std::span(events).first(room), deadline);
   size_t written = 0;
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[i];
@@ -128,10 +114,6 @@ void EpollPoller::Wake() {
   (void)!write(event_, &one, sizeof(one));
 }
 
-Nanos EpollPoller::Now() const {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kSecond + now.tv_nsec;
-}
+Nanos EpollPoller::Now() const { return MonotonicNow(); }
 
 }  // namespace verbena::io

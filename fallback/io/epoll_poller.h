@@ -20,6 +20,7 @@ class EpollPoller final : public Poller {
 
   void Watch(Socket socket, uint64_t tag, bool read, bool write) override;
   void Change(Socket socket, uint64_t tag, bool read, bool write) override;
+  void WatchEdges(int descriptor, uint64_t tag) override;
   void Unwatch(Socket socket) override;
   size_t Wait(std::span<Ready> out, Nanos deadline) override;
   void Wake() override;
@@ -31,7 +32,6 @@ class EpollPoller final : public Poller {
   const int epoll_;
   const int event_;  // eventfd: readable after Wake
   std::atomic<bool> woken_{false};
-  bool coarse_ = false;  // no epoll_pwait2 here: milliseconds. Wait's thread only.
 };
 
 }  // namespace verbena::io

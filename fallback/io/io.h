@@ -74,6 +74,9 @@ class Poller {
   static constexpr uint64_t kReservedTag = UINT64_MAX;  // the poller's own
   virtual void Watch(Socket socket, uint64_t tag, bool read, bool write) = 0;
   virtual void Change(Socket socket, uint64_t tag, bool read, bool write) = 0;
+  // `descriptor` becoming readable, reported once each time: at once if it is already, and again
+  // only when something more has happened to it. Only where World::descriptors().
+  virtual void WatchEdges(int descriptor, uint64_t tag) = 0;
   virtual void Unwatch(Socket socket) = 0;
   // Blocks until something is ready, Wake() was called (since the last Wait) or `deadline` passed;
   // how many it wrote.

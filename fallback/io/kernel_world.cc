@@ -33,6 +33,7 @@ class KernelWorld final : public World {
 
   Streams& streams() override { return streams_; }
   Poller& poller() override { return *poller_; }
+  bool descriptors() const override { return true; }
   void Start(Service* service) override;
   void Stop(Service* service) override;
   bool Await(absl::FunctionRef<bool()> ready, Nanos deadline) override;

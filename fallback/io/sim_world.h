@@ -37,6 +37,7 @@ class SimPoller final : public Poller {
 
   void Watch(Socket socket, uint64_t tag, bool read, bool write) override;
   void Change(Socket socket, uint64_t tag, bool read, bool write) override;
+  void WatchEdges(int, uint64_t) override {}
   void Unwatch(Socket socket) override;
   size_t Wait(std::span<Ready> out, Nanos deadline) override;
   void Wake() override;
@@ -59,6 +60,7 @@ class SimWorld final : public World {
 
   Streams& streams() override { return streams_; }
   Poller& poller() override { return poller_; }
+  bool descriptors() const override { return false; }
   void Start(Service* service) override { hub_.Start(service); }
   void Stop(Service* service) override { hub_.Stop(service); }
   bool Await(absl::FunctionRef<bool()> ready, Nanos deadline) override {

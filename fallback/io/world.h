@@ -22,6 +22,8 @@ class World {
   virtual ~World() = default;
   virtual Streams& streams() = 0;
   virtual Poller& poller() = 0;
+  // Whether its sockets are descriptors of this process, which epoll(7) takes.
+  virtual bool descriptors() const = 0;
 
   // From here to Stop the world turns `service`: on a thread of its own (kernel), or whenever
   // somebody Awaits or Nudges (simulated). Stop returns when no turn is under way or to come.

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where completion queues report. Its descriptor is a wait set's: readable when an event waits, and
+// when a socket is ready whose bytes may become one. TryNext moves these bytes.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "fallback/device.h"
+#include "fallback/wait_set.h"
+#include "transport/provider.h"
+
+namespace verbena::fallback {
+
+class CompletionQueue;
+
+class CompletionChannel final : public provider::CompletionChannel {
+ public:
+  static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);
+  CompletionChannel(Device* device, std::unique_ptr<WaitSet> set);
+  ~CompletionChannel() override;
+
+  absl::Status Close() override { return children_.CheckNone("completion channel"); }
+  int fd() const override { return set_->fd(); }
+  bool TryNext(CqEvent* event) override;
+
+  Device* device() const { return device_; }
+  WaitSet* set() const { return set_.get(); }
+  void Join(CompletionQueue* cq);
+  void Leave(CompletionQueue* cq);
+  void Signal(CompletionQueue* cq);
+
+  // As World::Await, for a condition that may call TryNext: then it is the channel's sockets that
+  // this thread sleeps on. The API's condition does not say whom it asks, TryNext does.
+  static bool Await(io::World& world, absl::FunctionRef<bool()> ready, Nanos deadline);
+
+ private:
+  bool Take(CqEvent* event);
+  void SetBell();  // with mutex_
+  void Serve(Nanos deadline);
+
+  Device* const device_;
+  std::unique_ptr<WaitSet> set_;
+  Children children_;
+  std::mutex mutex_;
+  std::vector<CompletionQueue*> queues_;
+  int waiting_ = 0;  // events
+};
+
+}  // namespace verbena::fallback

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback/wait_set.h"
+
+#include <sched.h>
+
+#include <array>
+#include <mutex>
+
+#include "fallback/queue_pair.h"
+
+namespace verbena::fallback {
+
+namespace {
+uint64_t Tag(const QueuePair* qp) { return reinterpret_cast<uintptr_t>(qp); }
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WaitSet>> WaitSet::Create(Hub* hub) {
+  absl::StatusOr<std::unique_ptr<io::ReadySet>> ready = io::ReadySet::Create();
+  if (!ready.ok()) return ready.status();
+  return std::make_unique<WaitSet>(hub, *std::move(ready));
+}
+
+WaitSet::WaitSet(Hub* hub, std::unique_ptr<io::ReadySet> ready)
+    : hub_(hub), ready_(std::move(ready)) {
+  if (!hub_->world().descriptors()) return;
+  hub_->Add(this);
+  hub_->WatchEdges(this, fd());
+}
+
+WaitSet::~WaitSet() {
+  while (pins_.load(std::memory_order_acquire) != 0) sched_yield();  // a poll is looking at it
+  if (!hub_->world().descriptors()) return;
+  hub_->Remove(this);
+  hub_->poller().Unwatch(fd());
+}
+
+bool WaitSet::Join(QueuePair* qp, io::Socket socket, bool write) {
+  {
+    std::lock_guard lock(lock_);
+    members_.insert(qp);
+  }
+  if (!ready_->Add(socket, Tag(qp), write)) {
+    std::lock_guard lock(lock_);
+    members_.erase(qp);
+    return false;
+  }
+  count_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void WaitSet::ChangeWatch(QueuePair* qp, io::Socket socket, bool write) {
+  ready_->Change(socket, Tag(qp), write);
+}
+
+void WaitSet::Leave(QueuePair* qp, io::Socket socket) {
+  ready_->Remove(socket);
+  count_.fetch_sub(1, std::memory_order_relaxed);
+  std::lock_guard lock(lock_);
+  members_.erase(qp);
+}
+
+// Owned while the list is locked, and driven when it is not: closing a queue pair takes it off the
+// list as its owner, so what is on the list exists. The tag of one that has left may have become
+// another's, which is then driven for nothing.
+QueuePair* WaitSet::Own(uint64_t tag) {
+  auto* const qp = reinterpret_cast<QueuePair*>(static_cast<uintptr_t>(tag));
+  std::lock_guard lock(lock_);
+  return members_.contains(qp) && qp->TryOwn() ? qp : nullptr;
+}
+
+void WaitSet::Serve(Nanos deadline, bool polling) {
+  std::array<uint64_t, kBatch> tags;
+  const size_t n = ready_->Wait(tags, deadline);
+  if (n == 0) return;
+  serves_.fetch_add(1, std::memory_order_relaxed);
+  bool driven = false;
+  for (size_t i = 0; i < n; ++i) {
+    QueuePair* const qp = Own(tags[i]);
+    if (qp == nullptr) continue;
+    driven = true;
+    qp->WorkAndRelease(polling ? QueuePair::Why::kPoll : QueuePair::Why::kReady);
+  }
+  // The sockets stay ready until their owners have read them: on a single core, to look again at
+  // once would keep those from it.
+  if (!driven) sched_yield();
+}
+
+// Reported at the first sign of life. From here on the service only looks from time to time, until
+// all is quiet: a wake-up of its own for each message is what the set is there to save.
+void WaitSet::OnReady(bool, bool) {
+  std::array<uint64_t, 1> one;
+  was_ready_ = ready_->Wait(one, 0) > 0;
+  const uint64_t serves = serves_.load(std::memory_order_relaxed);
+  if (!was_ready_ && serves == serves_seen_) return;  // only the bell
+  serves_seen_ = serves;
+  quiet_looks_ = 0;
+  hub_->poller().Unwatch(fd());
+  hub_->SetDeadline(this, hub_->Now() + kUnserved);
+}
+
+void WaitSet::OnDeadline() {
+  std::array<uint64_t, kBatch> tags;
+  const size_t n = ready_->Wait(tags, 0);
+  const uint64_t serves = serves_.load(std::memory_order_relaxed);
+  const bool served = serves != serves_seen_;
+  serves_seen_ = serves;
+  if (n > 0 && was_ready_ && !served) StepIn(std::span(tags).first(n));
+  was_ready_ = n > 0;
+  quiet_looks_ = n > 0 || served ? 0 : quiet_looks_ + 1;
+  if (quiet_looks_ < kQuietLooks) {
+    hub_->SetDeadline(this, hub_->Now() + kUnserved);
+  } else {
+    hub_->WatchEdges(this, fd());  // says so at once if something came meanwhile
+  }
+}
+
+void WaitSet::StepIn(std::span<const uint64_t> ready) {
+  for (const uint64_t tag : ready) {
+    if (QueuePair* const qp = Own(tag)) qp->StepInAndRelease(this);
+  }
+}
+
+}  // namespace verbena::fallback

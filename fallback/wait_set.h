@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Queue pairs whose sockets are watched by threads that sleep (docs/decisions/0013-waiting.md): in
+// the library, or on a completion channel's descriptor. To wait on the set is to drive them, so a
+// message costs one wake-up. If nobody comes for a while, the service takes over what is ready.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+
+#include "absl/container/flat_hash_set.h"
+#include "fallback/engine/spin_lock.h"
+#include "fallback/hub.h"
+#include "fallback/io/ready_set.h"
+
+namespace verbena::fallback {
+
+class QueuePair;
+
+class WaitSet final : Watched {
+ public:
+  static absl::StatusOr<std::unique_ptr<WaitSet>> Create(Hub* hub);
+  WaitSet(Hub* hub, std::unique_ptr<io::ReadySet> ready);
+  ~WaitSet() override;  // no queue pair is in it
+
+  int fd() const { return ready_->fd(); }
+  bool empty() const { return count_.load(std::memory_order_relaxed) == 0; }
+
+  // By the owner of `qp`. Join: false if the kernel has no room for its socket.
+  bool Join(QueuePair* qp, io::Socket socket, bool write);
+  void ChangeWatch(QueuePair* qp, io::Socket socket, bool write);
+  void Leave(QueuePair* qp, io::Socket socket);
+
+  // Sleeps until a socket is ready, the bell rings or `deadline` has come (0: does not sleep), and
+  // drives the queue pairs whose sockets are ready. `polling`: from a poll, see ChooseWatcher.
+  void Serve(Nanos deadline, bool polling = false);
+
+  // The bell ends the sleep of all until it is silenced.
+  void Ring() { ready_->Ring(); }
+  void Silence() { ready_->Silence(); }
+
+  // Between the two it is not destroyed.
+  void Pin() { pins_.fetch_add(1, std::memory_order_relaxed); }
+  void Unpin() { pins_.fetch_sub(1, std::memory_order_release); }
+
+ private:
+  static constexpr Nanos kUnserved = 200'000;  // then the service steps in
+  static constexpr int kQuietLooks = 5;        // then it stops looking
+  static constexpr size_t kBatch = 16;         // sockets that are served at a time
+
+  // Watched: of the set's descriptor.
+  void OnReady(bool readable, bool writable) override;
+  void OnDeadline() override;
+  QueuePair* Own(uint64_t tag);  // null: it has left, or somebody else has it
+  void StepIn(std::span<const uint64_t> ready);
+
+  Hub* const hub_;
+  const std::unique_ptr<io::ReadySet> ready_;
+  engine::SpinLock lock_;
+  absl::flat_hash_set<QueuePair*> members_;
+  std::atomic<size_t> count_{0};
+  std::atomic<int> pins_{0};
+  std::atomic<uint64_t> serves_{0};  // that found a socket ready
+
+  // The service only.
+  uint64_t serves_seen_ = 0;
+  bool was_ready_ = false;
+  int quiet_looks_ = 0;
+};
+
+}  // namespace verbena::fallback
