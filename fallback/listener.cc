@@ -143,7 +143,10 @@ void Handshake::OnReady(bool, bool) {
     if (!complete.ok()) return listener_->Refused(this, std::string(complete.status().message()));
     if (!*complete) continue;
     absl::StatusOr<engine::PeerRequest> peer = engine::DecodeRequest(reader_.frame());
-    if (!peer.ok()) return listener_->Refused(this, std::string(peer.status().message()));
+    if (!peer.ok()) {
+      return listener_->Refused(this, std::string(peer.status().message()),
+                                engine::EncodeRefusal(reader_.frame(), peer.status()));
+    }
     return listener_->Arrived(this, *std::move(peer));
   }
 }
@@ -186,13 +189,18 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
   device_->hub().world().Changed();
 }
 
-void Listener::Refused(Handshake* handshake, const std::string& why) {
+void Listener::Refused(Handshake* handshake, const std::string& why,
+                       std::vector<std::byte> answer) {
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
   io::Streams& streams = device_->hub().streams();
   VERBENA_LOG(kWarn, "connect", "listen ", address(), ": refused ",
               streams.Peer(owned->socket_).ToString(), ": ", why);
-  streams.Close(owned->socket_, false);
+  if (answer.empty()) {
+    streams.Close(owned->socket_, false);
+  } else {
+    device_->hub().Linger(owned->socket_, std::move(answer));
+  }
   {
     std::lock_guard lock(mutex_);
     ++counters_.refused;

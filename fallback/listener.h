@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "fallback/device.h"
@@ -73,7 +74,7 @@ class Listener final : public provider::Listener, public Watched {
   Device* device() const { return device_; }
   // From a handshake of ours, on the service: it is done, well or not.
   void Arrived(Handshake* handshake, engine::PeerRequest peer);
-  void Refused(Handshake* handshake, const std::string& why);
+  void Refused(Handshake* handshake, const std::string& why, std::vector<std::byte> answer = {});
 
  private:
   std::unique_ptr<Handshake> Take(Handshake* handshake);

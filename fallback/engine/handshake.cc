@@ -156,6 +156,14 @@ std::vector<std::byte> EncodeReject(const PeerRequest& peer, const std::string& 
   return Encode(f);
 }
 
+std::vector<std::byte> EncodeRefusal(std::span<const std::byte> frame, const absl::Status& why) {
+  const absl::StatusOr<wire::MpaFrame> f = wire::DecodeMpa(frame);
+  if (!f.ok() || f->reply) return {};
+  PeerRequest peer;
+  peer.frame = *f;
+  return EncodeReject(peer, std::string(why.message()));
+}
+
 absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Offer& mine) {
   absl::StatusOr<wire::MpaFrame> f = wire::DecodeMpa(bytes);
   if (!f.ok()) return f.status();

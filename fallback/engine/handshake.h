@@ -56,6 +56,9 @@ absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine);
 std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine,
                                    const Session& session);
 std::vector<std::byte> EncodeReject(const PeerRequest& peer, const std::string& private_data);
+// For a frame that DecodeRequest refused because of `why`: the Reject that says so, or nothing if
+// the frame is no request at all.
+std::vector<std::byte> EncodeRefusal(std::span<const std::byte> frame, const absl::Status& why);
 
 // Initiator, step 2.
 struct PeerReply {

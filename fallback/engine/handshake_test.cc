@@ -231,10 +231,20 @@ TEST(Handshake, RecordWithATailOfZeros) {
 }
 
 TEST(Handshake, Markers) {
+  // Expect: who asks for them is told why not, in a Reject that asks for none.
   wire::MpaFrame f = FrameOf(false);
   f.markers = true;
-  EXPECT_EQ(DecodeRequest(Encoded(f)).status().code(), absl::StatusCode::kUnimplemented);
+  const absl::Status why = DecodeRequest(Encoded(f)).status();
+  EXPECT_EQ(why.code(), absl::StatusCode::kUnimplemented);
+  const std::vector<std::byte> reject = EncodeRefusal(Encoded(f), why);
+  const auto reply = DecodeReply(reject, OfferOf(""));
+  ASSERT_TRUE(reply.ok());
+  EXPECT_TRUE(reply->rejected);
+  EXPECT_TRUE(absl::StrContains(reply->private_data, "markers")) << reply->private_data;
+  EXPECT_FALSE(wire::DecodeMpa(reject)->markers);
   f.reply = true;
+  EXPECT_TRUE(EncodeRefusal(Encoded(f), why).empty());
+  EXPECT_TRUE(EncodeRefusal(Bytes(20), why).empty());
   EXPECT_EQ(DecodeReply(Encoded(f), OfferOf("")).status().code(), absl::StatusCode::kUnimplemented);
 }
 

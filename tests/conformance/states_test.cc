@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The queue pair's states: IBTA 10.3.1, ibv_modify_qp(3), ibv_post_send(3), ibv_post_recv(3).
+#include <algorithm>
 #include <vector>
 
 #include "tests/conformance/pair.h"
@@ -245,6 +246,27 @@ TEST_P(States, DisconnectAfterReceiveAcknowledgesIt) {
   exchange(20);
   Check(pair.server->qp.Disconnect());
   EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(20));
+}
+
+TEST_P(States, FlushedMemoryIsTheApplicationsAgain) {
+  // Large writes are under way at a disconnect; the program takes the flushes for what they say and
+  // puts something else where the writes came from.
+  // Expect: nothing of that ever reaches the peer.
+  constexpr uint32_t kSize = 1 << 20, kCount = 8;
+  constexpr std::byte kSent{1}, kLater{2};
+  Pair pair = MakePair(*this, Both({.memory = kSize}));
+  std::ranges::fill(pair.client->buffer.bytes(), kSent);
+  for (uint64_t i = 0; i < kCount; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                           .local = pair.client->slice(0, kSize),
+                           .remote = pair.server->at(0),
+                           .id = i});
+  }
+  Check(pair.client->qp.Disconnect());
+  WaitFor(pair.client->cq, kCount);
+  std::ranges::fill(pair.client->buffer.bytes(), kLater);
+  WaitForEvent(server(), EventType::kDisconnected);
+  EXPECT_EQ(std::ranges::count(pair.server->buffer.bytes(), kLater), 0);
 }
 
 TEST_P(States, DrainWaitsForSendsOnly) {
