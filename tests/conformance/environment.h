@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "tests/conformance/check.h"
 #include "transport/context.h"
+#include "transport/providers.h"
 
 namespace verbena::conformance {
 
@@ -43,6 +44,8 @@ struct ProviderCase {
 };
 void PrintTo(const ProviderCase& provider, std::ostream* out);
 std::vector<ProviderCase> Providers();
+// Why no case runs on this provider here; empty: it has a device that can be used.
+std::string WhyUnusable(const ProviderEntry& provider);
 std::vector<ProviderCase> KernelProviders();  // without the simulated ones: for several threads
 
 // For a fixture `NAME` of type Conformance: its cases run on every provider.

@@ -2,6 +2,8 @@
 #include "tests/conformance/grounds.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -13,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "fallback/io/sim_network.h"
@@ -61,6 +64,49 @@ class Kernel : public Ground {
 
  private:
   std::string provider_;
+};
+
+// RDMA devices: the one that VERBENA_DEVICE names, or all. Both hosts are this machine, which
+// reaches itself over the address of the device's interface.
+class RdmaDevice : public Ground {
+ public:
+  explicit RdmaDevice(const std::string& provider) : device_(provider) {
+    const char* named = std::getenv("VERBENA_DEVICE");
+    if (named != nullptr && absl::StartsWith(named, provider)) device_ = named;
+    static const std::string* const found = new std::string(FindAddress(device_));
+    address_ = *found;
+  }
+
+  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = device_}); }
+  std::string address(int) const override { return address_; }
+  bool simulated() const override { return false; }
+  // A queue pair in ERR still says goodbye, and nothing else of a device is within our reach.
+  bool Cut(const QueuePair&) override { return false; }
+  bool Silence(bool) override { return false; }
+
+ private:
+  // The first IPv4 address of this machine that the device leads to.
+  static std::string FindAddress(const std::string& device) {
+    absl::StatusOr<Context> context = Context::Open({.device = device});
+    ifaddrs* all = nullptr;
+    if (!context.ok() || getifaddrs(&all) != 0) return "127.0.0.1";
+    std::string found = "127.0.0.1";
+    for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
+      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET) continue;
+      if ((i->ifa_flags & IFF_LOOPBACK) != 0) continue;
+      char ip[INET_ADDRSTRLEN];
+      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr, ip,
+                sizeof ip);
+      if (!context->Resolve(absl::StrCat(ip, ":1")).ok()) continue;
+      found = ip;
+      break;
+    }
+    freeifaddrs(all);
+    return found;
+  }
+
+  std::string device_;
+  std::string address_;
 };
 
 void Count(const io::SimInjected& injected);
@@ -131,7 +177,8 @@ void Count(const io::SimInjected& injected) { injected_in_all->Add(injected); }
 }  // namespace
 
 std::unique_ptr<Ground> KernelGround(const std::string& provider) {
-  return std::make_unique<Kernel>(provider);
+  if (provider == "tcp") return std::make_unique<Kernel>(provider);
+  return std::make_unique<RdmaDevice>(provider);
 }
 
 std::unique_ptr<Ground> SimulatedGround(uint64_t kind, uint64_t seed) {
