@@ -57,9 +57,11 @@ TEST(CapabilitiesText, NoneOneAll) {
   EXPECT_EQ(ToString(Capabilities{.rnr = true}), "rnr");
   EXPECT_EQ(ToString(Capabilities{.immediate = true, .atomics = true, .rnr = true}),
             "immediate atomics rnr");
-  EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true}),
+  EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true, true, true, true,
+                                  true}),
             "immediate atomics send_with_invalidate memory_windows rnr remote_completion "
-            "unguessable_keys global_atomics");
+            "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
+            "own_peer_known");
 }
 
 }  // namespace

@@ -228,7 +228,7 @@ bool CompletionQueue::Pull() {
   bool more = true;
   // No more than the application made it for: the rest waits in the device.
   while (more && stash_.size() < entries()) {
-    const size_t n = PollDevice(taken, names, &more);
+    const size_t n = PollDevice(taken, true, names, &more);
     Stash({taken, n}, names);
   }
   pulls_.fetch_add(1, std::memory_order_seq_cst);
@@ -244,7 +244,10 @@ size_t CompletionQueue::UnstashLocked(std::span<WorkCompletion> out) {
   size_t n = 0;
   while (n < out.size() && !stash_.empty()) {
     const Stashed& first = stash_.front();
-    if (device_->ledgers().Find(first.name) != nullptr) out[n++] = first.completion;
+    if (Ledger* ledger = device_->ledgers().Find(first.name); ledger != nullptr) {
+      out[n++] = first.completion;
+      if (ledger->kind() != Ledger::Kind::kShared) ledger->Retire(first.name);
+    }
     stash_.pop_front();
   }
   stashed_.store(stash_.size(), std::memory_order_release);

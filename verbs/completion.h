@@ -94,9 +94,9 @@ class CompletionQueue final : public provider::CompletionQueue {
   };
 
   // datapath.cc
-  size_t PollDevice(std::span<WorkCompletion> out, uint64_t* names, bool* more);
-  bool Translate(const ibv_wc& wc, WorkCompletion* out);
-  void Fail(const ibv_wc& wc, Ledger* ledger, const char* what);
+  size_t PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names, bool* more);
+  bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
+  void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
 
   size_t Unstash(std::span<WorkCompletion> out);
   // Another thread took completions from the device meanwhile: brings all into posting order.

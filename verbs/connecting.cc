@@ -111,7 +111,9 @@ void QueuePair::OnCm(const CmEvent& event) {
       if (phase_ == Phase::kConnecting) return Rejected(event);
       break;
     case RDMA_CM_EVENT_DISCONNECTED:
-      // The peer left, or answered to our leaving: nobody's failure. Part() answers it.
+      // The peer left, or answered to our leaving: nobody's failure, unless the device had given up
+      // before. Part() answers it.
+      if (state_ != QpState::kErr && DeviceFailed()) return FailedByDevice();
       return EnterError(absl::OkStatus());
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
       break;
@@ -332,6 +334,7 @@ void QueuePair::OnAttention() {
 }
 
 void QueuePair::OnDeadline() {
+  if (state_ == QpState::kErr && srq_ != nullptr) return LastWqeReached();
   if (phase_ == Phase::kIdle || phase_ == Phase::kConnected) return;
   ConnectFailed(absl::DeadlineExceededError(absl::StrCat(
       "connect ", peer_.ToString(), ": no answer within ", absl::FormatDuration(deadline_),

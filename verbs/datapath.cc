@@ -112,6 +112,7 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   const uint64_t length = CopyEntries(wr.local, sges);
   Ledger::Place& place = send_ledger_->at(position);
   place.id = wr.id;
+  place.key = wr.remote.key;
   place.opcode = wr.opcode;
   place.unused = false;
   switch (wr.opcode) {
@@ -145,7 +146,7 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   }
   if (Has(wr.flags, SendFlags::kInline)) return CopyInline(wr, length, position, out, sges);
   // IBTA 9.7.2; some drivers cut the sum of the entries to 32 bits.
-  if (length > uint64_t{1} << 31) return PostError::kInvalidOpcode;
+  if (length > max_message_) return PostError::kInvalidOpcode;
   return PostError::kNone;
 }
 
@@ -292,6 +293,17 @@ void QueuePair::Kick() {
   (void)ModifyDevice(attributes, IBV_QP_STATE);
 }
 
+// What was posted in SQD runs in RTS (IBTA 10.3.1.5). A driver whose requests are found by a
+// doorbell only may not look again when the state is set: an empty write rings it. It has no memory
+// and no key, its name is no ledger's, and its completion, if it makes one, is dropped.
+void QueuePair::RingDoorbell() {
+  ibv_send_wr work{};
+  work.wr_id = ~uint64_t{0};
+  work.opcode = IBV_WR_RDMA_WRITE;
+  ibv_send_wr* bad = nullptr;
+  (void)ibv_post_send(qp_, &work, &bad);
+}
+
 PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) {
   PostResult result;
   for (const ReceiveWr& wr : requests) {
@@ -320,13 +332,14 @@ PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) 
   return result;
 }
 
-void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const char* what) {
+void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion,
+                           uint32_t key) {
   if (ledger->kind() != Ledger::Kind::kShared && !ledger->MarkFailed()) return;
-  device_->ReportFailure(wc.qp_num, WcStatusOf(wc.status), what, wc.vendor_err);
+  device_->ReportFailure(wc.qp_num, completion.status, WcOpcodeName(completion.opcode), key);
 }
 
 // False: a completion of a queue pair that was closed or reset.
-bool CompletionQueue::Translate(const ibv_wc& wc, WorkCompletion* out) {
+bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out) {
   Ledger* const ledger = device_->ledgers().Find(wc.wr_id);
   if (ledger == nullptr) return false;
   const uint32_t position = static_cast<uint32_t>(wc.wr_id);
@@ -351,25 +364,28 @@ bool CompletionQueue::Translate(const ibv_wc& wc, WorkCompletion* out) {
   } else {
     out->status = WcStatusOf(wc.status);
     out->vendor_error = wc.vendor_err;
-    Fail(wc, ledger, WcOpcodeName(out->opcode));
+    Fail(wc, ledger, *out, receive ? 0 : place.key);
   }
   if (ledger->kind() == Ledger::Kind::kShared) {
     ledger->Return(position);
+  } else if (keep) {
+    ledger->Done(wc.wr_id);
   } else {
     ledger->Retire(wc.wr_id);
   }
   return true;
 }
 
-// At most kPollBatch, and the names of their requests.
-size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, uint64_t* names, bool* more) {
+// At most kPollBatch, and the names of their requests. `keep`: for the stash, not to be delivered.
+size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names,
+                                   bool* more) {
   ibv_wc wc[kPollBatch];
   const int room = static_cast<int>(std::min(out.size(), kPollBatch));
   const int got = ibv_poll_cq(cq_, room, wc);
   size_t n = 0;
   for (int i = 0; i < got; ++i) {
     names[n] = wc[i].wr_id;
-    n += Translate(wc[i], &out[n]) ? 1 : 0;
+    n += Translate(wc[i], keep, &out[n]) ? 1 : 0;
   }
   if (n > 0) completions_.fetch_add(n, std::memory_order_relaxed);
   *more = got == room;
@@ -387,7 +403,7 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
       pulls = pulls_.load(std::memory_order_acquire);
     }
     uint64_t names[kPollBatch];
-    const size_t got = PollDevice(out.subspan(n), names, &more);
+    const size_t got = PollDevice(out.subspan(n), false, names, &more);
     const uint32_t now = pulls_.load(std::memory_order_acquire);
     if (now != pulls && got > 0) [[unlikely]] {
       return n + StashAndUnstash(out.subspan(n), got, names);

@@ -40,6 +40,8 @@ Capabilities CapabilitiesOf(const Found& found) {
   c.atomics = a.atomic_cap != IBV_ATOMIC_NONE;
   c.global_atomics = a.atomic_cap == IBV_ATOMIC_GLOB;
   c.memory_windows = type2 && a.max_mw > 0;
+  // Soft-RoCE and Soft-iWARP raise none of the events IBV_EVENT_QP_ACCESS_ERR and _REQ_ERR.
+  c.responder_events = !found.software;
   c.send_with_invalidate =
       c.memory_windows && (a.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;
   return c;
@@ -53,7 +55,8 @@ DeviceAttributes AttributesOf(const Found& found) {
   a.max_memory_regions = Positive(d.max_mr);
   a.max_memory_windows = Positive(d.max_mw);
   a.max_shared_receive_queues = Positive(d.max_srq);
-  a.max_work_requests = Positive(std::min(d.max_qp_wr, d.max_srq > 0 ? d.max_srq_wr : d.max_qp_wr));
+  a.max_work_requests =
+      Positive(std::min(d.max_qp_wr - 1, d.max_srq > 0 ? d.max_srq_wr : d.max_qp_wr));
   a.max_sge =
       std::min({Positive(d.max_sge), d.max_srq > 0 ? Positive(d.max_srq_sge) : kMostSge, kMostSge});
   a.max_completions = Positive(d.max_cqe);
@@ -150,11 +153,10 @@ void Device::Forget(const void* object) {
   if (events_ != nullptr) events_->Forget(object);
 }
 
-void Device::ReportFailure(uint32_t qp_number, WcStatus status, const char* what,
-                           uint32_t vendor_error) {
+void Device::ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key) {
   const std::lock_guard lock(service_->mutex());
   const auto it = queue_pairs_.find(qp_number);
-  if (it != queue_pairs_.end()) it->second->CompletionFailed(status, what, vendor_error);
+  if (it != queue_pairs_.end()) it->second->CompletionFailed(status, what, key);
 }
 
 // Under the mutex. Acknowledged at once: ibv_destroy_qp(3) waits for that.

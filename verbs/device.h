@@ -54,7 +54,7 @@ class Device final : public provider::Device, public EventSource {
   const absl::flat_hash_map<uint32_t, QueuePair*>& queue_pairs() const { return queue_pairs_; }
 
   // From a poll, without the mutex: the first completion of a queue pair that failed.
-  void ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t vendor_error);
+  void ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key);
 
   // What the port counts of refusals for want of a receive (the kernel keeps none for one queue
   // pair): `received` from peers, else sent to them. 0 where the driver counts none.

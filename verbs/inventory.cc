@@ -138,6 +138,8 @@ void Examine(ibv_device* device, Found& found) {
   found.info.provider = "verbs";
   found.iwarp = device->transport_type == IBV_TRANSPORT_IWARP;
   found.info.transport = found.iwarp ? "iWARP" : "InfiniBand or RoCE";
+  // Hardware has a link to its place on a bus.
+  found.software = access(absl::StrCat(device->ibdev_path, "/device").c_str(), F_OK) != 0;
   found.context.reset(Lib().open_device(device));
   if (found.context == nullptr) {
     found.info.reason = WhyNotOpened(errno, device->name);
@@ -173,7 +175,8 @@ void Examine(ibv_device* device, Found& found) {
                      "container the device: `--device /dev/infiniband`");
   } else {
     found.info.usable = true;
-    found.info.reason = "an RDMA device with an active port";
+    found.info.reason = found.software ? "a software device with an active port"
+                                       : "an RDMA device with an active port";
   }
 }
 

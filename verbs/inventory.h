@@ -38,6 +38,7 @@ struct Found {
   ibv_port_attr port_attributes{};
   uint8_t port = 0;
   bool iwarp = false;
+  bool software = false;  // Soft-RoCE, Soft-iWARP: no hardware behind it
   std::vector<Gid> gids;  // of that port
 };
 

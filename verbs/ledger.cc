@@ -43,13 +43,20 @@ void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
   SkipUnused();
 }
 
-void Ledger::Retire(uint64_t name) {
-  uint64_t tail = tail_.load(std::memory_order_relaxed);
+uint64_t Ledger::Advance(std::atomic<uint64_t>& mark, uint64_t name) {
+  uint64_t former = mark.load(std::memory_order_relaxed);
+  // Near the tail; the other mark may be far behind.
+  const uint64_t tail = tail_.load(std::memory_order_relaxed);
   const uint64_t next = Widen(tail, static_cast<uint32_t>(name)) + 1;
-  while (static_cast<int64_t>(next - tail) > 0 &&
-         !tail_.compare_exchange_weak(tail, next, std::memory_order_acq_rel,
-                                      std::memory_order_relaxed)) {
+  while (static_cast<int64_t>(next - former) > 0 &&
+         !mark.compare_exchange_weak(former, next, std::memory_order_acq_rel,
+                                     std::memory_order_relaxed)) {
   }
+  return next;
+}
+
+void Ledger::Retire(uint64_t name) {
+  const uint64_t next = Advance(tail_, name);
   if (any_unused_.load(std::memory_order_relaxed)) SkipUnused();
   if (any_pinned_.load(std::memory_order_relaxed)) ReleasePins(next);
 }
@@ -124,6 +131,7 @@ void Ledger::NextGeneration() {
 void Ledger::Clear() {
   NextGeneration();
   tail_.store(head_.load(std::memory_order_acquire), std::memory_order_release);
+  done_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
   failed_.store(false, std::memory_order_relaxed);
   any_unused_.store(false, std::memory_order_relaxed);
   ReleasePins(~uint64_t{0});
@@ -162,6 +170,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   ledger->limit_ = limit;
   ledger->head_.store(0, std::memory_order_relaxed);
   ledger->tail_.store(0, std::memory_order_relaxed);
+  ledger->done_.store(0, std::memory_order_relaxed);
   ledger->failed_.store(false, std::memory_order_relaxed);
   ledger->any_unused_.store(false, std::memory_order_relaxed);
   if (kind == Ledger::Kind::kShared) {

@@ -29,6 +29,7 @@ class Ledger {
 
   struct Place {
     uint64_t id;
+    uint32_t key;  // the peer's, for the text of an error
     Opcode opcode;
     bool unused;    // was reserved, but the driver refused the request
     uint32_t next;  // kShared: the next free place
@@ -37,7 +38,12 @@ class Ledger {
   Kind kind() const { return kind_; }
   uint32_t limit() const { return limit_; }
   uint64_t posted() const { return head_.load(std::memory_order_relaxed); }
-  uint64_t completed() const { return tail_.load(std::memory_order_acquire); }
+  // Polled, or known to be complete and in a stash.
+  uint64_t completed() const {
+    const uint64_t tail = tail_.load(std::memory_order_acquire);
+    const uint64_t done = done_.load(std::memory_order_acquire);
+    return static_cast<int64_t>(done - tail) > 0 ? done : tail;
+  }
   uint64_t outstanding() const {
     const uint64_t done = completed();  // first: it never passes what is read after it
     return head_.load(std::memory_order_acquire) - done;
@@ -58,7 +64,9 @@ class Ledger {
   uint64_t Name(uint64_t position) const {
     return base_.load(std::memory_order_relaxed) | static_cast<uint32_t>(position);
   }
-  // The request with this name is complete, and so are all that were posted before it.
+  // The request with this name is complete, and so are all that were posted before it. Done: the
+  // device says so. Retire: its completion was delivered, and the places are free.
+  void Done(uint64_t name) { Advance(done_, name); }
   void Retire(uint64_t name);
   // All are: RESET clears a queue without completions (IBTA 10.3.1.1). Names given so far are void.
   void Clear();
@@ -85,6 +93,7 @@ class Ledger {
   void NextGeneration();
   void SkipUnused();
   void ReleasePins(uint64_t end);
+  uint64_t Advance(std::atomic<uint64_t>& mark, uint64_t name);
 
   Kind kind_ = Kind::kSend;
   uint32_t limit_ = 0;
@@ -97,6 +106,7 @@ class Ledger {
   std::vector<Pinned> pins_;
   alignas(64) std::atomic<uint64_t> head_{0};  // kShared: how many were ever taken
   alignas(64) std::atomic<uint64_t> tail_{0};
+  std::atomic<uint64_t> done_{0};
   std::atomic<uint64_t> top_{0};  // kShared: tag and first free place
 };
 

@@ -104,8 +104,10 @@ bool QueuePair::Make(const QueuePairOptions& options) {
   attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
   attributes.qp_type = IBV_QPT_RC;
   attributes.sq_sig_all = options.signal == Signal::kAll ? 1 : 0;
+  max_message_ = device_->attributes().max_message;
   device_inline_ = std::min(limits_.max_inline, device_->device_inline());
-  attributes.cap = {.max_send_wr = limits_.max_send_wr,
+  // One more than may be posted: see RingDoorbell.
+  attributes.cap = {.max_send_wr = limits_.max_send_wr + 1,
                     .max_recv_wr = srq_ != nullptr ? 0 : limits_.max_receive_wr,
                     .max_send_sge = limits_.max_send_sge,
                     .max_recv_sge = srq_ != nullptr ? 0 : limits_.max_receive_sge,
@@ -183,6 +185,8 @@ ConnectionInfo QueuePair::connection() const {
 }
 
 QpCounters QueuePair::counters() const {
+  if (send_ledger_->outstanding() > 0) send_cq_->Pull();
+  if (receive_ledger_->outstanding() > 0) receive_cq_->Pull();
   QpCounters c;
   c.sends_posted = send_ledger_->posted();
   c.send_completions = send_ledger_->completed();

@@ -55,7 +55,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void OnAttention() override;
   void OnDeadline() override;
   void OnAsync(ibv_event_type type);
-  void CompletionFailed(WcStatus status, const char* what, uint32_t vendor_error);
+  void CompletionFailed(WcStatus status, const char* what, uint32_t key);
   void QueueOverflowed();
 
   Device* device() const { return device_; }
@@ -90,6 +90,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void BindPosted(const SendWr& wr, uint64_t position, bool taken);
   PostError Refusal() const;
   void Kick();
+  void RingDoorbell();
 
   // states.cc
   absl::Status Apply(const QpModify& change);
@@ -97,7 +98,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   absl::Status ToReset();
   int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
   void SetState(QpState state);
-  void Notice(QpState device_state);
+  bool DeviceFailed() const;
+  void FailedByDevice();
+  void LastWqeReached();
   // To ERR, whoever found the reason: `why` is kept unless the application asked for it (OK).
   void EnterError(const absl::Status& why);
   void PushEvent(EventType type, const absl::Status& why) const;
@@ -131,6 +134,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint32_t number_ = 0;
   Ledger* send_ledger_ = nullptr;
   Ledger* receive_ledger_ = nullptr;
+  uint64_t max_message_ = 0;
   uint32_t device_inline_ = 0;
   std::unique_ptr<std::byte[]> inline_area_;  // where the driver takes less inline data than asked
   uint64_t inline_mask_ = 0;
@@ -146,6 +150,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint32_t initiator_depth_ = 0;
   uint32_t responder_resources_ = 0;
   bool drained_ = false;
+  bool last_wqe_told_ = false;
   bool asked_ = false;  // the application wanted ERR: nobody's failure
 
   Phase phase_ = Phase::kIdle;

@@ -2,6 +2,7 @@
 // The states of a queue pair: what the application asks for, and what the device reports.
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "verbs/queue_pair.h"
@@ -9,6 +10,8 @@
 
 namespace verbena::verbs {
 namespace {
+
+constexpr absl::Duration kFlushTime = absl::Milliseconds(100);
 
 QpState StateOf(ibv_qp_state state) {
   switch (state) {
@@ -92,7 +95,7 @@ absl::Status QueuePair::ToReset() {
   SetState(QpState::kReset);
   cause_ = absl::OkStatus();
   outcome_ = {};
-  asked_ = parted_ = drained_ = false;
+  asked_ = parted_ = drained_ = last_wqe_told_ = false;
   initiator_depth_ = responder_resources_ = 0;
   return absl::OkStatus();
 }
@@ -156,7 +159,9 @@ absl::Status QueuePair::Apply(const QpModify& change) {
       return ErrnoStatus(error, absl::StrCat("modify ", Name(), " in state ", QpStateName(state_)),
                          "The device does not take this change; make a new connection instead.");
     }
+    const bool resumed = state_ == QpState::kSqd && to == QpState::kRts;
     SetState(to);
+    if (resumed && send_ledger_->outstanding() > 0) RingDoorbell();
   }
   min_rnr_timer_ = change.min_rnr_timer.value_or(min_rnr_timer_);
   rnr_retry_ = change.rnr_retry.value_or(rnr_retry_);
@@ -177,11 +182,7 @@ QpAttributes QueuePair::Query() const {
   }
   const std::lock_guard lock(device_->service().mutex());
   if (state_ == QpState::kRts || state_ == QpState::kSqd) {
-    ibv_qp_attr attributes{};
-    ibv_qp_init_attr unused{};
-    if (Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused) == 0) {
-      const_cast<QueuePair*>(this)->Notice(StateOf(attributes.qp_state));
-    }
+    if (DeviceFailed()) const_cast<QueuePair*>(this)->FailedByDevice();
   }
   QpAttributes out;
   out.state = state_;
@@ -199,13 +200,20 @@ QpAttributes QueuePair::Query() const {
   return out;
 }
 
-// The device goes to ERR by itself; no other state.
-void QueuePair::Notice(QpState device_state) {
-  if (device_state != QpState::kErr && device_state != QpState::kSqe) return;
-  EnterError(absl::UnavailableError(absl::StrCat(
-      Name(),
-      ": the device put it into ERR; a failed completion or an event says why. Reset it or "
-      "make a new one, and connect again.")));
+// The device goes to ERR by itself, and does not always say why.
+void QueuePair::FailedByDevice() {
+  EnterError(absl::UnavailableError(
+      absl::StrCat(Name(),
+                   ": the device put it into ERR: a request of this end failed, which its "
+                   "completion explains, or one of the peer's was refused (key, bounds, "
+                   "access, or invalid). Reset it or make a new one, and connect again.")));
+}
+
+bool QueuePair::DeviceFailed() const {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr unused{};
+  return Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused) == 0 &&
+         StateOf(attributes.qp_state) == QpState::kErr;
 }
 
 void QueuePair::EnterError(const absl::Status& why) {
@@ -225,6 +233,9 @@ void QueuePair::EnterError(const absl::Status& why) {
     PushEvent(EventType::kDisconnected, why);
     device_->service().Attend(this);
   }
+  // Not every driver says when a dying queue pair has let go of its shared receive queue
+  // (IBTA 11.6.3): then it is said when the flush has had its time.
+  if (srq_ != nullptr) device_->service().SetDeadline(this, kFlushTime);
   device_->service().Changed();
 }
 
@@ -251,7 +262,7 @@ void QueuePair::OnAsync(ibv_event_type type) {
       drained_ = true;
       return PushEvent(EventType::kSendQueueDrained, absl::OkStatus());
     case IBV_EVENT_QP_LAST_WQE_REACHED:
-      return PushEvent(EventType::kLastWqeReached, absl::OkStatus());
+      return LastWqeReached();
     default:
       break;
   }
@@ -269,13 +280,18 @@ void QueuePair::OnAsync(ibv_event_type type) {
   EnterError(why);
 }
 
-void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t vendor_error) {
+void QueuePair::LastWqeReached() {
+  if (std::exchange(last_wqe_told_, true)) return;
+  PushEvent(EventType::kLastWqeReached, absl::OkStatus());
+}
+
+void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key) {
   const bool flushed = status == WcStatus::kFlushed;
-  if (state_ != QpState::kErr && flushed) return Notice(QpState::kErr);
+  if (state_ != QpState::kErr && flushed) return FailedByDevice();
   if (flushed) return;
   const absl::Status why = absl::UnavailableError(absl::StrCat(
       Name(), ": ", what, " failed with ", WcStatusName(status), ": ", WcStatusText(status),
-      vendor_error != 0 ? absl::StrCat(" (vendor error ", vendor_error, ")") : "",
+      key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",
       ". Mend the request, reset the queue pair and connect again."));
   if (state_ != QpState::kErr) return EnterError(why);
   if (!asked_) cause_ = why;  // it tells more than what was known
