@@ -286,7 +286,10 @@ absl::Status CompletionQueue::Resize(uint32_t entries) {
       !s.ok()) {
     return s;
   }
-  const int error = Lib().resize_cq(cq_, static_cast<int>(entries));
+  Pull();  // what waits in the device counts as well, and not every driver looks
+  const std::lock_guard lock(mutex_);
+  const int error =
+      stash_.size() > entries ? EINVAL : Lib().resize_cq(cq_, static_cast<int>(entries));
   if (error == 0) return absl::OkStatus();
   if (error == EINVAL) {
     return absl::InvalidArgumentError(absl::StrCat("resize completion queue to ", entries,

@@ -114,6 +114,7 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   place.id = wr.id;
   place.key = wr.remote.key;
   place.opcode = wr.opcode;
+  place.fails_as = WcStatus::kSuccess;
   place.unused = false;
   switch (wr.opcode) {
     case Opcode::kSendWithImm:
@@ -133,7 +134,13 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
       break;
     case Opcode::kCompareSwap:
     case Opcode::kFetchAdd:
-      if (length != 8) return PostError::kInvalidOpcode;  // IBTA 9.4.5
+      if (length != 8) {  // IBTA 11.4.1.1
+        return BuildFailing(WcStatus::kLocalLengthError, &place, out, sges);
+      }
+      // The responder's to refuse (IBTA 9.4.5); Soft-RoCE's library does not let it out.
+      if ((wr.remote.address & 7) != 0 && device_->software()) {
+        return BuildFailing(WcStatus::kRemoteInvalidRequest, &place, out, sges);
+      }
       out->wr.atomic.remote_addr = wr.remote.address;
       out->wr.atomic.rkey = wr.remote.key;
       out->wr.atomic.compare_add = wr.atomic.compare_add;
@@ -146,7 +153,21 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   }
   if (Has(wr.flags, SendFlags::kInline)) return CopyInline(wr, length, position, out, sges);
   // IBTA 9.7.2; some drivers cut the sum of the entries to 32 bits.
-  if (length > max_message_) return PostError::kInvalidOpcode;
+  if (length > max_message_) {
+    return BuildFailing(WcStatus::kLocalLengthError, &place, out, sges);
+  }
+  return PostError::kNone;
+}
+
+// A write from memory that no key names fails at this end, before anything leaves.
+PostError QueuePair::BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out,
+                                  ibv_sge* sges) {
+  place->fails_as = status;
+  sges[0] = {.addr = 0, .length = 1, .lkey = 0};
+  out->opcode = IBV_WR_RDMA_WRITE;
+  out->send_flags &= ~static_cast<unsigned>(IBV_SEND_INLINE);
+  out->num_sge = 1;
+  out->wr = {};
   return PostError::kNone;
 }
 
@@ -363,6 +384,14 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
     }
   } else {
     out->status = WcStatusOf(wc.status);
+    if (!receive && place.fails_as != WcStatus::kSuccess && out->status != WcStatus::kFlushed) {
+      out->status = place.fails_as;
+    }
+    // Soft-RoCE's word for a local key, bounds or access that is wrong (rxe_requester, and
+    // RESPST_ERR_MALFORMED_WQE in rxe_responder); what else it stands for is refused at the post.
+    if (out->status == WcStatus::kLocalQpOperationError && device_->software()) {
+      out->status = WcStatus::kLocalProtectionError;
+    }
     out->vendor_error = wc.vendor_err;
     Fail(wc, ledger, *out, receive ? 0 : place.key);
   }

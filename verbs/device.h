@@ -38,6 +38,7 @@ class Device final : public provider::Device, public EventSource {
   ibv_context* context() const { return found_.context.get(); }
   const std::string& name() const { return found_.info.name; }
   bool iwarp() const { return found_.iwarp; }
+  bool software() const { return found_.software; }
   uint8_t port() const { return found_.port; }
   uint32_t device_inline() const { return device_inline_; }  // bytes that the driver takes
   Service& service() { return *service_; }

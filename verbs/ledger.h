@@ -18,6 +18,7 @@
 #include <mutex>
 #include <vector>
 
+#include "transport/work_completion.h"
 #include "transport/work_request.h"
 #include "verbs/errors.h"
 
@@ -31,8 +32,9 @@ class Ledger {
     uint64_t id;
     uint32_t key;  // the peer's, for the text of an error
     Opcode opcode;
-    bool unused;    // was reserved, but the driver refused the request
-    uint32_t next;  // kShared: the next free place
+    WcStatus fails_as;  // kSuccess: as the device says
+    bool unused;        // was reserved, but the driver refused the request
+    uint32_t next;      // kShared: the next free place
   };
 
   Kind kind() const { return kind_; }

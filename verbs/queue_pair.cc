@@ -34,6 +34,13 @@ absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
       return absl::InvalidArgumentError(
           "create queue pair: its shared receive queue is closed or of another device");
     }
+    // Soft-RoCE judges the receives by the queue pair's domain, against IBTA 10.2.9.
+    if (srq->domain() != domain && domain->device()->software()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "create queue pair: its shared receive queue is of another protection domain, which "
+          "device ",
+          domain->device()->name(), " does not serve; make both on one"));
+    }
   }
   const DeviceAttributes limits = domain->device()->attributes();
   const std::string& device = domain->device()->name();

@@ -85,6 +85,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   // datapath.cc
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
   PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out);
+  // The request cannot succeed: it shall fail in its turn with this status, on every driver alike.
+  PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* sges);
   PostError CopyInline(const SendWr& wr, uint64_t length, uint64_t position, ibv_send_wr* out,
                        ibv_sge* sges);
   void BindPosted(const SendWr& wr, uint64_t position, bool taken);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -75,12 +76,24 @@ absl::Status SharedReceiveQueue::SetLimit(uint32_t limit) {
   }
   ibv_srq_attr attributes{};
   attributes.srq_limit = limit;
+  const uint32_t former = limit_.exchange(limit);  // before the device may answer
   if (const int error = Lib().modify_srq(srq_, &attributes, IBV_SRQ_LIMIT); error != 0) {
+    limit_ = former;
     return ErrnoStatus(error, absl::StrCat("shared receive queue limit ", limit),
                        "Is the device still there?");
   }
-  limit_ = limit;
+  // Some drivers look only when the next receive is taken.
+  if (ledger_->outstanding() < limit) LimitReached();
   return absl::OkStatus();
+}
+
+void SharedReceiveQueue::LimitReached() {
+  if (limit_.exchange(0) == 0) return;  // it was told already
+  limit_events_.fetch_add(1);
+  Event e;
+  e.type = EventType::kSrqLimitReached;
+  e.context = context_;
+  domain_->device()->Push(this, std::move(e));
 }
 
 SrqLimits SharedReceiveQueue::limits() const {
@@ -98,17 +111,12 @@ SrqCounters SharedReceiveQueue::counters() const {
 }
 
 void SharedReceiveQueue::OnEvent(bool limit_reached) {
+  if (limit_reached) return LimitReached();
   Event e;
+  e.type = EventType::kQpFatal;
   e.context = context_;
-  if (limit_reached) {
-    e.type = EventType::kSrqLimitReached;
-    limit_ = 0;
-    limit_events_.fetch_add(1);
-  } else {
-    e.type = EventType::kQpFatal;
-    e.status = absl::UnavailableError(
-        "a shared receive queue failed; close its queue pairs and make new ones");
-  }
+  e.status = absl::UnavailableError(
+      "a shared receive queue failed; close its queue pairs and make new ones");
   domain_->device()->Push(this, std::move(e));
 }
 

@@ -30,6 +30,8 @@ class SharedReceiveQueue final : public provider::SharedReceiveQueue {
   void OnEvent(bool limit_reached);
 
  private:
+  void LimitReached();
+
   ProtectionDomain* const domain_;
   void* const context_;
   ibv_srq* srq_ = nullptr;

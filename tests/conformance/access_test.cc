@@ -24,7 +24,9 @@ void ExpectRefused(ConformanceBase& test, Pair& pair, uint64_t id, WcStatus stat
   EXPECT_EQ(pair.server->qp.state(), QpState::kErr);
   EXPECT_FALSE(pair.server->qp.cause().ok());
   EXPECT_FALSE(pair.client->qp.cause().ok());
-  if (can.peer_counters) EXPECT_GE(pair.server->qp.counters().protection_errors, 1u);
+  if (can.peer_counters) {
+    EXPECT_GE(pair.server->qp.counters().protection_errors, 1u);
+  }
   EXPECT_THAT(untouched, IsZero());
 }
 

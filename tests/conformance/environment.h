@@ -26,7 +26,8 @@ class Ground {
  public:
   virtual ~Ground() = default;
   virtual absl::StatusOr<Context> NewHost() = 0;
-  virtual std::string address(int host) const = 0;  // without a port; hosts count from 0
+  virtual std::string address(int host) const = 0;     // without a port; hosts count from 0
+  virtual std::string address6() const { return ""; }  // IPv6, of every host; empty: there is none
   virtual bool simulated() const = 0;
   virtual uint64_t seed() const { return 1; }  // for what a case itself chooses at random
   // Breaks the connection of `qp`, the only one that there is, with no goodbye, as when a router

@@ -51,6 +51,7 @@ class Kernel : public Ground {
 
   absl::StatusOr<Context> NewHost() override { return Context::Open({.device = provider_}); }
   std::string address(int) const override { return "127.0.0.1"; }
+  std::string address6() const override { return "::1"; }
   bool simulated() const override { return false; }
   bool Cut(const QueuePair& qp) override {
     const int fd = FindSocket(qp.connection());
@@ -73,33 +74,41 @@ class RdmaDevice : public Ground {
   explicit RdmaDevice(const std::string& provider) : device_(provider) {
     const char* named = std::getenv("VERBENA_DEVICE");
     if (named != nullptr && absl::StartsWith(named, provider)) device_ = named;
-    static const std::string* const found = new std::string(FindAddress(device_));
-    address_ = *found;
+    static const auto* const found =
+        new std::pair(FindAddress(device_, AF_INET), FindAddress(device_, AF_INET6));
+    address_ = found->first;
+    address6_ = found->second;
   }
 
   absl::StatusOr<Context> NewHost() override { return Context::Open({.device = device_}); }
   std::string address(int) const override { return address_; }
+  std::string address6() const override { return address6_; }
   bool simulated() const override { return false; }
   // A queue pair in ERR still says goodbye, and nothing else of a device is within our reach.
   bool Cut(const QueuePair&) override { return false; }
   bool Silence(bool) override { return false; }
 
  private:
-  // The first IPv4 address of this machine that the device leads to.
-  static std::string FindAddress(const std::string& device) {
+  // The first address of this machine, and family, that the device leads to; empty: none.
+  static std::string FindAddress(const std::string& device, int family) {
     absl::StatusOr<Context> context = Context::Open({.device = device});
     ifaddrs* all = nullptr;
-    if (!context.ok() || getifaddrs(&all) != 0) return "127.0.0.1";
-    std::string found = "127.0.0.1";
-    for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
-      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != AF_INET) continue;
+    if (!context.ok() || getifaddrs(&all) != 0) return "";
+    std::string found;
+    for (const ifaddrs* i = all; i != nullptr && found.empty(); i = i->ifa_next) {
+      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != family) continue;
       if ((i->ifa_flags & IFF_LOOPBACK) != 0) continue;
-      char ip[INET_ADDRSTRLEN];
-      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr, ip,
-                sizeof ip);
-      if (!context->Resolve(absl::StrCat(ip, ":1")).ok()) continue;
-      found = ip;
-      break;
+      char ip[INET6_ADDRSTRLEN];
+      const void* raw = &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr;
+      if (family == AF_INET6) {
+        const auto* v6 = reinterpret_cast<const sockaddr_in6*>(i->ifa_addr);
+        if (IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)) continue;
+        raw = &v6->sin6_addr;
+      }
+      inet_ntop(family, raw, ip, sizeof ip);
+      const std::string where =
+          family == AF_INET6 ? absl::StrCat("[", ip, "]:1") : absl::StrCat(ip, ":1");
+      if (context->Resolve(where).ok()) found = ip;
     }
     freeifaddrs(all);
     return found;
@@ -107,6 +116,7 @@ class RdmaDevice : public Ground {
 
   std::string device_;
   std::string address_;
+  std::string address6_;
 };
 
 void Count(const io::SimInjected& injected);
