@@ -147,7 +147,7 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
       out->wr.atomic.swap = wr.atomic.swap;
       break;
     case Opcode::kBindWindow:
-      return BuildBind(wr.bind, position, out);
+      return BuildBind(wr.bind, position, out, sges);
     default:
       break;
   }
@@ -193,12 +193,18 @@ PostError QueuePair::CopyInline(const SendWr& wr, uint64_t length, uint64_t posi
   return PostError::kNone;
 }
 
-PostError QueuePair::BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out) {
+PostError QueuePair::BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out,
+                               ibv_sge* sges) {
   auto* window =
       bind.window == nullptr ? nullptr : dynamic_cast<MemoryWindow*>(bind.window->impl());
   auto* region =
       bind.region == nullptr ? nullptr : dynamic_cast<MemoryRegion*>(bind.region->impl());
   if (window == nullptr || region == nullptr) return PostError::kInvalidOpcode;
+  // Each by itself: the sum may wrap around, which Soft-RoCE does not see (IBTA C10-75).
+  const uint64_t offset = bind.address - region->address();
+  if (offset > region->length() || bind.length > region->length() - offset) {
+    return BuildFailing(WcStatus::kWindowBindError, &send_ledger_->at(position), out, sges);
+  }
   send_ledger_->Pin(position, &window->binds(), &region->binds());
   out->num_sge = 0;
   out->bind_mw.mw = window->mw();
@@ -213,6 +219,7 @@ PostError QueuePair::BuildBind(const WindowBinding& bind, uint64_t position, ibv
 
 void QueuePair::BindPosted(const SendWr& wr, uint64_t position, bool taken) {
   if (!taken) return send_ledger_->Unpin(position);
+  if (send_ledger_->at(position).fails_as != WcStatus::kSuccess) return;
   auto* window = static_cast<MemoryWindow*>(wr.bind.window->impl());
   window->Announce(wr.bind.address, wr.bind.length, window->NextKey());
 }
@@ -377,7 +384,10 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
   }
   if (wc.status == IBV_WC_SUCCESS) [[likely]] {
     out->length = wc.byte_len;
-    if (receive && (wc.wc_flags & (IBV_WC_WITH_IMM | IBV_WC_WITH_INV)) != 0) {
+    // Soft-RoCE passes the kernel's bit for WITH_INV through, which is IP_CSUM_OK to users.
+    const unsigned invalidated =
+        device_->software() ? IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK : IBV_WC_WITH_INV;
+    if (receive && (wc.wc_flags & (IBV_WC_WITH_IMM | invalidated)) != 0) {
       out->has_immediate = (wc.wc_flags & IBV_WC_WITH_IMM) != 0;
       out->has_invalidated = !out->has_immediate;
       out->immediate_or_key = out->has_immediate ? ntohl(wc.imm_data) : wc.invalidated_rkey;

@@ -84,7 +84,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   // datapath.cc
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
-  PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out);
+  PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out,
+                      ibv_sge* sges);
   // The request cannot succeed: it shall fail in its turn with this status, on every driver alike.
   PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* sges);
   PostError CopyInline(const SendWr& wr, uint64_t length, uint64_t position, ibv_send_wr* out,
@@ -96,6 +97,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   // states.cc
   absl::Status Apply(const QpModify& change);
+  int ToSqd();
+  int ToRts();
   absl::Status ToInit();
   absl::Status ToReset();
   int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
@@ -152,6 +155,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint32_t initiator_depth_ = 0;
   uint32_t responder_resources_ = 0;
   bool drained_ = false;
+  bool resuming_ = false;  // RTS was asked for while the device is still draining
   bool last_wqe_told_ = false;
   bool asked_ = false;  // the application wanted ERR: nobody's failure
 

@@ -95,7 +95,7 @@ absl::Status QueuePair::ToReset() {
   SetState(QpState::kReset);
   cause_ = absl::OkStatus();
   outcome_ = {};
-  asked_ = parted_ = drained_ = last_wqe_told_ = false;
+  asked_ = parted_ = drained_ = resuming_ = last_wqe_told_ = false;
   initiator_depth_ = responder_resources_ = 0;
   return absl::OkStatus();
 }
@@ -144,30 +144,39 @@ absl::Status QueuePair::Apply(const QpModify& change) {
     set(change.rnr_retry.has_value(), IBV_QP_RNR_RETRY);
     set(change.retry_count.has_value(), IBV_QP_RETRY_CNT);
     set(change.timeout.has_value(), IBV_QP_TIMEOUT);
-    if (to != state_) {
-      attributes.qp_state = to == QpState::kSqd ? IBV_QPS_SQD : IBV_QPS_RTS;
-      mask |= IBV_QP_STATE;
-      if (to == QpState::kSqd) {
-        attributes.en_sqd_async_notify = 1;
-        mask |= IBV_QP_EN_SQD_ASYNC_NOTIFY;
-        drained_ = false;
-      }
-    }
-    const int error = mask != 0 ? ModifyDevice(attributes, mask) : 0;
+    int error = mask != 0 ? ModifyDevice(attributes, mask) : 0;
+    if (error == 0 && to != state_) error = to == QpState::kSqd ? ToSqd() : ToRts();
     if (error != 0) {
       access_ = former;
       return ErrnoStatus(error, absl::StrCat("modify ", Name(), " in state ", QpStateName(state_)),
                          "The device does not take this change; make a new connection instead.");
     }
-    const bool resumed = state_ == QpState::kSqd && to == QpState::kRts;
     SetState(to);
-    if (resumed && send_ledger_->outstanding() > 0) RingDoorbell();
   }
   min_rnr_timer_ = change.min_rnr_timer.value_or(min_rnr_timer_);
   rnr_retry_ = change.rnr_retry.value_or(rnr_retry_);
   retry_count_ = change.retry_count.value_or(retry_count_);
   timeout_ = change.timeout.value_or(timeout_);
   return absl::OkStatus();
+}
+
+int QueuePair::ToSqd() {
+  drained_ = false;
+  if (std::exchange(resuming_, false)) return 0;  // the device has not left it yet
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_SQD;
+  attributes.en_sqd_async_notify = 1;
+  return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_EN_SQD_ASYNC_NOTIFY);
+}
+
+// A device may refuse to leave SQD before it has drained; then it leaves when it says so.
+int QueuePair::ToRts() {
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_RTS;
+  const int error = ModifyDevice(attributes, IBV_QP_STATE);
+  resuming_ = error != 0 && !drained_;
+  if (error == 0 && send_ledger_->outstanding() > 0) RingDoorbell();
+  return resuming_ ? 0 : error;
 }
 
 QpAttributes QueuePair::Query() const {
@@ -258,8 +267,10 @@ void QueuePair::OnAsync(ibv_event_type type) {
       }
       return;
     case IBV_EVENT_SQ_DRAINED:
-      if (state_ != QpState::kSqd || drained_) return;
+      if (drained_) return;
       drained_ = true;
+      if (resuming_) (void)ToRts();
+      if (state_ != QpState::kSqd) return;
       return PushEvent(EventType::kSendQueueDrained, absl::OkStatus());
     case IBV_EVENT_QP_LAST_WQE_REACHED:
       return LastWqeReached();
