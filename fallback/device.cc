@@ -63,6 +63,7 @@ Capabilities Device::capabilities() const {
   Capabilities c;
   c.immediate = c.atomics = c.send_with_invalidate = c.memory_windows = c.rnr = true;
   c.remote_completion = c.unguessable_keys = c.global_atomics = true;
+  c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   return c;
 }
 

@@ -18,6 +18,10 @@ std::string ToString(const Capabilities& capabilities) {
       {capabilities.remote_completion, "remote_completion"},
       {capabilities.unguessable_keys, "unguessable_keys"},
       {capabilities.global_atomics, "global_atomics"},
+      {capabilities.lazy_registration, "lazy_registration"},
+      {capabilities.peer_counters, "peer_counters"},
+      {capabilities.responder_events, "responder_events"},
+      {capabilities.own_peer_known, "own_peer_known"},
   };
   // A bit without a name here would never be shown to anybody.
   static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));

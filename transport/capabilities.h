@@ -17,6 +17,10 @@ struct Capabilities {
   bool remote_completion = false;  // a completion means: applied at the peer
   bool unguessable_keys = false;   // remote keys are random
   bool global_atomics = false;     // atomic against the target's CPU as well
+  bool lazy_registration = false;  // registering memory pins nothing and touches no page
+  bool peer_counters = false;      // counters tell what peers did, and what passed on the wire
+  bool responder_events = false;   // events tell the target that, and why, it refused a peer
+  bool own_peer_known = false;     // ConnectionInfo::own_peer tells whether the peer is Verbena
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".

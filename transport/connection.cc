@@ -28,9 +28,11 @@ std::string Attempt(const Path& path, const QueuePair& qp) {
 absl::Status Rejection(const std::string& attempt, const ConnectOutcome& outcome) {
   absl::Status status = outcome.status;
   if (status.ok()) status = absl::AbortedError(absl::StrCat(attempt, ": the peer rejected it"));
-  if (outcome.private_data.empty()) return status;
-  // Escaped, since it may be binary; the event has it as it came.
-  const std::string said = absl::Utf8SafeCHexEscape(outcome.private_data);
+  // A connection manager may pad it with zeros. Escaped, since it may be binary; the event has it
+  // as it came.
+  const size_t end = outcome.private_data.find_last_not_of('\0');
+  if (end == std::string::npos) return status;
+  const std::string said = absl::Utf8SafeCHexEscape(outcome.private_data.substr(0, end + 1));
   if (absl::EndsWith(status.message(), said)) return status;
   return absl::Status(status.code(), absl::StrCat(status.message(), ": ", said));
 }

@@ -49,7 +49,7 @@ INSTANTIATE_TEST_SUITE_P(
         Table{"WcStatusText", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusText),
               "not a status"},
         Table{"WcOpcode", static_cast<int>(WcOpcode::kReceiveWriteWithImm) + 1, Of(&WcOpcodeName)},
-        Table{"PostError", static_cast<int>(PostError::kUsesSharedQueue) + 1, Of(&PostErrorText)}),
+        Table{"PostError", static_cast<int>(PostError::kDead) + 1, Of(&PostErrorText)}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CapabilitiesText, NoneOneAll) {
@@ -57,9 +57,11 @@ TEST(CapabilitiesText, NoneOneAll) {
   EXPECT_EQ(ToString(Capabilities{.rnr = true}), "rnr");
   EXPECT_EQ(ToString(Capabilities{.immediate = true, .atomics = true, .rnr = true}),
             "immediate atomics rnr");
-  EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true}),
+  EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true, true, true, true,
+                                  true}),
             "immediate atomics send_with_invalidate memory_windows rnr remote_completion "
-            "unguessable_keys global_atomics");
+            "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
+            "own_peer_known");
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ enum class Notify : uint8_t { kAny, kSolicited };  // kSolicited: solicited rece
 enum class Signal : uint8_t { kAll, kSelective };  // kSelective: only SendFlags::kSignaled
 
 struct ContextOptions {
-  // "auto", "tcp", "tcp:ADDRESS" (listen and connect from that address only).
+  // "auto", "tcp", "tcp:ADDRESS" (listen and connect from that address only), "verbs" (every usable
+  // RDMA device), "verbs:NAME" (that one: "verbs:rxe0").
   // Empty: the environment's VERBENA_DEVICE, else "auto".
   std::string device = {};
 };

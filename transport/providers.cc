@@ -4,12 +4,14 @@
 #include <span>
 
 #include "fallback/provider.h"
+#include "verbs/provider.h"
 
 namespace verbena {
 
 std::span<const ProviderEntry> AllProviders() {
   static constexpr ProviderEntry kProviders[] = {
       {"tcp", &fallback::Open, &fallback::ListDevices},
+      {"verbs", &verbs::Open, &verbs::ListDevices},
   };
   return kProviders;
 }

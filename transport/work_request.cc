@@ -25,6 +25,8 @@ absl::StatusCode CodeOf(PostError error) {
       return absl::StatusCode::kInvalidArgument;
     case PostError::kUnsupported:
       return absl::StatusCode::kUnimplemented;
+    case PostError::kDead:
+      return absl::StatusCode::kUnavailable;
   }
   return absl::StatusCode::kInternal;
 }
@@ -52,6 +54,8 @@ const char* PostErrorText(PostError error) {
       return "the peer or the device cannot do this operation. See QueuePair::capabilities()";
     case PostError::kUsesSharedQueue:
       return "the queue pair takes its receives from a shared receive queue. Post them there";
+    case PostError::kDead:
+      return "the device is gone. Open a new Context";
   }
   return "?";
 }

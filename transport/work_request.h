@@ -89,6 +89,7 @@ enum class PostError : uint8_t {
   kInvalidOpcode,    // EINVAL: not an opcode, or flags that it does not take
   kUnsupported,      // EOPNOTSUPP: the peer cannot do it; see QueuePair::capabilities()
   kUsesSharedQueue,  // EINVAL: this queue pair takes its receives from a shared receive queue
+  kDead,             // EIO: its device is gone
 };
 
 // Fact and remedy for people: "the queue is full. Poll completions, then …".

@@ -288,6 +288,7 @@ Capabilities QueuePair::capabilities() const {
   c.rnr = (f & wire::kRnr) != 0;
   c.remote_completion = (f & wire::kAcknowledge) != 0;
   c.send_with_invalidate = c.memory_windows = c.unguessable_keys = true;
+  c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   return c;
 }
 

@@ -25,11 +25,12 @@ TEST_P(Counters, OfAQueuePair) {
   EXPECT_EQ(ours.send_completions, 5u);
   EXPECT_EQ(theirs.receives_posted, 1u);
   EXPECT_EQ(theirs.receive_completions, 1u);
+  EXPECT_GE(ours.rnr_naks_received, 1u);
+  if (!client().devices()[0]->capabilities().peer_counters) return;
   EXPECT_GT(ours.bytes_sent, 0u);
   EXPECT_GT(ours.bytes_received, 0u);
   EXPECT_GT(ours.send_calls, 0u);
   EXPECT_GT(ours.receive_calls, 0u);
-  EXPECT_GE(ours.rnr_naks_received, 1u);
   EXPECT_EQ(theirs.rnr_naks_sent, ours.rnr_naks_received);
   EXPECT_GT(theirs.acks_sent, 0u);
   EXPECT_GT(ours.acks_received, 0u);

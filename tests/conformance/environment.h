@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "tests/conformance/check.h"
 #include "transport/context.h"
+#include "transport/providers.h"
 
 namespace verbena::conformance {
 
@@ -25,7 +26,8 @@ class Ground {
  public:
   virtual ~Ground() = default;
   virtual absl::StatusOr<Context> NewHost() = 0;
-  virtual std::string address(int host) const = 0;  // without a port; hosts count from 0
+  virtual std::string address(int host) const = 0;     // without a port; hosts count from 0
+  virtual std::string address6() const { return ""; }  // IPv6, of every host; empty: there is none
   virtual bool simulated() const = 0;
   virtual uint64_t seed() const { return 1; }  // for what a case itself chooses at random
   // Breaks the connection of `qp`, the only one that there is, with no goodbye, as when a router
@@ -43,6 +45,8 @@ struct ProviderCase {
 };
 void PrintTo(const ProviderCase& provider, std::ostream* out);
 std::vector<ProviderCase> Providers();
+// Why no case runs on this provider here; empty: it has a device that can be used.
+std::string WhyUnusable(const ProviderEntry& provider);
 std::vector<ProviderCase> KernelProviders();  // without the simulated ones: for several threads
 
 // For a fixture `NAME` of type Conformance: its cases run on every provider.

@@ -2,6 +2,8 @@
 #include "tests/conformance/grounds.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -13,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "fallback/io/sim_network.h"
@@ -48,6 +51,7 @@ class Kernel : public Ground {
 
   absl::StatusOr<Context> NewHost() override { return Context::Open({.device = provider_}); }
   std::string address(int) const override { return "127.0.0.1"; }
+  std::string address6() const override { return "::1"; }
   bool simulated() const override { return false; }
   bool Cut(const QueuePair& qp) override {
     const int fd = FindSocket(qp.connection());
@@ -61,6 +65,58 @@ class Kernel : public Ground {
 
  private:
   std::string provider_;
+};
+
+// RDMA devices: the one that VERBENA_DEVICE names, or all. Both hosts are this machine, which
+// reaches itself over the address of the device's interface.
+class RdmaDevice : public Ground {
+ public:
+  explicit RdmaDevice(const std::string& provider) : device_(provider) {
+    const char* named = std::getenv("VERBENA_DEVICE");
+    if (named != nullptr && absl::StartsWith(named, provider)) device_ = named;
+    static const auto* const found =
+        new std::pair(FindAddress(device_, AF_INET), FindAddress(device_, AF_INET6));
+    address_ = found->first;
+    address6_ = found->second;
+  }
+
+  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = device_}); }
+  std::string address(int) const override { return address_; }
+  std::string address6() const override { return address6_; }
+  bool simulated() const override { return false; }
+  // A queue pair in ERR still says goodbye, and nothing else of a device is within our reach.
+  bool Cut(const QueuePair&) override { return false; }
+  bool Silence(bool) override { return false; }
+
+ private:
+  // The first address of this machine, and family, that the device leads to; empty: none.
+  static std::string FindAddress(const std::string& device, int family) {
+    absl::StatusOr<Context> context = Context::Open({.device = device});
+    ifaddrs* all = nullptr;
+    if (!context.ok() || getifaddrs(&all) != 0) return "";
+    std::string found;
+    for (const ifaddrs* i = all; i != nullptr && found.empty(); i = i->ifa_next) {
+      if (i->ifa_addr == nullptr || i->ifa_addr->sa_family != family) continue;
+      if ((i->ifa_flags & IFF_LOOPBACK) != 0) continue;
+      char ip[INET6_ADDRSTRLEN];
+      const void* raw = &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr;
+      if (family == AF_INET6) {
+        const auto* v6 = reinterpret_cast<const sockaddr_in6*>(i->ifa_addr);
+        if (IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)) continue;
+        raw = &v6->sin6_addr;
+      }
+      inet_ntop(family, raw, ip, sizeof ip);
+      const std::string where =
+          family == AF_INET6 ? absl::StrCat("[", ip, "]:1") : absl::StrCat(ip, ":1");
+      if (context->Resolve(where).ok()) found = ip;
+    }
+    freeifaddrs(all);
+    return found;
+  }
+
+  std::string device_;
+  std::string address_;
+  std::string address6_;
 };
 
 void Count(const io::SimInjected& injected);
@@ -131,7 +187,8 @@ void Count(const io::SimInjected& injected) { injected_in_all->Add(injected); }
 }  // namespace
 
 std::unique_ptr<Ground> KernelGround(const std::string& provider) {
-  return std::make_unique<Kernel>(provider);
+  if (provider == "tcp") return std::make_unique<Kernel>(provider);
+  return std::make_unique<RdmaDevice>(provider);
 }
 
 std::unique_ptr<Ground> SimulatedGround(uint64_t kind, uint64_t seed) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The grounds that there are: the kernel's network, and a simulated one with faults from a seed.
+// The grounds that there are: the kernel's network, RDMA devices, and a simulated network with
+// faults from a seed.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 
 namespace verbena::conformance {
 
-// Over this machine's loopback, through the provider of this name.
+// This machine alone, through the provider of this name: over loopback, or over its RDMA device.
 std::unique_ptr<Ground> KernelGround(const std::string& provider);
 
 // TCP over a simulated network: 1 is an ordinary one, 2 has tiny buffers, 3 is far away.

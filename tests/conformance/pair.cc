@@ -58,7 +58,7 @@ End::End(Device& on, const EndOptions& wanted)
   pd = Check(device.AllocateProtectionDomain());
   region = Check(pd.Register(buffer.bytes(), options.region_access));
   if (options.channel) channel = Check(device.CreateCompletionChannel());
-  CqOptions cq_options{.entries = options.cq_entries,
+  CqOptions cq_options{.entries = std::min(options.cq_entries, device.attributes().max_completions),
                        .channel = options.channel ? &channel : nullptr,
                        .context = &cq};
   cq = Check(device.CreateCompletionQueue(cq_options));

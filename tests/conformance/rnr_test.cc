@@ -281,7 +281,9 @@ TEST_P(Rnr, SharedQueueThatIsEmptyRefusesToo) {
   Fill(pair.client->bytes(0, 100), 1);
   Post(pair.client->qp, Message(*pair.client, 1));
   WaitForNak(pair);
-  EXPECT_GE(pair.server->srq.counters().empty, 1u);
+  if (server().devices()[0]->capabilities().peer_counters) {
+    EXPECT_GE(pair.server->srq.counters().empty, 1u);
+  }
   Check(pair.server->srq.PostReceive({.local = pair.server->slice(0, 100), .id = 2}));
   EXPECT_THAT(WaitOne(pair.server->cq), Succeeded(2));
   EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));

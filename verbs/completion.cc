@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verbs/completion.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "transport/completion_queue.h"
+#include "verbs/queue_pair.h"
+
+namespace verbena::verbs {
+namespace {
+
+absl::Status NoDescriptor(const char* what) {
+  return ErrnoStatus(errno, absl::StrCat(what, ": no descriptor for it"),
+                     "Raise the limit: `ulimit -n`, LimitNOFILE= in systemd.");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::Create(
+    Device* device) {
+  const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake < 0) return NoDescriptor("completion channel");
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (epoll < 0) {
+    close(wake);
+    return NoDescriptor("completion channel");
+  }
+  return std::make_unique<CompletionChannel>(device, epoll, wake);
+}
+
+CompletionChannel::CompletionChannel(Device* device, int epoll, int wake)
+    : device_(device), epoll_(epoll), wake_(wake) {
+  epoll_event event{.events = EPOLLIN, .data = {.ptr = nullptr}};
+  epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  device_->children().Add();
+}
+
+CompletionChannel::~CompletionChannel() {
+  close(epoll_);
+  close(wake_);
+  device_->children().Remove();
+}
+
+void CompletionChannel::Join(CompletionQueue* cq) {
+  children_.Add();
+  epoll_event event{.events = EPOLLIN, .data = {.ptr = cq}};
+  epoll_ctl(epoll_, EPOLL_CTL_ADD, cq->event_fd(), &event);
+}
+
+void CompletionChannel::Leave(CompletionQueue* cq) {
+  {
+    const std::lock_guard lock(mutex_);
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, cq->event_fd(), nullptr);
+    std::erase(waiting_, cq);
+  }
+  children_.Remove();
+}
+
+void CompletionChannel::Add(CompletionQueue* cq, int events) {
+  const std::lock_guard lock(mutex_);
+  waiting_.insert(waiting_.end(), static_cast<size_t>(events), cq);
+  (void)eventfd_write(wake_, 1);
+}
+
+bool CompletionChannel::TryNext(CqEvent* event) {
+  const std::lock_guard lock(mutex_);
+  epoll_event ready[16];
+  const int n = waiting_.empty() ? epoll_wait(epoll_, ready, 16, 0) : 0;
+  for (int i = 0; i < n; ++i) {
+    auto* cq = static_cast<CompletionQueue*>(ready[i].data.ptr);
+    if (cq == nullptr) continue;
+    waiting_.insert(waiting_.end(), static_cast<size_t>(cq->TakeEvents()), cq);
+  }
+  const bool any = !waiting_.empty();
+  if (any) {
+    event->context = waiting_.front()->context();
+    waiting_.pop_front();
+  }
+  eventfd_t count;
+  if (waiting_.empty()) {
+    (void)eventfd_read(wake_, &count);
+  } else {
+    (void)eventfd_write(wake_, 1);
+  }
+  return any;
+}
+
+absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(
+    Device* device, const CqOptions& options) {
+  if (options.entries == 0) {
+    return absl::InvalidArgumentError(
+        "completion queue entries: 0 asked for, at least 1 is needed");
+  }
+  if (absl::Status s = CheckLimit("completion queue entries", options.entries,
+                                  device->attributes().max_completions, device->name());
+      !s.ok()) {
+    return s;
+  }
+  CompletionChannel* channel = nullptr;
+  if (options.channel != nullptr) {
+    channel = dynamic_cast<CompletionChannel*>(options.channel->impl());
+    if (channel == nullptr || channel->device() != device) {
+      return absl::InvalidArgumentError(
+          "completion queue: its channel is closed or of another device");
+    }
+  }
+  ibv_comp_channel* events = Lib().create_comp_channel(device->context());
+  if (events == nullptr) return NoDescriptor("completion queue");
+  auto cq = std::make_unique<CompletionQueue>(device, options, channel, events);
+  if (cq->cq() != nullptr) return cq;
+  return ErrnoStatus(errno,
+                     absl::StrCat("create completion queue of ", options.entries,
+                                  " entries on device ", device->name()),
+                     "Ask for fewer entries, or close queues that are not needed.");
+}
+
+CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
+                                 CompletionChannel* channel, ibv_comp_channel* events)
+    : device_(device), context_(options.context), channel_(channel), events_(events) {
+  device_->children().Add();
+  cq_ = Lib().create_cq(device_->context(), static_cast<int>(options.entries), this, events_, 0);
+  if (cq_ == nullptr) return;
+  fcntl(events_->fd, F_SETFL, fcntl(events_->fd, F_GETFL) | O_NONBLOCK);
+  device_->service().AddChannel(events_->fd);
+  if (channel_ != nullptr) channel_->Join(this);
+}
+
+CompletionQueue::~CompletionQueue() {
+  const int error = errno;  // Create reports it
+  Lib().destroy_comp_channel(events_);
+  device_->children().Remove();
+  errno = error;
+}
+
+absl::Status CompletionQueue::Close() {
+  if (absl::Status s = children_.CheckNone("completion queue"); !s.ok()) return s;
+  if (channel_ != nullptr) channel_->Leave(this);
+  device_->service().RemoveChannel(events_->fd);
+  (void)TakeEvents();  // ibv_destroy_cq(3) waits until all are acknowledged
+  if (const int error = Lib().destroy_cq(cq_); error != 0) {
+    return ErrnoStatus(error, "close completion queue", "Is a queue pair still using it?");
+  }
+  device_->Forget(this);
+  return absl::OkStatus();
+}
+
+absl::Status CompletionQueue::RequestNotify(Notify kind) {
+  if (channel_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "request notify: the completion queue has no channel; name one when creating it");
+  }
+  // An event of a former arming that nobody has taken yet must count for that one.
+  Absorb();
+  const std::lock_guard lock(mutex_);
+  const bool any = kind == Notify::kAny || (asked_ && asked_for_ == Notify::kAny);
+  asked_ = true;
+  asked_for_ = any ? Notify::kAny : Notify::kSolicited;
+  if (const int error = ibv_req_notify_cq(cq_, any ? 0 : 1); error != 0) {
+    return ErrnoStatus(error, "request notify", "Is the device still there?");
+  }
+  return absl::OkStatus();
+}
+
+int CompletionQueue::TakeEvents() {
+  const std::lock_guard lock(mutex_);
+  int wanted = 0;
+  ibv_cq* cq = nullptr;
+  void* self = nullptr;
+  while (Lib().get_cq_event(events_, &cq, &self) == 0) {
+    Lib().ack_cq_events(cq, 1);
+    if (asked_) ++wanted;
+    asked_ = false;
+  }
+  notifications_.fetch_add(static_cast<uint64_t>(wanted), std::memory_order_relaxed);
+  return wanted;
+}
+
+void CompletionQueue::Absorb() {
+  const int wanted = TakeEvents();
+  if (wanted > 0 && channel_ != nullptr) channel_->Add(this, wanted);
+}
+
+void CompletionQueue::ArmForWaiters() {
+  const std::lock_guard lock(mutex_);
+  // Arming for any would make an event for the application that asked for solicited ones only.
+  if (asked_ && asked_for_ == Notify::kSolicited) return;
+  ibv_req_notify_cq(cq_, 0);
+}
+
+bool CompletionQueue::Await(absl::Duration timeout) {
+  // While the device is armed for solicited completions only, nothing tells of others.
+  constexpr absl::Duration kLook = absl::Milliseconds(1);
+  const absl::Duration deadline =
+      timeout == absl::InfiniteDuration() ? timeout : SteadyNow() + timeout;
+  const auto ready = [this] {
+    Absorb();
+    ArmForWaiters();
+    return Pull();
+  };
+  for (;;) {
+    absl::Duration left = deadline == absl::InfiniteDuration() ? deadline : deadline - SteadyNow();
+    bool look_again = false;
+    {
+      const std::lock_guard lock(mutex_);
+      look_again = asked_ && asked_for_ == Notify::kSolicited;
+    }
+    if (device_->service().Await(ready, look_again ? std::min(left, kLook) : left, events_->fd)) {
+      // Another waiter's event may have been taken here.
+      device_->service().Changed();
+      return true;
+    }
+    if (!look_again || left <= absl::ZeroDuration()) return false;
+  }
+}
+
+bool CompletionQueue::Pull() {
+  const std::lock_guard lock(mutex_);
+  pulls_.fetch_add(1, std::memory_order_seq_cst);
+  WorkCompletion taken[kPollBatch];
+  uint64_t names[kPollBatch];
+  bool more = true;
+  // No more than the application made it for: the rest waits in the device.
+  while (more && stash_.size() < entries()) {
+    const size_t n = PollDevice(taken, true, names, &more);
+    Stash({taken, n}, names);
+  }
+  pulls_.fetch_add(1, std::memory_order_seq_cst);
+  return !stash_.empty();
+}
+
+void CompletionQueue::Stash(std::span<const WorkCompletion> completions, const uint64_t* names) {
+  for (size_t i = 0; i < completions.size(); ++i) stash_.push_back({names[i], completions[i]});
+  stashed_.store(stash_.size(), std::memory_order_release);
+}
+
+size_t CompletionQueue::UnstashLocked(std::span<WorkCompletion> out) {
+  size_t n = 0;
+  while (n < out.size() && !stash_.empty()) {
+    const Stashed& first = stash_.front();
+    if (Ledger* ledger = device_->ledgers().Find(first.name); ledger != nullptr) {
+      out[n++] = first.completion;
+      if (ledger->kind() != Ledger::Kind::kShared) ledger->Retire(first.name);
+    }
+    stash_.pop_front();
+  }
+  stashed_.store(stash_.size(), std::memory_order_release);
+  return n;
+}
+
+size_t CompletionQueue::Unstash(std::span<WorkCompletion> out) {
+  const std::lock_guard lock(mutex_);
+  return UnstashLocked(out);
+}
+
+size_t CompletionQueue::StashAndUnstash(std::span<WorkCompletion> out, size_t count,
+                                        const uint64_t* names) {
+  const std::lock_guard lock(mutex_);
+  Stash(out.first(count), names);
+  std::stable_sort(stash_.begin(), stash_.end(), [this](const Stashed& a, const Stashed& b) {
+    return PostedBefore(device_->ledgers(), a.name, b.name);
+  });
+  return UnstashLocked(out);
+}
+
+void CompletionQueue::DropVoid() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(stash_, [this](const Stashed& entry) {
+    return device_->ledgers().Find(entry.name) == nullptr;
+  });
+  stashed_.store(stash_.size(), std::memory_order_release);
+}
+
+absl::Status CompletionQueue::Resize(uint32_t entries) {
+  if (entries == 0) {
+    return absl::InvalidArgumentError("resize completion queue: 0 entries, at least 1 is needed");
+  }
+  if (absl::Status s = CheckLimit("resize completion queue: entries", entries,
+                                  device_->attributes().max_completions, device_->name());
+      !s.ok()) {
+    return s;
+  }
+  Pull();  // what waits in the device counts as well, and not every driver looks
+  const std::lock_guard lock(mutex_);
+  const int error =
+      stash_.size() > entries ? EINVAL : Lib().resize_cq(cq_, static_cast<int>(entries));
+  if (error == 0) return absl::OkStatus();
+  if (error == EINVAL) {
+    return absl::InvalidArgumentError(absl::StrCat("resize completion queue to ", entries,
+                                                   " entries: more completions than that wait in "
+                                                   "it; poll them first"));
+  }
+  return ErrnoStatus(error, absl::StrCat("resize completion queue to ", entries, " entries"),
+                     "Make a new queue of that size instead.");
+}
+
+CqCounters CompletionQueue::counters() const {
+  const_cast<CompletionQueue*>(this)->Absorb();
+  CqCounters c;
+  c.completions = completions_.load(std::memory_order_relaxed);
+  c.polls = polls_.load(std::memory_order_relaxed);
+  c.empty_polls = empty_polls_.load(std::memory_order_relaxed);
+  c.notifications = notifications_.load(std::memory_order_relaxed);
+  c.overflows = overflows_.load(std::memory_order_relaxed);
+  return c;
+}
+
+void CompletionQueue::Join(QueuePair* qp) {
+  children_.Add();
+  queue_pairs_.insert(qp);
+}
+
+void CompletionQueue::Leave(QueuePair* qp) {
+  queue_pairs_.erase(qp);
+  children_.Remove();
+}
+
+// Overrun (IBTA 11.6.3.2, ibv_get_async_event(3) IBV_EVENT_CQ_ERR): its queue pairs cannot complete
+// anything any more, so they end.
+void CompletionQueue::OnOverflow() {
+  if (overflows_.fetch_add(1, std::memory_order_relaxed) > 0) return;
+  Event e;
+  e.type = EventType::kCqError;
+  e.context = context_;
+  e.status = absl::ResourceExhaustedError(
+      absl::StrCat("a completion queue of ", cq_->cqe,
+                   " entries overflowed; make it as large as all that may complete on it"));
+  device_->Push(this, std::move(e));
+  for (QueuePair* qp : queue_pairs_) qp->QueueOverflowed();
+}
+
+}  // namespace verbena::verbs

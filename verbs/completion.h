@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Completion queues and channels of a device.
+//
+// Each queue has a completion channel of the kernel to itself, so that a thread may wait for one
+// queue whether or not the application watches it. The application's channel is an epoll descriptor
+// over those of its queues: no thread of ours stands between the device and its epoll.
+//
+// Completions may be taken from the device before anybody polls, by those who wait or ask what is
+// outstanding; such a queue keeps them in the stash, and Poll delivers that first. Locks of the
+// slow path: CompletionChannel, then CompletionQueue, then the service's.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "transport/provider.h"
+#include "verbs/device.h"
+
+namespace verbena::verbs {
+
+class CompletionQueue;
+class QueuePair;
+
+class CompletionChannel final : public provider::CompletionChannel {
+ public:
+  static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);
+  CompletionChannel(Device* device, int epoll, int wake);
+  ~CompletionChannel() override;
+
+  absl::Status Close() override { return children_.CheckNone("completion channel"); }
+  int fd() const override { return epoll_; }
+  bool TryNext(CqEvent* event) override;
+
+  Device* device() const { return device_; }
+  void Join(CompletionQueue* cq);
+  void Leave(CompletionQueue* cq);
+  // Events of `cq` that were taken from its own channel by somebody else.
+  void Add(CompletionQueue* cq, int events);
+
+ private:
+  Device* const device_;
+  const int epoll_;  // over the queues' channels and wake_
+  const int wake_;   // eventfd: readable while waiting_ has events
+  Children children_;
+  std::mutex mutex_;
+  std::deque<CompletionQueue*> waiting_;
+};
+
+class CompletionQueue final : public provider::CompletionQueue {
+ public:
+  static constexpr size_t kPollBatch = 32;  // that one call of the driver is asked for
+
+  static absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Create(
+      Device* device, const CqOptions& options);
+  CompletionQueue(Device* device, const CqOptions& options, CompletionChannel* channel,
+                  ibv_comp_channel* events);
+  ~CompletionQueue() override;
+
+  absl::Status Close() override;
+  size_t Poll(std::span<WorkCompletion> out) override;
+  absl::Status RequestNotify(Notify kind) override;
+  absl::Status Resize(uint32_t entries) override;
+  uint32_t entries() const override { return static_cast<uint32_t>(cq_->cqe); }
+  CqCounters counters() const override;
+  bool Await(absl::Duration timeout) override;
+
+  ibv_cq* cq() const { return cq_; }
+  Device* device() const { return device_; }
+  void* context() const { return context_; }
+  int event_fd() const { return events_->fd; }
+
+  // Takes what the device has into the stash. True: the stash has something.
+  bool Pull();
+  // The next completion shall wake those who wait, if that hurts no arming of the application's.
+  void ArmForWaiters();
+  // Takes the kernel's events; how many of them the application had asked for.
+  int TakeEvents();
+  // A queue pair is gone or reset: its completions in the stash are void.
+  void DropVoid();
+
+  // With the service's mutex held.
+  void Join(QueuePair* qp);
+  void Leave(QueuePair* qp);
+  void OnOverflow();
+
+ private:
+  struct Stashed {
+    uint64_t name;
+    WorkCompletion completion;
+  };
+
+  // datapath.cc
+  size_t PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names, bool* more);
+  bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
+  void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
+
+  size_t Unstash(std::span<WorkCompletion> out);
+  // Another thread took completions from the device meanwhile: brings all into posting order.
+  size_t StashAndUnstash(std::span<WorkCompletion> out, size_t count, const uint64_t* names);
+  size_t UnstashLocked(std::span<WorkCompletion> out);
+  void Stash(std::span<const WorkCompletion> completions, const uint64_t* names);
+  void Absorb();  // TakeEvents, and tell the application's channel
+
+  Device* const device_;
+  void* const context_;
+  CompletionChannel* const channel_;
+  ibv_comp_channel* const events_;
+  ibv_cq* cq_ = nullptr;
+  Children children_;
+  std::atomic<uint64_t> completions_{0}, polls_{0}, empty_polls_{0}, notifications_{0},
+      overflows_{0};
+  std::atomic<size_t> stashed_{0};
+  std::atomic<uint32_t> pulls_{0};  // odd: one is going on
+
+  std::mutex mutex_;  // what follows
+  std::deque<Stashed> stash_;
+  bool asked_ = false;  // the application armed it, and no event has come
+  Notify asked_for_ = Notify::kSolicited;
+
+  absl::flat_hash_set<QueuePair*> queue_pairs_;  // the service's mutex
+};
+
+}  // namespace verbena::verbs

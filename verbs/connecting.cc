@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a queue pair gets its peer, and how it leaves: rdma_cm(7). All of it with the service's mutex
+// held, most of it on the service thread.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "transport/log.h"
+#include "verbs/queue_pair.h"
+
+namespace verbena::verbs {
+namespace {
+
+// IBTA 12.6.7.2: what a REJ says. The others mean that no connection can come about here.
+constexpr int kNoSuchService = 8;
+constexpr int kRejectedByConsumer = 28;
+
+absl::Status WhyRejected(const std::string& peer, int status) {
+  if (status == kNoSuchService) {
+    return absl::UnavailableError(
+        absl::StrCat("connect ", peer,
+                     ": nobody listens there. Does the peer run, on a device, and is the port "
+                     "right?"));
+  }
+  return absl::UnavailableError(absl::StrCat("connect ", peer,
+                                             ": the peer's connection manager refused (reason ",
+                                             status, "). Try again in a moment."));
+}
+
+// A device pads private data with zeros; texts end before them.
+std::string WithoutPadding(std::string text) {
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+absl::Status QueuePair::CheckIdle(const char* what) const {
+  const bool busy = phase_ != Phase::kIdle;
+  if (state_ == QpState::kInit && !busy) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(what, " ", Name(), ": it is in state ", QpStateName(state_),
+                   busy && state_ == QpState::kInit ? " and connecting already" : "",
+                   "; only one in INIT can be connected (modify it to RESET, then INIT)"));
+}
+
+absl::Status QueuePair::CheckRequirements(const char* what, const Require& require) const {
+  const char* lacks = require.atomics && !capabilities_.atomics       ? "atomics"
+                      : require.immediate && !capabilities_.immediate ? "immediate data"
+                      : require.rnr && !capabilities_.rnr             ? "waiting for receives (rnr)"
+                      : require.remote_completion && !capabilities_.remote_completion
+                          ? "completion by the peer (remote_completion)"
+                          : nullptr;
+  if (lacks == nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(what, ": this end requires ", lacks,
+                                                    ", and device ", device_->name(),
+                                                    " has none. Use another device, or TCP."));
+}
+
+absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters& parameters,
+                                     const ConnectionInfo& info) {
+  const DeviceAttributes limits = device_->attributes();
+  if (absl::Status s = CheckLimit("connect: private data bytes", parameters.private_data.size(),
+                                  limits.private_data_connect, device_->name());
+      !s.ok()) {
+    return s;
+  }
+  if (absl::Status s = CheckRequirements("connect", parameters.require); !s.ok()) return s;
+  const std::lock_guard lock(device_->service().mutex());
+  if (absl::Status s = CheckIdle("connect"); !s.ok()) return s;
+  DropId();
+  peer_ = to;
+  parameters_ = {parameters.private_data,
+                 std::min(parameters.initiator_depth, limits.max_initiator_depth),
+                 std::min(parameters.responder_resources, limits.max_responder_resources)};
+  rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
+  retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
+  timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  deadline_ = parameters.deadline;
+  outcome_ = {};
+  info_ = info;
+  parted_ = false;
+  device_->counts().connects.fetch_add(1);
+  device_->service().SetDeadline(this, deadline_);
+  phase_ = Phase::kAddress;
+  const Library& lib = Lib();
+  CmHandler* const handler = this;
+  constexpr int kNoTimeoutMs = 1 << 30;  // the deadline of the whole decides
+  if (lib.create_id(device_->service().channel(), &id_, handler, RDMA_PS_TCP) != 0 ||
+      lib.resolve_addr(id_, nullptr, peer_.raw(), kNoTimeoutMs) != 0) {
+    ConnectFailed(ErrnoStatus(errno, absl::StrCat("connect ", peer_.ToString()),
+                              "Does an RDMA device reach this address?"));
+  }
+  return absl::OkStatus();
+}
+
+void QueuePair::OnCm(const CmEvent& event) {
+  switch (event.type) {
+    case RDMA_CM_EVENT_ADDR_RESOLVED:
+      return AddressResolved();
+    case RDMA_CM_EVENT_ROUTE_RESOLVED:
+      return RouteResolved();
+    case RDMA_CM_EVENT_CONNECT_RESPONSE:
+      return Responded(event);
+    case RDMA_CM_EVENT_ESTABLISHED:
+      if (phase_ == Phase::kConnecting) return Responded(event);  // iWARP: it is all done
+      if (phase_ == Phase::kAccepting) return Established();
+      return;
+    case RDMA_CM_EVENT_REJECTED:
+      if (phase_ == Phase::kConnecting) return Rejected(event);
+      break;
+    case RDMA_CM_EVENT_DISCONNECTED:
+      // The peer left, or answered to our leaving: nobody's failure, unless the device had given up
+      // before. Part() answers it.
+      if (state_ != QpState::kErr && DeviceFailed()) return FailedByDevice();
+      return EnterError(absl::OkStatus());
+    case RDMA_CM_EVENT_DEVICE_REMOVAL:
+      break;
+    case RDMA_CM_EVENT_TIMEWAIT_EXIT:
+    case RDMA_CM_EVENT_ADDR_CHANGE:
+      return;
+    default:
+      break;
+  }
+  const absl::Status why = absl::UnavailableError(
+      absl::StrCat("connect ", peer_.ToString(), ": ",
+                   event.type == RDMA_CM_EVENT_DEVICE_REMOVAL ? "the device is being removed"
+                   : event.status < 0                         ? std::strerror(-event.status)
+                                                              : "the peer cannot be reached",
+                   ". Is the address right, and the peer up?"));
+  if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) return EnterError(why);
+  if (phase_ != Phase::kIdle) ConnectFailed(why);
+}
+
+void QueuePair::AddressResolved() {
+  if (phase_ != Phase::kAddress) return;
+  if (id_->verbs == nullptr || device_->name() != id_->verbs->device->name) {
+    return ConnectFailed(absl::UnavailableError(
+        absl::StrCat("connect ", peer_.ToString(), ": the way there is no longer over device ",
+                     device_->name(), ". Resolve the address again.")));
+  }
+  phase_ = Phase::kRoute;
+  constexpr int kRouteTimeoutMs = 1 << 30;
+  if (Lib().resolve_route(id_, kRouteTimeoutMs) != 0) {
+    ConnectFailed(ErrnoStatus(errno, absl::StrCat("connect ", peer_.ToString(), ": no route"),
+                              "Does a subnet manager run, and is the port active?"));
+  }
+}
+
+rdma_conn_param QueuePair::ConnectionParameters(const Parameters& parameters) const {
+  rdma_conn_param p{};
+  p.private_data = parameters.private_data.data();
+  p.private_data_len = static_cast<uint8_t>(parameters.private_data.size());
+  p.initiator_depth = static_cast<uint8_t>(parameters.initiator_depth);
+  p.responder_resources = static_cast<uint8_t>(parameters.responder_resources);
+  p.flow_control = 1;
+  p.retry_count = retry_count_;
+  p.rnr_retry_count = rnr_retry_;
+  p.srq = srq_ != nullptr ? 1 : 0;
+  p.qp_num = number_;
+  return p;
+}
+
+void QueuePair::RouteResolved() {
+  if (phase_ != Phase::kRoute) return;
+  phase_ = Phase::kConnecting;
+  rdma_conn_param parameters = ConnectionParameters(parameters_);
+  if (Lib().connect(id_, &parameters) != 0) {
+    const int error = errno;
+    ConnectFailed(error == ECONNREFUSED
+                      ? WhyRejected(peer_.ToString(), kNoSuchService)
+                      : ErrnoStatus(error, absl::StrCat("connect ", peer_.ToString()),
+                                    "Is the peer up, and does it listen on an RDMA device?"));
+  }
+}
+
+// INIT, RTR, RTS with the attributes of the route and of both ends (rdma_init_qp_attr(3)).
+int QueuePair::ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources) {
+  initiator_depth_ = initiator_depth;
+  responder_resources_ = responder_resources;
+  if (device_->iwarp()) return 0;  // the kernel's connection manager does it
+  for (ibv_qp_state state : {IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS}) {
+    ibv_qp_attr attributes{};
+    int mask = 0;
+    attributes.qp_state = state;
+    if (Lib().init_qp_attr(id_, &attributes, &mask) != 0) return errno;
+    attributes.qp_access_flags =
+        static_cast<unsigned>(AccessFlags(access_ | Access::kLocalWrite, capabilities_));
+    attributes.max_dest_rd_atomic = static_cast<uint8_t>(responder_resources);
+    attributes.max_rd_atomic = static_cast<uint8_t>(initiator_depth);
+    attributes.min_rnr_timer = min_rnr_timer_;
+    attributes.timeout = timeout_;
+    attributes.retry_cnt = retry_count_;
+    attributes.rnr_retry = rnr_retry_;
+    if (const int error = ModifyDevice(attributes, mask); error != 0) return error;
+  }
+  return 0;
+}
+
+void QueuePair::ReadAddresses() {
+  info_.local = Address::From(&id_->route.addr.src_addr).ToString();
+  info_.peer = Address::From(&id_->route.addr.dst_addr).ToString();
+}
+
+void QueuePair::Responded(const CmEvent& event) {
+  if (phase_ != Phase::kConnecting) return;
+  // The event tells them from this end's point of view (rdma_get_cm_event(3)).
+  const uint32_t ord = std::min<uint32_t>(parameters_.initiator_depth, event.initiator_depth);
+  const uint32_t ird =
+      std::min<uint32_t>(parameters_.responder_resources, event.responder_resources);
+  int error = ToReadyToSend(ord, ird);
+  if (error == 0 && event.type == RDMA_CM_EVENT_CONNECT_RESPONSE && Lib().establish(id_) != 0) {
+    error = errno;
+  }
+  if (error != 0) {
+    return ConnectFailed(ErrnoStatus(error, absl::StrCat("connect ", peer_.ToString()),
+                                     "The device refused the connection's attributes."));
+  }
+  device_->service().SetDeadline(this, absl::InfiniteDuration());
+  ReadAddresses();
+  phase_ = Phase::kConnected;
+  SetState(QpState::kRts);
+  ConnectDone({ConnectOutcome::Kind::kEstablished, event.private_data, absl::OkStatus()},
+              EventType::kEstablished);
+}
+
+void QueuePair::Rejected(const CmEvent& event) {
+  const std::string peer = peer_.ToString();
+  // iWARP has one errno for all; MPA's reject bit is the consumer's (RFC 5044 7.1.2).
+  if (event.status != kRejectedByConsumer && event.status >= 0) {
+    return ConnectFailed(WhyRejected(peer, event.status));
+  }
+  const std::string said = WithoutPadding(event.private_data);
+  device_->counts().rejects.fetch_add(1);
+  device_->service().Forget(this);
+  DropId();
+  phase_ = Phase::kIdle;
+  ConnectDone({ConnectOutcome::Kind::kRejected, event.private_data,
+               absl::AbortedError(absl::StrCat("connect ", peer, ": the peer rejected",
+                                               said.empty() ? "" : ": ", said))},
+              EventType::kRejected);
+}
+
+void QueuePair::ConnectFailed(const absl::Status& why) {
+  if (phase_ == Phase::kIdle) return;
+  device_->service().Forget(this);
+  DropId();
+  phase_ = Phase::kIdle;
+  device_->counts().handshake_failures.fetch_add(1);
+  absl::Status status = why;
+  if (!absl::IsDeadlineExceeded(why) && !absl::IsCancelled(why) && !absl::IsUnavailable(why)) {
+    status = absl::UnavailableError(why.message());
+  }
+  ConnectDone({ConnectOutcome::Kind::kUnreachable, "", status}, EventType::kUnreachable);
+}
+
+void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
+  VERBENA_LOG(kInfo, "connect", Name(), ": ", EventTypeName(type), outcome.status.ok() ? "" : ": ",
+              std::string(outcome.status.message()));
+  Event e;
+  e.type = type;
+  e.context = context_;
+  e.qp_number = number_;
+  e.private_data = outcome.private_data;
+  e.status = outcome.status;
+  outcome_ = std::move(outcome);
+  device_->Push(this, std::move(e));
+}
+
+absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
+                               const AcceptParameters& parameters, const ConnectionInfo& info) {
+  if (absl::Status s = CheckRequirements("accept", parameters.require); !s.ok()) return s;
+  if (absl::Status s = CheckIdle("accept"); !s.ok()) return s;
+  DropId();
+  const DeviceAttributes limits = device_->attributes();
+  parameters_ = {parameters.private_data,
+                 std::min({parameters.initiator_depth, limits.max_initiator_depth,
+                           uint32_t{offer.initiator_depth}}),
+                 std::min({parameters.responder_resources, limits.max_responder_resources,
+                           uint32_t{offer.responder_resources}})};
+  rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
+  retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
+  timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  id_ = id;
+  info_ = info;
+  parted_ = false;
+  phase_ = Phase::kAccepting;
+  int error = ToReadyToSend(parameters_.initiator_depth, parameters_.responder_resources);
+  rdma_conn_param p = ConnectionParameters(parameters_);
+  if (error == 0) {
+    CmHandler* const handler = this;
+    id_->context = handler;
+    if (Lib().accept(id_, &p) != 0) error = errno;
+  }
+  if (error != 0) {
+    id_ = nullptr;  // the request keeps it
+    phase_ = Phase::kIdle;
+    const absl::Status why = absl::UnavailableError(
+        absl::StrCat("accept ", info.peer, ": the peer has left (", std::strerror(error), ")"));
+    // Nobody is at the other end; back to where it was, receives and all, is not possible.
+    EnterError(why);
+    return why;
+  }
+  SetState(QpState::kRts);
+  device_->counts().accepts.fetch_add(1);
+  return absl::OkStatus();
+}
+
+void QueuePair::Established() {
+  phase_ = Phase::kConnected;
+  ReadAddresses();
+  PushEvent(EventType::kEstablished, absl::OkStatus());
+}
+
+absl::Status QueuePair::Disconnect() {
+  const std::lock_guard lock(device_->service().mutex());
+  if (state_ == QpState::kErr) return absl::OkStatus();
+  if (phase_ == Phase::kIdle) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("disconnect ", Name(), ": it is not connected"));
+  }
+  if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) {
+    asked_ = true;
+    EnterError(absl::OkStatus());
+  } else {
+    ConnectFailed(absl::CancelledError("disconnected while connecting"));
+  }
+  return absl::OkStatus();
+}
+
+void QueuePair::OnAttention() {
+  if (state_ == QpState::kErr) Part();
+}
+
+void QueuePair::OnDeadline() {
+  if (state_ == QpState::kErr && srq_ != nullptr) return LastWqeReached();
+  if (phase_ == Phase::kIdle || phase_ == Phase::kConnected) return;
+  ConnectFailed(absl::DeadlineExceededError(absl::StrCat(
+      "connect ", peer_.ToString(), ": no answer within ", absl::FormatDuration(deadline_),
+      ". Is the peer overloaded, or does a firewall drop UDP port 4791 (RoCE v2)?")));
+}
+
+// Says goodbye, or answers the peer's: the connection manager tells which is due
+// (rdma_disconnect(3)).
+void QueuePair::Part() {
+  if (parted_ || id_ == nullptr) return;
+  parted_ = true;
+  (void)Lib().disconnect(id_);
+}
+
+void QueuePair::DropId() {
+  if (id_ == nullptr) return;
+  Lib().destroy_id(id_);
+  id_ = nullptr;
+}
+
+}  // namespace verbena::verbs

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// The context of the provider: its devices, and how addresses become ways to peers.
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "verbs/address.h"
+#include "verbs/device.h"
+#include "verbs/inventory.h"
+#include "verbs/listener.h"
+#include "verbs/provider.h"
+#include "verbs/queue_pair.h"
+
+namespace verbena::verbs {
+namespace {
+
+class Path final : public provider::Path {
+ public:
+  Path(Device* device, Address to, std::string local) : device_(device), to_(to) {
+    device_->children().Add();
+    info_.local = std::move(local);
+    info_.peer = to_.ToString();
+    info_.candidates.push_back(
+        {device_->name(), true, absl::StrCat("the kernel's route to ", to_.ip(), " is over it")});
+  }
+  ~Path() override { device_->children().Remove(); }
+
+  absl::Status Close() override { return absl::OkStatus(); }
+  provider::Device* device() const override { return device_; }
+  const ConnectionInfo& info() const override { return info_; }
+  absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
+    auto* mine = dynamic_cast<QueuePair*>(&qp);
+    if (mine == nullptr || mine->device() != device_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("connect ", info_.peer,
+                       ": the queue pair is of another device; make it on path.device()"));
+    }
+    return mine->StartConnect(to_, parameters, info_);
+  }
+
+ private:
+  Device* const device_;
+  const Address to_;
+  ConnectionInfo info_;
+};
+
+// One question to librdmacm that is waited for: an event channel and identifier of its own.
+class Asked {
+ public:
+  Asked() : channel_(Lib().create_event_channel()) {
+    if (channel_ != nullptr) (void)Lib().create_id(channel_, &id_, nullptr, RDMA_PS_TCP);
+  }
+  ~Asked() {
+    if (id_ != nullptr) Lib().destroy_id(id_);
+    if (channel_ != nullptr) Lib().destroy_event_channel(channel_);
+  }
+  Asked(const Asked&) = delete;
+  Asked& operator=(const Asked&) = delete;
+
+  // 0, or an errno.
+  int Resolve(Address to, absl::Duration deadline) {
+    if (id_ == nullptr) return errno;
+    const int ms =
+        static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(deadline), 1 << 30));
+    if (Lib().resolve_addr(id_, nullptr, to.raw(), std::max(ms, 1)) != 0) return errno;
+    rdma_cm_event* event = nullptr;
+    if (Lib().get_cm_event(channel_, &event) != 0) return errno;  // comes by the timeout above
+    const int status = event->event == RDMA_CM_EVENT_ADDR_RESOLVED ? 0
+                       : event->status < 0                         ? -event->status
+                                                                   : EHOSTUNREACH;
+    Lib().ack_cm_event(event);
+    return status != 0 || id_->verbs != nullptr ? status : ENODEV;
+  }
+  const char* device() const { return id_->verbs->device->name; }
+  std::string local() const { return Address::From(&id_->route.addr.src_addr).ip(); }
+
+ private:
+  rdma_event_channel* const channel_;
+  rdma_cm_id* id_ = nullptr;
+};
+
+class Context final : public provider::Context {
+ public:
+  Context(std::unique_ptr<Service> service, std::vector<Found> found)
+      : service_(std::move(service)) {
+    for (Found& each : found) {
+      devices_.push_back(std::make_unique<Device>(service_.get(), std::move(each)));
+    }
+    service_->Start();
+  }
+  ~Context() override { service_->Stop(); }
+
+  absl::Status Close() override {
+    if (absl::Status s = children_.CheckNone("context"); !s.ok()) return s;
+    for (const auto& device : devices_) {
+      if (absl::Status s = device->children().CheckNone("context"); !s.ok()) return s;
+    }
+    service_->Stop();
+    return absl::OkStatus();
+  }
+  std::vector<provider::Device*> devices() const override {
+    std::vector<provider::Device*> out;
+    for (const auto& device : devices_) out.push_back(device.get());
+    return out;
+  }
+  absl::StatusOr<std::unique_ptr<provider::Listener>> Listen(
+      const std::string& address, const ListenOptions& options) override {
+    return Listener::Create(
+        service_.get(), &children_, [this](const char* name) { return Find(name); }, address,
+        options);
+  }
+  absl::StatusOr<std::unique_ptr<provider::Path>> Resolve(const std::string& address,
+                                                          const ResolveOptions& options) override {
+    absl::StatusOr<std::vector<Address>> to = Lookup(address, false);
+    if (!to.ok()) return to.status();
+    std::string reasons;
+    for (const Address& each : *to) {
+      Asked asked;
+      const int error = asked.Resolve(each, options.deadline);
+      Device* device = error == 0 ? Find(asked.device()) : nullptr;
+      if (device != nullptr) return std::make_unique<Path>(device, each, asked.local());
+      absl::StrAppend(&reasons, reasons.empty() ? "" : "; ", each.ToString(), ": ",
+                      error != 0
+                          ? absl::StrCat("no RDMA device leads there (", std::strerror(error), ")")
+                          : absl::StrCat("the way is over device ", asked.device(),
+                                         ", which this context does not use"));
+    }
+    return absl::UnavailableError(absl::StrCat(
+        "resolve ", address, ": ", reasons,
+        ". Is the address one of the peer's RDMA network, and the port active? TCP may reach it."));
+  }
+  void SetEvents(EventQueue* events) override {
+    for (const auto& device : devices_) device->SetEvents(events);
+  }
+  bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
+    return service_->Await(ready, timeout);
+  }
+
+ private:
+  Device* Find(const char* name) const {
+    for (const auto& device : devices_) {
+      if (device->name() == name) return device.get();
+    }
+    return nullptr;
+  }
+
+  std::unique_ptr<Service> service_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  Children children_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
+  absl::StatusOr<std::vector<Found>> found = FindDevices();
+  if (!found.ok()) return found.status();
+  std::vector<Found> wanted;
+  std::string reasons;
+  bool known = false;
+  for (Found& device : *found) {
+    if (!argument.empty() && device.info.name != argument) continue;
+    known = true;
+    if (device.info.usable) {
+      wanted.push_back(std::move(device));
+    } else {
+      absl::StrAppend(&reasons, reasons.empty() ? "" : "; ", device.info.name, ": ",
+                      device.info.reason);
+    }
+  }
+  if (wanted.empty()) {
+    std::string names;
+    for (const Found& device : *found) {
+      absl::StrAppend(&names, names.empty() ? "" : ", ", device.info.name);
+    }
+    return absl::NotFoundError(known ? absl::StrCat("device verbs", argument.empty() ? "" : ":",
+                                                    argument, ": none is usable: ", reasons)
+                                     : absl::StrCat("device verbs:", argument,
+                                                    ": there is no such device; this machine has ",
+                                                    names, "."));
+  }
+  absl::StatusOr<std::unique_ptr<Service>> service = Service::Create();
+  if (!service.ok()) return service.status();
+  return std::make_unique<Context>(*std::move(service), std::move(wanted));
+}
+
+}  // namespace verbena::verbs

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// One opened RDMA device: what it can, the queue pairs on it, and its asynchronous events.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "transport/provider.h"
+#include "verbs/errors.h"
+#include "verbs/inventory.h"
+#include "verbs/ledger.h"
+#include "verbs/library.h"
+#include "verbs/service.h"
+
+namespace verbena::verbs {
+
+class QueuePair;
+
+class Device final : public provider::Device, public EventSource {
+ public:
+  Device(Service* service, Found found);
+  ~Device() override;
+
+  const DeviceInfo& info() const override { return found_.info; }
+  DeviceAttributes attributes() const override { return attributes_; }
+  Capabilities capabilities() const override { return capabilities_; }
+  DeviceCounters counters() const override;
+  absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> AllocateProtectionDomain() override;
+  absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CreateCompletionChannel() override;
+  absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CreateCompletionQueue(
+      const CqOptions& options) override;
+
+  int event_fd() const override { return found_.context->async_fd; }
+  void OnEvents() override;
+
+  ibv_context* context() const { return found_.context.get(); }
+  const std::string& name() const { return found_.info.name; }
+  bool iwarp() const { return found_.iwarp; }
+  bool software() const { return found_.software; }
+  uint8_t port() const { return found_.port; }
+  uint32_t device_inline() const { return device_inline_; }  // bytes that the driver takes
+  Service& service() { return *service_; }
+  Ledgers& ledgers() { return ledgers_; }
+  Children& children() { return children_; }
+
+  void SetEvents(EventQueue* events) { events_ = events; }
+  void Push(const void* object, Event event);
+  void Forget(const void* object);
+
+  // With the service's mutex held.
+  void Join(uint32_t qp_number, QueuePair* qp) { queue_pairs_[qp_number] = qp; }
+  void Leave(uint32_t qp_number) { queue_pairs_.erase(qp_number); }
+  const absl::flat_hash_map<uint32_t, QueuePair*>& queue_pairs() const { return queue_pairs_; }
+
+  // From a poll, without the mutex: the first completion of a queue pair that failed.
+  void ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key);
+
+  // What the port counts of refusals for want of a receive (the kernel keeps none for one queue
+  // pair): `received` from peers, else sent to them. 0 where the driver counts none.
+  uint64_t RnrNaks(bool received) const;
+
+  struct Counts {
+    std::atomic<uint64_t> regions{0}, registered_bytes{0}, connects{0}, accepts{0}, rejects{0},
+        handshake_failures{0};
+  };
+  Counts& counts() { return counts_; }
+
+ private:
+  void ProbeInline();
+  void Dispatch(const ibv_async_event& event);
+  void DispatchQueuePair(const ibv_async_event& event);
+
+  Service* const service_;
+  Found found_;
+  DeviceAttributes attributes_;
+  Capabilities capabilities_;
+  uint32_t device_inline_ = 0;
+  Ledgers ledgers_;
+  Children children_;
+  EventQueue* events_ = nullptr;
+  absl::flat_hash_map<uint32_t, QueuePair*> queue_pairs_;
+  Counts counts_;
+};
+
+}  // namespace verbena::verbs

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verbs/inventory.h"
+
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace verbena::verbs {
+namespace {
+
+constexpr char kConnectionManager[] = "/dev/infiniband/rdma_cm";
+
+const char* StateName(ibv_port_state state) {
+  switch (state) {
+    case IBV_PORT_DOWN:
+      return "down";
+    case IBV_PORT_INIT:
+      return "initialising (does a subnet manager run?)";
+    case IBV_PORT_ARMED:
+      return "armed";
+    case IBV_PORT_ACTIVE:
+      return "active";
+    default:
+      return "in no state";
+  }
+}
+
+std::string Text(const ibv_gid& gid) {
+  char text[INET6_ADDRSTRLEN] = "?";
+  const auto* v6 = reinterpret_cast<const in6_addr*>(gid.raw);
+  if (IN6_IS_ADDR_V4MAPPED(v6)) {
+    inet_ntop(AF_INET, &gid.raw[12], text, sizeof text);
+  } else {
+    inet_ntop(AF_INET6, gid.raw, text, sizeof text);
+  }
+  return text;
+}
+
+std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most) {
+  std::vector<ibv_gid_entry> entries(std::max<size_t>(most, 1));
+  const ssize_t n =
+      Lib().query_gid_table(context, entries.data(), entries.size(), 0, sizeof(ibv_gid_entry));
+  std::vector<Gid> out;
+  for (ssize_t i = 0; i < n; ++i) {
+    const ibv_gid_entry& entry = entries[static_cast<size_t>(i)];
+    if (entry.port_num != port) continue;
+    char name[IF_NAMESIZE] = "";
+    if (entry.ndev_ifindex != 0) (void)if_indextoname(entry.ndev_ifindex, name);
+    out.push_back({entry, Text(entry.gid), name});
+  }
+  return out;
+}
+
+int FamilyOf(const Gid& gid) {
+  return IN6_IS_ADDR_V4MAPPED(reinterpret_cast<const in6_addr*>(gid.entry.gid.raw)) ? AF_INET
+                                                                                    : AF_INET6;
+}
+
+// What runtimes of containers and virtual machines make; peers elsewhere never reach its addresses.
+bool MadeForGuests(const std::string& interface) {
+  for (const char* prefix : {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman",
+                             "lxc", "vnet", "tap"}) {
+    if (absl::StartsWith(interface, prefix)) return true;
+  }
+  return false;
+}
+
+int Score(const Gid& gid, int family) {
+  const auto* v6 = reinterpret_cast<const in6_addr*>(gid.entry.gid.raw);
+  if (family != 0 && FamilyOf(gid) != family) return -1;
+  int score = 0;
+  if (!IN6_IS_ADDR_LINKLOCAL(v6)) score += 8;
+  if (!MadeForGuests(gid.interface)) score += 4;
+  if (gid.entry.gid_type != IBV_GID_TYPE_ROCE_V1) score += 2;
+  if (FamilyOf(gid) == AF_INET) score += 1;
+  return score;
+}
+
+std::string Transport(const Found& found) {
+  if (found.iwarp) return "iWARP";
+  if (found.port_attributes.link_layer != IBV_LINK_LAYER_ETHERNET) return "InfiniBand";
+  const bool v2 = std::any_of(found.gids.begin(), found.gids.end(), [](const Gid& gid) {
+    return gid.entry.gid_type == IBV_GID_TYPE_ROCE_V2;
+  });
+  return v2 ? "RoCE v2" : "RoCE v1";
+}
+
+std::string WhyNotOpened(int error, const char* device) {
+  switch (error) {
+    case EACCES:
+    case EPERM:
+      return absl::StrCat("no permission to open its file in /dev/infiniband (",
+                          std::strerror(error),
+                          "). Add the user to the group that owns it (often `rdma`), or give the "
+                          "container the device: `--device /dev/infiniband`");
+    case ENOENT:
+      return absl::StrCat(
+          "it has no file in /dev/infiniband. Load ib_uverbs (`modprobe ib_uverbs`), or give the "
+          "container the device: `--device /dev/infiniband`");
+    default:
+      return absl::StrCat("cannot be opened (", std::strerror(error),
+                          "). Is its user-space driver installed (package ibverbs-providers)? "
+                          "`ibv_devinfo -d ",
+                          device, "` may say more");
+  }
+}
+
+// Fills in the first active port, else the last one's state.
+std::string ExaminePorts(Found& found) {
+  std::string states;
+  for (uint8_t port = 1; port <= found.attributes.phys_port_cnt; ++port) {
+    ibv_port_attr attributes{};
+    const int error = Lib().query_port(found.context.get(), port,
+                                       reinterpret_cast<_compat_ibv_port_attr*>(&attributes));
+    if (error != 0) continue;
+    absl::StrAppend(&states, states.empty() ? "" : ", ", "port ", port, " ",
+                    StateName(attributes.state));
+    if (found.port == 0 || attributes.state == IBV_PORT_ACTIVE) {
+      found.port = port;
+      found.port_attributes = attributes;
+    }
+    if (attributes.state == IBV_PORT_ACTIVE) break;
+  }
+  return states.empty() ? "no port answers" : states;
+}
+
+void Examine(ibv_device* device, Found& found) {
+  found.info.name = device->name;
+  found.info.provider = "verbs";
+  found.iwarp = device->transport_type == IBV_TRANSPORT_IWARP;
+  found.info.transport = found.iwarp ? "iWARP" : "InfiniBand or RoCE";
+  // Hardware has a link to its place on a bus.
+  found.software = access(absl::StrCat(device->ibdev_path, "/device").c_str(), F_OK) != 0;
+  found.context.reset(Lib().open_device(device));
+  if (found.context == nullptr) {
+    found.info.reason = WhyNotOpened(errno, device->name);
+    return;
+  }
+  if (Lib().query_device(found.context.get(), &found.attributes) != 0) {
+    found.info.reason =
+        "it does not say what it can (ibv_query_device failed). Is it being removed?";
+    return;
+  }
+  const std::string states = ExaminePorts(found);
+  if (found.port != 0) {
+    found.gids = ReadGids(found.context.get(), found.port,
+                          static_cast<size_t>(std::max(found.port_attributes.gid_tbl_len, 1)) *
+                              found.attributes.phys_port_cnt);
+    found.info.transport = Transport(found);
+  }
+  const Gid* gid = ChooseGid(found.gids, 0);
+  found.info.detail = states;
+  if (gid != nullptr) {
+    absl::StrAppend(&found.info.detail, ", ", gid->text,
+                    gid->interface.empty() ? "" : absl::StrCat(" on ", gid->interface));
+  }
+  if (found.port_attributes.state != IBV_PORT_ACTIVE) {
+    found.info.reason = absl::StrCat("no port is active: ", states,
+                                     ". Is the cable in and the network interface up?");
+  } else if (gid == nullptr && !found.iwarp) {
+    found.info.reason = "its GID table is empty. Give its network interface an address";
+  } else if (access(kConnectionManager, R_OK | W_OK) != 0) {
+    found.info.reason =
+        absl::StrCat(kConnectionManager, " cannot be opened (", std::strerror(errno),
+                     "). Load rdma_ucm (`modprobe rdma_ucm`), or give the "
+                     "container the device: `--device /dev/infiniband`");
+  } else {
+    found.info.usable = true;
+    found.info.reason = found.software ? "a software device with an active port"
+                                       : "an RDMA device with an active port";
+  }
+}
+
+}  // namespace
+
+const Gid* ChooseGid(const std::vector<Gid>& gids, int family) {
+  const Gid* best = nullptr;
+  int best_score = -1;
+  for (const Gid& gid : gids) {
+    const int score = Score(gid, family);
+    if (score > best_score) {
+      best = &gid;
+      best_score = score;
+    }
+  }
+  return best;
+}
+
+absl::StatusOr<std::vector<Found>> FindDevices() {
+  if (const auto library = Load(); !library.ok()) return library.status();
+  int count = 0;
+  errno = 0;
+  ibv_device** list = Lib().get_device_list(&count);
+  const int error = errno;
+  std::vector<Found> all;
+  if (list != nullptr) {
+    all.resize(static_cast<size_t>(std::max(count, 0)));
+    for (int i = 0; i < count; ++i) Examine(list[i], all[static_cast<size_t>(i)]);
+    Lib().free_device_list(list);
+  }
+  if (!all.empty()) return all;
+  return absl::NotFoundError(absl::StrCat(
+      "this machine shows no RDMA device",
+      list == nullptr ? absl::StrCat(" (", std::strerror(error), ")") : "",
+      ". For a software one: `rdma link add rxe0 type rxe netdev eth0` (Soft-RoCE); in a "
+      "container: `--device /dev/infiniband`; for hardware: is its driver loaded?"));
+}
+
+std::vector<DeviceInfo> ListDevices() {
+  absl::StatusOr<std::vector<Found>> found = FindDevices();
+  std::vector<DeviceInfo> out;
+  if (!found.ok()) {
+    DeviceInfo none;
+    none.name = none.provider = "verbs";
+    none.transport = "RDMA device";
+    none.reason = std::string(found.status().message());
+    out.push_back(std::move(none));
+    return out;
+  }
+  for (Found& device : *found) out.push_back(std::move(device.info));
+  return out;
+}
+
+}  // namespace verbena::verbs

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which RDMA devices this machine has, which of them this process may use, and why not the others.
+// Control path; opens devices and asks them, so it may block on the driver.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "transport/capabilities.h"
+#include "verbs/library.h"
+
+namespace verbena::verbs {
+
+struct CloseDevice {
+  void operator()(ibv_context* context) const { Lib().close_device(context); }
+};
+
+// One address that a port has on the fabric.
+struct Gid {
+  ibv_gid_entry entry;
+  std::string text;       // "10.0.0.1", "fd00::1", or the plain GID on InfiniBand
+  std::string interface;  // "eth0"; empty: none
+};
+
+// The GID to use for a peer of this address family (0: any): routable before link-local, RoCE v2
+// before v1 (which does not cross routers), a physical interface before bridges and container
+// links. Null: none.
+const Gid* ChooseGid(const std::vector<Gid>& gids, int family);
+
+// An opened device. `info.usable` is false if `context` is null or no port is active.
+struct Found {
+  DeviceInfo info;
+  std::unique_ptr<ibv_context, CloseDevice> context;
+  ibv_device_attr attributes{};
+  ibv_port_attr port_attributes{};
+  uint8_t port = 0;
+  bool iwarp = false;
+  bool software = false;  // Soft-RoCE, Soft-iWARP: no hardware behind it
+  std::vector<Gid> gids;  // of that port
+};
+
+// Every device of the machine. NotFound with the reason if there is none to list at all.
+absl::StatusOr<std::vector<Found>> FindDevices();
+
+std::vector<DeviceInfo> ListDevices();
+
+}  // namespace verbena::verbs

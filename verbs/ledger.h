@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is posted to a queue and not complete: the place, identity and kind of every request.
+//
+// A device gives back 64 bits with a completion. They name ledger, generation and position; the
+// ledger has the application's own id, and what a failed completion does not tell (ibv_poll_cq(3):
+// then only wr_id, status, qp_num and vendor_err are valid). Places are free again when their
+// completion was polled, on every device alike; some drivers free them earlier, some later.
+//
+// Any thread, no locks. Ledgers and their places are type-stable: their memory stays with the
+// device, so a completion of a queue pair that is gone finds another generation, never freed
+// memory.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "transport/work_completion.h"
+#include "transport/work_request.h"
+#include "verbs/errors.h"
+
+namespace verbena::verbs {
+
+class Ledger {
+ public:
+  enum class Kind : uint8_t { kSend, kReceive, kShared };
+
+  struct Place {
+    uint64_t id;
+    uint32_t key;  // the peer's, for the text of an error
+    Opcode opcode;
+    WcStatus fails_as;  // kSuccess: as the device says
+    bool unused;        // was reserved, but the driver refused the request
+    uint32_t next;      // kShared: the next free place
+  };
+
+  Kind kind() const { return kind_; }
+  uint32_t limit() const { return limit_; }
+  uint64_t posted() const { return head_.load(std::memory_order_relaxed); }
+  // Polled, or known to be complete and in a stash.
+  uint64_t completed() const {
+    const uint64_t tail = tail_.load(std::memory_order_acquire);
+    const uint64_t done = done_.load(std::memory_order_acquire);
+    return static_cast<int64_t>(done - tail) > 0 ? done : tail;
+  }
+  uint64_t outstanding() const {
+    const uint64_t done = completed();  // first: it never passes what is read after it
+    return head_.load(std::memory_order_acquire) - done;
+  }
+
+  // Up to `wanted` neighbouring places, of which the first is *first; fewer if it is fuller.
+  uint32_t Reserve(uint32_t wanted, uint64_t* first);
+  // The places [first + used, first + reserved) were not needed.
+  void GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
+  // kShared: one place; false: none is free.
+  bool Take(uint64_t* position);
+  void Return(uint64_t position);
+
+  Place& at(uint64_t position) {
+    Places* places = places_.load(std::memory_order_acquire);
+    return places->place[position & places->mask];
+  }
+  uint64_t Name(uint64_t position) const {
+    return base_.load(std::memory_order_relaxed) | static_cast<uint32_t>(position);
+  }
+  // The request with this name is complete, and so are all that were posted before it. Done: the
+  // device says so. Retire: its completion was delivered, and the places are free.
+  void Done(uint64_t name) { Advance(done_, name); }
+  void Retire(uint64_t name);
+  // All are: RESET clears a queue without completions (IBTA 10.3.1.1). Names given so far are void.
+  void Clear();
+
+  // These objects stay open until the request at `position` is complete (or Unpin: it was not
+  // taken).
+  void Pin(uint64_t position, Children* a, Children* b);
+  void Unpin(uint64_t position);
+
+  // Set by the first failed completion, so that its cold path runs once.
+  bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
+
+ private:
+  friend class Ledgers;
+  struct Places {
+    uint64_t mask;
+    std::unique_ptr<Place[]> place;
+  };
+  struct Pinned {
+    uint64_t position;
+    Children* a;
+    Children* b;
+  };
+  void NextGeneration();
+  void SkipUnused();
+  void ReleasePins(uint64_t end);
+  uint64_t Advance(std::atomic<uint64_t>& mark, uint64_t name);
+
+  Kind kind_ = Kind::kSend;
+  uint32_t limit_ = 0;
+  std::atomic<uint64_t> base_{0};  // index and generation, in place
+  std::atomic<Places*> places_{nullptr};
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> any_unused_{false};
+  std::atomic<bool> any_pinned_{false};
+  std::mutex pins_mutex_;
+  std::vector<Pinned> pins_;
+  alignas(64) std::atomic<uint64_t> head_{0};  // kShared: how many were ever taken
+  alignas(64) std::atomic<uint64_t> tail_{0};
+  std::atomic<uint64_t> done_{0};
+  std::atomic<uint64_t> top_{0};  // kShared: tag and first free place
+};
+
+// All ledgers of a device.
+class Ledgers {
+ public:
+  Ledgers() = default;
+  ~Ledgers();
+  Ledgers(const Ledgers&) = delete;
+  Ledgers& operator=(const Ledgers&) = delete;
+
+  // Null: there are 2^20 already.
+  Ledger* Acquire(Ledger::Kind kind, uint32_t limit);
+  void Release(Ledger* ledger);
+
+  // The ledger of a name; null if it is of a queue that was closed or reset.
+  Ledger* Find(uint64_t name) const {
+    const uint64_t index = name >> kIndexShift;
+    Ledger* chunk = chunks_[index / kChunk].load(std::memory_order_acquire);
+    if (chunk == nullptr) return nullptr;
+    Ledger* ledger = &chunk[index % kChunk];
+    const uint64_t base = ledger->base_.load(std::memory_order_acquire);
+    return base == (name & ~uint64_t{0xffffffff}) ? ledger : nullptr;
+  }
+
+ private:
+  friend class Ledger;
+  static constexpr int kIndexShift = 44;
+  static constexpr uint64_t kGeneration = uint64_t{1} << 32;
+  static constexpr uint64_t kGenerations = uint64_t{0xfff} << 32;
+  static constexpr uint64_t kChunk = 1024;
+
+  std::array<std::atomic<Ledger*>, 1024> chunks_{};
+  std::mutex mutex_;
+  uint64_t made_ = 0;
+  std::vector<Ledger*> free_;
+  std::vector<std::unique_ptr<Ledger::Places>> places_;  // all, also those that were outgrown
+};
+
+// Whether `a` has to be delivered before `b`: both of one queue, `a` posted earlier.
+bool PostedBefore(const Ledgers& ledgers, uint64_t a, uint64_t b);
+
+}  // namespace verbena::verbs

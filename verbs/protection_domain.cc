@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verbs/protection_domain.h"
+
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "verbs/memlock.h"
+#include "verbs/queue_pair.h"
+#include "verbs/shared_receive_queue.h"
+
+namespace verbena::verbs {
+namespace {
+
+absl::Status CheckMemory(std::span<std::byte> memory, Access access, uint64_t first) {
+  const uint64_t host = reinterpret_cast<uint64_t>(memory.data());
+  if (memory.empty() || memory.data() == nullptr) {
+    return absl::InvalidArgumentError("register: the memory is empty; lend at least one byte");
+  }
+  if (host + memory.size() < host || first + memory.size() < first) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("register ", memory.size(), " bytes: the address range wraps around"));
+  }
+  if ((access & (Access::kRemoteWrite | Access::kRemoteAtomic)) != Access::kLocalRead &&
+      !Allows(access, Access::kLocalWrite)) {
+    return absl::InvalidArgumentError(
+        "register: remote write and remote atomic access need kLocalWrite as well "
+        "(ibv_reg_mr(3))");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RegisterRefused(int error, uint64_t bytes, const std::string& device) {
+  if (error == ENOMEM || error == EAGAIN || error == EPERM) return PinRefused(bytes);
+  if (error == EFAULT || error == EINVAL) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "register ", bytes, " bytes on device ", device,
+        ": part of the memory is not mapped, not writable though the access asks for writes, or "
+        "not this machine's memory (that of a GPU, or of another device). Map it writable, or "
+        "register it for reading only; copy through ordinary memory otherwise."));
+  }
+  return ErrnoStatus(error, absl::StrCat("register ", bytes, " bytes on device ", device),
+                     "Close regions that are not needed, and try again.");
+}
+
+}  // namespace
+
+int AccessFlags(Access access, const Capabilities& capabilities) {
+  int flags = 0;
+  if (Allows(access, Access::kLocalWrite)) flags |= IBV_ACCESS_LOCAL_WRITE;
+  if (Allows(access, Access::kRemoteWrite)) flags |= IBV_ACCESS_REMOTE_WRITE;
+  if (Allows(access, Access::kRemoteRead)) flags |= IBV_ACCESS_REMOTE_READ;
+  if (Allows(access, Access::kRemoteAtomic) && capabilities.atomics) {
+    flags |= IBV_ACCESS_REMOTE_ATOMIC;
+  }
+  if (Allows(access, Access::kWindowBind) && capabilities.memory_windows) {
+    flags |= IBV_ACCESS_MW_BIND;
+  }
+  return flags;
+}
+
+absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> ProtectionDomain::Create(
+    Device* device) {
+  ibv_pd* pd = Lib().alloc_pd(device->context());
+  if (pd != nullptr) return std::make_unique<ProtectionDomain>(device, pd);
+  return ErrnoStatus(errno, absl::StrCat("allocate protection domain on device ", device->name()),
+                     "Close some of this device's, in this process or others.");
+}
+
+ProtectionDomain::ProtectionDomain(Device* device, ibv_pd* pd) : device_(device), pd_(pd) {
+  device_->children().Add();
+}
+
+ProtectionDomain::~ProtectionDomain() { device_->children().Remove(); }
+
+absl::Status ProtectionDomain::Close() {
+  if (absl::Status s = children_.CheckNone("protection domain"); !s.ok()) return s;
+  if (const int error = Lib().dealloc_pd(pd_); error != 0) {
+    return ErrnoStatus(error, "close protection domain", "Is an object made from it still open?");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Register(
+    std::span<std::byte> memory, Access access, const RegisterOptions& options) {
+  const uint64_t first =
+      options.iova != 0 ? options.iova : reinterpret_cast<uint64_t>(memory.data());
+  if (absl::Status s = CheckMemory(memory, access, first); !s.ok()) return s;
+  const DeviceAttributes limits = device_->attributes();
+  if (absl::Status s =
+          CheckLimit("region bytes", memory.size(), limits.max_region, device_->name());
+      !s.ok()) {
+    return s;
+  }
+  if (absl::Status s = CheckPinnable(memory.size()); !s.ok()) return s;
+  const int flags = AccessFlags(access, device_->capabilities());
+  ibv_mr* mr = options.iova != 0
+                   ? Lib().reg_mr_iova(pd_, memory.data(), memory.size(), first, flags)
+                   : Lib().reg_mr(pd_, memory.data(), memory.size(), flags);
+  if (mr == nullptr) return RegisterRefused(errno, memory.size(), device_->name());
+  return std::make_unique<MemoryRegion>(this, mr, first, memory.size());
+}
+
+absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::AllocateWindow() {
+  if (!device_->capabilities().memory_windows) {
+    return absl::UnimplementedError(absl::StrCat("allocate memory window: device ", device_->name(),
+                                                 " has none of type 2. Lend a region instead."));
+  }
+  ibv_mw* mw = ibv_alloc_mw(pd_, IBV_MW_TYPE_2);
+  if (mw != nullptr) return std::make_unique<MemoryWindow>(this, mw);
+  return ErrnoStatus(errno, absl::StrCat("allocate memory window on device ", device_->name()),
+                     "Close windows that are not needed.");
+}
+
+absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
+    const QueuePairOptions& options) {
+  return QueuePair::Create(this, options);
+}
+
+absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>>
+ProtectionDomain::CreateSharedReceiveQueue(const SrqOptions& options) {
+  return SharedReceiveQueue::Create(this, options);
+}
+
+MemoryRegion::MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first, uint64_t length)
+    : domain_(domain),
+      mr_(mr),
+      first_(first),
+      length_(length),
+      local_key_(mr->lkey),
+      remote_key_(mr->rkey) {
+  domain_->children().Add();
+  domain_->device()->counts().regions.fetch_add(1);
+  domain_->device()->counts().registered_bytes.fetch_add(length_);
+}
+
+absl::Status MemoryRegion::Close() {
+  if (const int n = binds_.count(); n > 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("close memory region: ", n,
+                     " binds of windows to it are posted and not complete; wait for "
+                     "their completions"));
+  }
+  const int error = Lib().dereg_mr(mr_);
+  if (error == 0) return absl::OkStatus();
+  // ibv_dereg_mr(3): a region with bound windows stays (EBUSY; EINVAL from some drivers).
+  return absl::FailedPreconditionError(
+      absl::StrCat("close memory region: the device refuses (errno ", error,
+                   "): windows are bound to it; invalidate or close them first"));
+}
+
+MemoryRegion::~MemoryRegion() {
+  domain_->device()->counts().regions.fetch_sub(1);
+  domain_->device()->counts().registered_bytes.fetch_sub(length_);
+  domain_->children().Remove();
+}
+
+MemoryWindow::MemoryWindow(ProtectionDomain* domain, ibv_mw* mw) : domain_(domain), mw_(mw) {
+  domain_->children().Add();
+}
+
+absl::Status MemoryWindow::Close() {
+  if (binds_.count() > 0) {
+    return absl::FailedPreconditionError(
+        "close memory window: a bind of it is posted and not complete; wait for its completion");
+  }
+  if (const int error = ibv_dealloc_mw(mw_); error != 0) {
+    return ErrnoStatus(error, "close memory window", "Invalidate it first.");
+  }
+  return absl::OkStatus();
+}
+
+MemoryWindow::~MemoryWindow() { domain_->children().Remove(); }
+
+RemoteBuffer MemoryWindow::remote() const {
+  const std::lock_guard lock(mutex_);
+  return remote_;
+}
+
+// ibv_post_send(3) leaves it to the caller to keep the window's key up to date.
+void MemoryWindow::Announce(uint64_t address, uint64_t length, uint32_t key) {
+  const std::lock_guard lock(mutex_);
+  mw_->rkey = key;
+  remote_ = {address, length, key};
+}
+
+}  // namespace verbena::verbs

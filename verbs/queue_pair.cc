@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making and closing queue pairs, and what is asked of them. The hot path is datapath.cc.
+#include "verbs/queue_pair.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "transport/completion_queue.h"
+#include "transport/shared_receive_queue.h"
+
+namespace verbena::verbs {
+namespace {
+
+template <typename Impl, typename Handle>
+Impl* Of(const Handle* handle) {
+  return handle == nullptr ? nullptr : dynamic_cast<Impl*>(handle->impl());
+}
+
+absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
+  const auto* send = Of<CompletionQueue>(o.send_cq);
+  const auto* receive = Of<CompletionQueue>(o.receive_cq);
+  if (send == nullptr || receive == nullptr) {
+    return absl::InvalidArgumentError(
+        "create queue pair: send_cq and receive_cq are both needed (they may be the same)");
+  }
+  if (send->device() != domain->device() || receive->device() != domain->device()) {
+    return absl::InvalidArgumentError(
+        "create queue pair: a completion queue belongs to another device");
+  }
+  if (o.shared_receive_queue != nullptr) {
+    const auto* srq = Of<SharedReceiveQueue>(o.shared_receive_queue);
+    if (srq == nullptr || srq->domain()->device() != domain->device()) {
+      return absl::InvalidArgumentError(
+          "create queue pair: its shared receive queue is closed or of another device");
+    }
+    // Soft-RoCE judges the receives by the queue pair's domain, against IBTA 10.2.9.
+    if (srq->domain() != domain && domain->device()->software()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "create queue pair: its shared receive queue is of another protection domain, which "
+          "device ",
+          domain->device()->name(), " does not serve; make both on one"));
+    }
+  }
+  const DeviceAttributes limits = domain->device()->attributes();
+  const std::string& device = domain->device()->name();
+  for (const absl::Status& s : {
+           CheckLimit("create queue pair: max_send_wr", o.limits.max_send_wr,
+                      limits.max_work_requests, device),
+           CheckLimit("create queue pair: max_receive_wr", o.limits.max_receive_wr,
+                      limits.max_work_requests, device),
+           CheckLimit("create queue pair: max_send_sge", o.limits.max_send_sge, limits.max_sge,
+                      device),
+           CheckLimit("create queue pair: max_receive_sge", o.limits.max_receive_sge,
+                      limits.max_sge, device),
+           CheckLimit("create queue pair: max_inline", o.limits.max_inline, limits.max_inline,
+                      device),
+       }) {
+    if (!s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+QpLimits WithDefaults(QpLimits limits) {
+  const QpLimits standard;  // 0 asks for it
+  if (limits.max_send_wr == 0) limits.max_send_wr = standard.max_send_wr;
+  if (limits.max_receive_wr == 0) limits.max_receive_wr = standard.max_receive_wr;
+  if (limits.max_send_sge == 0) limits.max_send_sge = standard.max_send_sge;
+  if (limits.max_receive_sge == 0) limits.max_receive_sge = standard.max_receive_sge;
+  if (limits.max_inline == 0) limits.max_inline = standard.max_inline;
+  return limits;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
+    ProtectionDomain* domain, const QueuePairOptions& options) {
+  if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
+  auto qp = std::make_unique<QueuePair>(domain, options);
+  if (qp->Make(options)) return qp;
+  const int error = errno;
+  if (qp->qp_ != nullptr) (void)qp->Close();
+  return ErrnoStatus(error, absl::StrCat("create queue pair on device ", domain->device()->name()),
+                     "Ask for smaller queues, or close queue pairs that are not needed.");
+}
+
+QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
+    : device_(domain->device()),
+      domain_(domain),
+      send_cq_(Of<CompletionQueue>(options.send_cq)),
+      receive_cq_(Of<CompletionQueue>(options.receive_cq)),
+      srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
+      context_(options.context),
+      capabilities_(device_->capabilities()),
+      limits_(WithDefaults(options.limits)),
+      access_(options.access) {
+  domain_->children().Add();
+}
+
+QueuePair::~QueuePair() {
+  if (send_ledger_ != nullptr) device_->ledgers().Release(send_ledger_);
+  if (receive_ledger_ != nullptr) device_->ledgers().Release(receive_ledger_);
+  domain_->children().Remove();
+}
+
+bool QueuePair::Make(const QueuePairOptions& options) {
+  ibv_qp_init_attr attributes{};
+  attributes.qp_context = this;
+  attributes.send_cq = send_cq_->cq();
+  attributes.recv_cq = receive_cq_->cq();
+  attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
+  attributes.qp_type = IBV_QPT_RC;
+  attributes.sq_sig_all = options.signal == Signal::kAll ? 1 : 0;
+  max_message_ = device_->attributes().max_message;
+  device_inline_ = std::min(limits_.max_inline, device_->device_inline());
+  // One more than may be posted: see RingDoorbell.
+  attributes.cap = {.max_send_wr = limits_.max_send_wr + 1,
+                    .max_recv_wr = srq_ != nullptr ? 0 : limits_.max_receive_wr,
+                    .max_send_sge = limits_.max_send_sge,
+                    .max_recv_sge = srq_ != nullptr ? 0 : limits_.max_receive_sge,
+                    .max_inline_data = device_inline_};
+  send_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kSend, limits_.max_send_wr);
+  receive_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kReceive, limits_.max_receive_wr);
+  if (send_ledger_ == nullptr || receive_ledger_ == nullptr) {
+    errno = ENOMEM;
+    return false;
+  }
+  {
+    const std::lock_guard lock(device_->service().mutex());
+    qp_ = Lib().create_qp(domain_->pd(), &attributes);
+    if (qp_ == nullptr) return false;
+    number_ = qp_->qp_num;
+    device_->Join(number_, this);
+    send_cq_->Join(this);
+    if (receive_cq_ != send_cq_) receive_cq_->Join(this);
+    if (srq_ != nullptr) srq_->children().Add();
+    if (!ToInit().ok()) return false;
+  }
+  rnr_received_before_ = device_->RnrNaks(true);
+  rnr_sent_before_ = device_->RnrNaks(false);
+  return limits_.max_inline <= device_inline_ || MakeInlineArea();
+}
+
+// Twice the queue, as the ledger: a place may come again before its former request is complete.
+bool QueuePair::MakeInlineArea() {
+  uint64_t places = 1;
+  while (places < uint64_t{limits_.max_send_wr} * 2) places *= 2;
+  inline_mask_ = places - 1;
+  inline_area_ = std::make_unique<std::byte[]>(places * limits_.max_inline);
+  inline_mr_ = Lib().reg_mr(domain_->pd(), inline_area_.get(), places * limits_.max_inline, 0);
+  return inline_mr_ != nullptr;
+}
+
+absl::Status QueuePair::Close() {
+  {
+    const std::lock_guard lock(device_->service().mutex());
+    device_->service().Forget(this);
+    if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
+    DropId();
+    may_post_.store(0, std::memory_order_release);
+    if (const int error = Lib().destroy_qp(qp_); error != 0) {
+      return ErrnoStatus(error, absl::StrCat("close ", Name()), "Is the device still there?");
+    }
+    device_->Leave(number_);
+    send_cq_->Leave(this);
+    if (receive_cq_ != send_cq_) receive_cq_->Leave(this);
+    if (srq_ != nullptr) srq_->children().Remove();
+  }
+  if (inline_mr_ != nullptr) Lib().dereg_mr(inline_mr_);
+  // Completions of a queue pair that is gone would only puzzle; some drivers leave them behind.
+  send_ledger_->Clear();
+  receive_ledger_->Clear();
+  send_cq_->DropVoid();
+  receive_cq_->DropVoid();
+  device_->Forget(this);
+  return absl::OkStatus();
+}
+
+absl::Status QueuePair::cause() const {
+  const std::lock_guard lock(device_->service().mutex());
+  return cause_;
+}
+
+ConnectOutcome QueuePair::outcome() const {
+  const std::lock_guard lock(device_->service().mutex());
+  return outcome_;
+}
+
+ConnectionInfo QueuePair::connection() const {
+  const std::lock_guard lock(device_->service().mutex());
+  return info_;
+}
+
+QpCounters QueuePair::counters() const {
+  if (send_ledger_->outstanding() > 0) send_cq_->Pull();
+  if (receive_ledger_->outstanding() > 0) receive_cq_->Pull();
+  QpCounters c;
+  c.sends_posted = send_ledger_->posted();
+  c.send_completions = send_ledger_->completed();
+  c.receives_posted = receive_ledger_->posted();
+  c.receive_completions = receive_ledger_->completed();
+  c.rnr_naks_received = device_->RnrNaks(true) - rnr_received_before_;
+  c.rnr_naks_sent = device_->RnrNaks(false) - rnr_sent_before_;
+  return c;
+}
+
+std::string QueuePair::Name() const {
+  return absl::StrCat("qp 0x", absl::Hex(number_), " on device ", device_->name());
+}
+
+}  // namespace verbena::verbs

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// A reliable-connected queue pair of a device, and its connection through librdmacm.
+//
+// The queue pair is our own, not the identifier's: its protection domain and queues exist before
+// anybody knows the peer (rdma_connect(3), qp_num). So its transitions are ours as well, with the
+// attributes that rdma_init_qp_attr(3) gives, and the active end confirms with rdma_establish(3).
+//
+// The service's mutex guards everything but the hot path, which reads what never changes, the
+// ledgers, and one atomic word.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "transport/provider.h"
+#include "verbs/address.h"
+#include "verbs/completion.h"
+#include "verbs/protection_domain.h"
+#include "verbs/service.h"
+#include "verbs/shared_receive_queue.h"
+
+namespace verbena::verbs {
+
+class QueuePair final : public provider::QueuePair, public CmHandler, public Attended {
+ public:
+  static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
+      ProtectionDomain* domain, const QueuePairOptions& options);
+  QueuePair(ProtectionDomain* domain, const QueuePairOptions& options);
+  ~QueuePair() override;
+
+  // provider::QueuePair
+  absl::Status Close() override;
+  PostResult PostSend(std::span<const SendWr> requests) override;        // datapath.cc
+  PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // datapath.cc
+  absl::Status Modify(const QpModify& change) override;                  // states.cc
+  QpAttributes Query() const override;                                   // states.cc
+  Capabilities capabilities() const override { return device_->capabilities(); }
+  absl::Status Disconnect() override;
+  absl::Status cause() const override;
+  ConnectOutcome outcome() const override;
+  ConnectionInfo connection() const override;
+  QpCounters counters() const override;
+
+  // connecting.cc. The outcome is an event and outcome().
+  absl::Status StartConnect(const Address& to, const ConnectParameters& parameters,
+                            const ConnectionInfo& info);
+  // Takes `id`, on which a peer waits that offered these depths, over if it is OK.
+  absl::Status Accept(rdma_cm_id* id, const CmEvent& offer, const AcceptParameters& parameters,
+                      const ConnectionInfo& info);
+
+  // With the service's mutex held.
+  void OnCm(const CmEvent& event) override;
+  void OnAttention() override;
+  void OnDeadline() override;
+  void OnAsync(ibv_event_type type);
+  void CompletionFailed(WcStatus status, const char* what, uint32_t key);
+  void QueueOverflowed();
+
+  Device* device() const { return device_; }
+  uint32_t number() const { return number_; }
+
+ private:
+  static constexpr uint8_t kReceives = 1;  // of may_post_
+  static constexpr uint8_t kSends = 2;
+  static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
+  enum class Phase : uint8_t {
+    kIdle,
+    kAddress,     // rdma_resolve_addr
+    kRoute,       // rdma_resolve_route
+    kConnecting,  // rdma_connect
+    kAccepting,   // rdma_accept, and the peer has not confirmed
+    kConnected,
+  };
+  struct Parameters {  // of Connect or Accept
+    std::string private_data;
+    uint32_t initiator_depth = 0;
+    uint32_t responder_resources = 0;
+  };
+
+  bool Make(const QueuePairOptions& options);
+  bool MakeInlineArea();
+
+  // datapath.cc
+  PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
+  PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out,
+                      ibv_sge* sges);
+  // The request cannot succeed: it shall fail in its turn with this status, on every driver alike.
+  PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* sges);
+  PostError CopyInline(const SendWr& wr, uint64_t length, uint64_t position, ibv_send_wr* out,
+                       ibv_sge* sges);
+  void BindPosted(const SendWr& wr, uint64_t position, bool taken);
+  PostError Refusal() const;
+  void Kick();
+  void RingDoorbell();
+
+  // states.cc
+  absl::Status Apply(const QpModify& change);
+  int ToSqd();
+  int ToRts();
+  absl::Status ToInit();
+  absl::Status ToReset();
+  int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
+  void SetState(QpState state);
+  bool DeviceFailed() const;
+  void FailedByDevice();
+  void LastWqeReached();
+  // To ERR, whoever found the reason: `why` is kept unless the application asked for it (OK).
+  void EnterError(const absl::Status& why);
+  void PushEvent(EventType type, const absl::Status& why) const;
+
+  // connecting.cc
+  absl::Status CheckIdle(const char* what) const;
+  absl::Status CheckRequirements(const char* what, const Require& require) const;
+  void AddressResolved();
+  void RouteResolved();
+  void Responded(const CmEvent& event);
+  void Established();
+  void Rejected(const CmEvent& event);
+  void ConnectFailed(const absl::Status& why);
+  void ConnectDone(ConnectOutcome outcome, EventType type);
+  int ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources);
+  rdma_conn_param ConnectionParameters(const Parameters& parameters) const;
+  void ReadAddresses();
+  void Part();    // tells the peer, once
+  void DropId();  // no more events of this connection
+  std::string Name() const;
+
+  Device* const device_;
+  ProtectionDomain* const domain_;
+  CompletionQueue* const send_cq_;
+  CompletionQueue* const receive_cq_;
+  SharedReceiveQueue* const srq_;
+  void* const context_;
+  const Capabilities capabilities_;
+  QpLimits limits_;
+  ibv_qp* qp_ = nullptr;
+  uint32_t number_ = 0;
+  Ledger* send_ledger_ = nullptr;
+  Ledger* receive_ledger_ = nullptr;
+  uint64_t max_message_ = 0;
+  uint32_t device_inline_ = 0;
+  std::unique_ptr<std::byte[]> inline_area_;  // where the driver takes less inline data than asked
+  uint64_t inline_mask_ = 0;
+  ibv_mr* inline_mr_ = nullptr;
+  std::atomic<uint8_t> may_post_{0};
+
+  QpState state_ = QpState::kReset;
+  Access access_;
+  uint8_t min_rnr_timer_ = 12;
+  uint8_t rnr_retry_ = 7;
+  uint8_t retry_count_ = 7;
+  uint8_t timeout_ = 18;
+  uint32_t initiator_depth_ = 0;
+  uint32_t responder_resources_ = 0;
+  bool drained_ = false;
+  bool resuming_ = false;  // RTS was asked for while the device is still draining
+  bool last_wqe_told_ = false;
+  bool asked_ = false;  // the application wanted ERR: nobody's failure
+
+  Phase phase_ = Phase::kIdle;
+  rdma_cm_id* id_ = nullptr;
+  Address peer_;
+  Parameters parameters_;
+  absl::Duration deadline_;
+  bool parted_ = false;
+  ConnectOutcome outcome_;
+  ConnectionInfo info_;
+  absl::Status cause_;
+  uint64_t rnr_received_before_ = 0;  // the port's counters when it was made
+  uint64_t rnr_sent_before_ = 0;
+};
+
+}  // namespace verbena::verbs

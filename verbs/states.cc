@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+// The states of a queue pair: what the application asks for, and what the device reports.
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "verbs/queue_pair.h"
+#include "verbs/state_rules.h"
+
+namespace verbena::verbs {
+namespace {
+
+constexpr absl::Duration kFlushTime = absl::Milliseconds(100);
+
+QpState StateOf(ibv_qp_state state) {
+  switch (state) {
+    case IBV_QPS_RESET:
+      return QpState::kReset;
+    case IBV_QPS_INIT:
+      return QpState::kInit;
+    case IBV_QPS_RTR:
+      return QpState::kRtr;
+    case IBV_QPS_RTS:
+      return QpState::kRts;
+    case IBV_QPS_SQD:
+      return QpState::kSqd;
+    case IBV_QPS_SQE:
+      return QpState::kSqe;
+    default:
+      return QpState::kErr;
+  }
+}
+
+}  // namespace
+
+int QueuePair::ModifyDevice(ibv_qp_attr& attributes, int mask) const {
+  return Lib().modify_qp(qp_, &attributes, mask);
+}
+
+void QueuePair::SetState(QpState state) {
+  state_ = state;
+  uint8_t may = 0;
+  switch (state) {
+    case QpState::kReset:
+      break;
+    case QpState::kInit:
+    case QpState::kRtr:
+      may = kReceives;
+      break;
+    case QpState::kRts:
+    case QpState::kSqd:
+      may = kReceives | kSends;
+      break;
+    case QpState::kSqe:
+    case QpState::kErr:
+      may = kReceives | kSends | kFlushes;
+      break;
+  }
+  may_post_.store(may, std::memory_order_release);
+}
+
+absl::Status QueuePair::ToInit() {
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_INIT;
+  attributes.pkey_index = 0;
+  attributes.port_num = device_->port();
+  attributes.qp_access_flags =
+      static_cast<unsigned>(AccessFlags(access_ | Access::kLocalWrite, capabilities_));
+  const int error = ModifyDevice(
+      attributes, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+  if (error != 0) {
+    errno = error;
+    return ErrnoStatus(error, absl::StrCat("modify ", Name(), " to INIT"),
+                       "Is the device's port still there?");
+  }
+  SetState(QpState::kInit);
+  return absl::OkStatus();
+}
+
+// Without passing ERR, which would flush: RESET makes no completions (IBTA 10.3.1.1).
+absl::Status QueuePair::ToReset() {
+  device_->service().Forget(this);
+  if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
+  DropId();
+  phase_ = Phase::kIdle;
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_RESET;
+  if (const int error = ModifyDevice(attributes, IBV_QP_STATE); error != 0) {
+    return ErrnoStatus(error, absl::StrCat("modify ", Name(), " to RESET"),
+                       "Close it and make a new one.");
+  }
+  send_ledger_->Clear();
+  receive_ledger_->Clear();
+  SetState(QpState::kReset);
+  cause_ = absl::OkStatus();
+  outcome_ = {};
+  asked_ = parted_ = drained_ = resuming_ = last_wqe_told_ = false;
+  initiator_depth_ = responder_resources_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status QueuePair::Modify(const QpModify& change) {
+  absl::Status result;
+  {
+    const std::lock_guard lock(device_->service().mutex());
+    if (result = CheckModify(state_, change); !result.ok()) return result;
+    result = Apply(change);
+  }
+  if (change.state == QpState::kReset) {
+    send_cq_->DropVoid();
+    receive_cq_->DropVoid();
+  }
+  device_->service().Changed();
+  return result;
+}
+
+absl::Status QueuePair::Apply(const QpModify& change) {
+  const QpState to = change.state.value_or(state_);
+  if (to == QpState::kErr) {
+    asked_ = true;
+    EnterError(absl::OkStatus());
+    return absl::OkStatus();
+  }
+  if (to == QpState::kReset) return ToReset();
+  const Access former = access_;
+  if (change.access) access_ = *change.access | Access::kLocalWrite;
+  ibv_qp_attr attributes{};
+  int mask = 0;
+  if (to == QpState::kInit) {
+    if (absl::Status s = ToInit(); !s.ok()) {
+      access_ = former;
+      return s;
+    }
+  } else {
+    const auto set = [&mask](bool wanted, int bit) { mask |= wanted ? bit : 0; };
+    attributes.qp_access_flags = static_cast<unsigned>(AccessFlags(access_, capabilities_));
+    attributes.min_rnr_timer = change.min_rnr_timer.value_or(0);
+    attributes.rnr_retry = change.rnr_retry.value_or(0);
+    attributes.retry_cnt = change.retry_count.value_or(0);
+    attributes.timeout = change.timeout.value_or(0);
+    set(change.access.has_value(), IBV_QP_ACCESS_FLAGS);
+    set(change.min_rnr_timer.has_value(), IBV_QP_MIN_RNR_TIMER);
+    set(change.rnr_retry.has_value(), IBV_QP_RNR_RETRY);
+    set(change.retry_count.has_value(), IBV_QP_RETRY_CNT);
+    set(change.timeout.has_value(), IBV_QP_TIMEOUT);
+    int error = mask != 0 ? ModifyDevice(attributes, mask) : 0;
+    if (error == 0 && to != state_) error = to == QpState::kSqd ? ToSqd() : ToRts();
+    if (error != 0) {
+      access_ = former;
+      return ErrnoStatus(error, absl::StrCat("modify ", Name(), " in state ", QpStateName(state_)),
+                         "The device does not take this change; make a new connection instead.");
+    }
+    SetState(to);
+  }
+  min_rnr_timer_ = change.min_rnr_timer.value_or(min_rnr_timer_);
+  rnr_retry_ = change.rnr_retry.value_or(rnr_retry_);
+  retry_count_ = change.retry_count.value_or(retry_count_);
+  timeout_ = change.timeout.value_or(timeout_);
+  return absl::OkStatus();
+}
+
+int QueuePair::ToSqd() {
+  drained_ = false;
+  if (std::exchange(resuming_, false)) return 0;  // the device has not left it yet
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_SQD;
+  attributes.en_sqd_async_notify = 1;
+  return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_EN_SQD_ASYNC_NOTIFY);
+}
+
+// A device may refuse to leave SQD before it has drained; then it leaves when it says so.
+int QueuePair::ToRts() {
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_RTS;
+  const int error = ModifyDevice(attributes, IBV_QP_STATE);
+  resuming_ = error != 0 && !drained_;
+  if (error == 0 && send_ledger_->outstanding() > 0) RingDoorbell();
+  return resuming_ ? 0 : error;
+}
+
+QpAttributes QueuePair::Query() const {
+  // What the device has completed is not outstanding, though nobody has polled it. Whoever asks
+  // may be waiting for the last request, and nothing else would tell.
+  if (send_ledger_->outstanding() > 0) {
+    send_cq_->Pull();
+    if (device_->service().anybody_waits() && send_ledger_->outstanding() > 0) {
+      send_cq_->ArmForWaiters();
+      send_cq_->Pull();
+    }
+  }
+  const std::lock_guard lock(device_->service().mutex());
+  if (state_ == QpState::kRts || state_ == QpState::kSqd) {
+    if (DeviceFailed()) const_cast<QueuePair*>(this)->FailedByDevice();
+  }
+  QpAttributes out;
+  out.state = state_;
+  out.limits = limits_;
+  out.access = access_;
+  out.qp_number = number_;
+  out.min_rnr_timer = min_rnr_timer_;
+  out.rnr_retry = rnr_retry_;
+  out.retry_count = retry_count_;
+  out.timeout = timeout_;
+  out.initiator_depth = initiator_depth_;
+  out.responder_resources = responder_resources_;
+  out.send_outstanding = static_cast<uint32_t>(send_ledger_->outstanding());
+  out.draining = state_ == QpState::kSqd && !drained_;
+  return out;
+}
+
+// The device goes to ERR by itself, and does not always say why.
+void QueuePair::FailedByDevice() {
+  EnterError(absl::UnavailableError(
+      absl::StrCat(Name(),
+                   ": the device put it into ERR: a request of this end failed, which its "
+                   "completion explains, or one of the peer's was refused (key, bounds, "
+                   "access, or invalid). Reset it or make a new one, and connect again.")));
+}
+
+bool QueuePair::DeviceFailed() const {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr unused{};
+  return Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused) == 0 &&
+         StateOf(attributes.qp_state) == QpState::kErr;
+}
+
+void QueuePair::EnterError(const absl::Status& why) {
+  if (state_ == QpState::kErr) return;
+  const bool connected = phase_ == Phase::kConnected || phase_ == Phase::kAccepting;
+  if (phase_ != Phase::kIdle && !connected) {
+    ConnectFailed(absl::CancelledError(absl::StrCat("connect ", Name(), ": it went to ERR")));
+  }
+  if (cause_.ok() && !asked_) cause_ = why;
+  SetState(QpState::kErr);
+  // On iWARP the goodbye is the stream's end, and ERR would reset the stream before it.
+  if (connected && device_->iwarp()) Part();
+  ibv_qp_attr attributes{};
+  attributes.qp_state = IBV_QPS_ERR;
+  (void)ModifyDevice(attributes, IBV_QP_STATE);
+  if (connected) {
+    PushEvent(EventType::kDisconnected, why);
+    device_->service().Attend(this);
+  }
+  // Not every driver says when a dying queue pair has let go of its shared receive queue
+  // (IBTA 11.6.3): then it is said when the flush has had its time.
+  if (srq_ != nullptr) device_->service().SetDeadline(this, kFlushTime);
+  device_->service().Changed();
+}
+
+void QueuePair::PushEvent(EventType type, const absl::Status& why) const {
+  Event e;
+  e.type = type;
+  e.context = context_;
+  e.qp_number = number_;
+  e.status = why;
+  device_->Push(this, std::move(e));
+}
+
+void QueuePair::OnAsync(ibv_event_type type) {
+  switch (type) {
+    case IBV_EVENT_COMM_EST:
+      // The peer's confirmation may be lost, its data was not (rdma_notify(3)).
+      if (phase_ == Phase::kAccepting) {
+        PushEvent(EventType::kCommunicationEstablished, absl::OkStatus());
+        Lib().notify(id_, IBV_EVENT_COMM_EST);
+      }
+      return;
+    case IBV_EVENT_SQ_DRAINED:
+      if (drained_) return;
+      drained_ = true;
+      if (resuming_) (void)ToRts();
+      if (state_ != QpState::kSqd) return;
+      return PushEvent(EventType::kSendQueueDrained, absl::OkStatus());
+    case IBV_EVENT_QP_LAST_WQE_REACHED:
+      return LastWqeReached();
+    default:
+      break;
+  }
+  const bool access = type == IBV_EVENT_QP_ACCESS_ERR, request = type == IBV_EVENT_QP_REQ_ERR;
+  const absl::Status why =
+      absl::UnavailableError(absl::StrCat(Name(), ": ",
+                                          access    ? "the peer broke a key, bounds or access rule"
+                                          : request ? "the peer sent something invalid"
+                                                    : "it failed in the device",
+                                          "; the connection is at its end. Connect again."));
+  PushEvent(access    ? EventType::kQpAccessError
+            : request ? EventType::kQpRequestError
+                      : EventType::kQpFatal,
+            why);
+  EnterError(why);
+}
+
+void QueuePair::LastWqeReached() {
+  if (std::exchange(last_wqe_told_, true)) return;
+  PushEvent(EventType::kLastWqeReached, absl::OkStatus());
+}
+
+void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key) {
+  const bool flushed = status == WcStatus::kFlushed;
+  if (state_ != QpState::kErr && flushed) return FailedByDevice();
+  if (flushed) return;
+  const absl::Status why = absl::UnavailableError(absl::StrCat(
+      Name(), ": ", what, " failed with ", WcStatusName(status), ": ", WcStatusText(status),
+      key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",
+      ". Mend the request, reset the queue pair and connect again."));
+  if (state_ != QpState::kErr) return EnterError(why);
+  if (!asked_) cause_ = why;  // it tells more than what was known
+}
+
+void QueuePair::QueueOverflowed() {
+  const absl::Status why =
+      absl::ResourceExhaustedError("a completion queue of this queue pair overflowed");
+  if (state_ == QpState::kErr) return;
+  PushEvent(EventType::kQpFatal, why);
+  EnterError(why);
+}
+
+}  // namespace verbena::verbs
