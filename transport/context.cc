@@ -82,9 +82,9 @@ absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
 
 absl::StatusOr<Context> Context::OpenOn(std::unique_ptr<provider::Context> provider) {
   auto state = std::make_unique<ContextState>(std::move(provider));
-  state->provider->SetEvents(&state->events);
+  state->provider->SetHost(&state->events);
   for (provider::Device* device : state->provider->devices()) {
-    state->devices.push_back(std::make_unique<Device>(device, state->provider.get()));
+    state->devices.push_back(std::make_unique<Device>(device, device->context()));
   }
   Context context(std::move(state));
   if (context.events().fd() < 0) return OutOfDescriptors();
@@ -143,6 +143,8 @@ absl::StatusOr<Path> Context::Resolve(const std::string& address, const ResolveO
       absl::StrCat("resolve ", address,
                    ": the way found is on a device that is not the context's. Report this."));
 }
+
+ContextCounters Context::counters() const { return state_->provider->counters(); }
 
 EventQueue& Context::events() const { return state_->events; }
 

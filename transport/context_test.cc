@@ -129,7 +129,7 @@ TEST_F(OpenContext, WiresDevicesAndEvents) {
   const Context context = Open();
   ASSERT_EQ(context.devices().size(), 1u);
   EXPECT_EQ(context.devices()[0]->name(), "fake");
-  EXPECT_EQ(impl->events, &context.events());
+  EXPECT_EQ(impl->host, &context.events());
   EXPECT_GE(context.events().fd(), 0);
 }
 
@@ -205,7 +205,7 @@ TEST_F(OpenContext, ListenAndResolveNameTheContextsDevice) {
 
 TEST_F(OpenContext, PathOnAnUnknownDeviceIsAnError) {
   Context context = Open();
-  fake::Device other("other");
+  fake::Device other(nullptr, "other");
   impl->next_path = std::make_unique<fake::Path>(&other);
   EXPECT_EQ(context.Resolve("server:7471").status().code(), StatusCode::kInternal);
 }
