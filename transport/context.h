@@ -51,6 +51,8 @@ class Context {
   EventQueue& events() const;
 
  private:
+  static absl::StatusOr<Context> OpenSome(const std::string& name, const std::string& argument,
+                                          Rdma rdma);
   explicit Context(std::unique_ptr<ContextState> state);
   std::unique_ptr<ContextState> state_;
 };
