@@ -15,7 +15,7 @@ namespace {
 class Listed final : public provider::Device {
  public:
   explicit Listed(const DeviceInfo& info) : info_(info) {}
-  provider::Context* context() const override { return nullptr; }
+  provider::Context* owner() const override { return nullptr; }
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return {}; }
   Capabilities capabilities() const override { return {}; }

@@ -26,7 +26,7 @@ class Probe {
                          absl::Duration deadline, provider::Context& base);
 
  private:
-  explicit Probe(provider::Device* device) : device_(device, device->context()) {}
+  explicit Probe(provider::Device* device) : device_(device, device->owner()) {}
 
   Device device_;  // the API's face, of which these are made; in this order
   ProtectionDomain pd_;

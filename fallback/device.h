@@ -40,7 +40,7 @@ class Device final : public provider::Device {
   Device(provider::Context* context, io::World* world, io::Address from, const DeviceInfo& info);
   ~Device() override;
 
-  provider::Context* context() const override { return context_; }
+  provider::Context* owner() const override { return context_; }
 
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return Attributes(); }

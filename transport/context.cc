@@ -124,7 +124,7 @@ absl::StatusOr<Context> Context::OpenOn(std::unique_ptr<provider::Context> provi
   auto state = std::make_unique<ContextState>(std::move(provider));
   state->provider->SetHost(&state->events);
   for (provider::Device* device : state->provider->devices()) {
-    state->devices.push_back(std::make_unique<Device>(device, device->context()));
+    state->devices.push_back(std::make_unique<Device>(device, device->owner()));
   }
   Context context(std::move(state));
   if (context.events().fd() < 0) return OutOfDescriptors();

@@ -127,7 +127,7 @@ class Device : public provider::Device {
   Device(provider::Context* context, std::string name) : context_(context) {
     info_.name = std::move(name);
   }
-  provider::Context* context() const override { return context_; }
+  provider::Context* owner() const override { return context_; }
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return {}; }
   Capabilities capabilities() const override { return {}; }

@@ -102,7 +102,7 @@ class Context;
 class Device {
  public:
   virtual ~Device() = default;
-  virtual Context* context() const = 0;  // whose Await serves waits for what is made here
+  virtual Context* owner() const = 0;  // whose Await serves waits for what is made here
   virtual const DeviceInfo& info() const = 0;
   virtual DeviceAttributes attributes() const = 0;
   virtual Capabilities capabilities() const = 0;

@@ -46,7 +46,11 @@ class Kernel : public Ground {
  public:
   explicit Kernel(std::string provider) : provider_(std::move(provider)) {}
 
-  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = provider_}); }
+  // That provider and no other: a case makes its objects on the first device.
+  absl::StatusOr<Context> NewHost() override {
+    return Context::Open(
+        {.device = provider_, .rdma = provider_ == "tcp" ? Rdma::kOff : Rdma::kRequired});
+  }
   std::string address(int) const override { return "127.0.0.1"; }
   bool simulated() const override { return false; }
   bool Cut(const QueuePair& qp) override {
