@@ -58,6 +58,22 @@ TEST_F(Selection, BothHaveRdma) {
   EXPECT_FALSE(server.events().TryNext().has_value());
 }
 
+// Pieces, delays and full buffers, from many seeds.
+TEST(SelectionOnHarmfulNetworks, BothHaveRdma) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    io::SimOptions options;
+    options.seed = seed;
+    Hosts hosts(options);
+    Context server = hosts.Open(1), client = hosts.Open(2);
+    Listener listener = Check(server.Listen(Hosts::address(1, 7471)));
+    Path path = Check(client.Resolve(listener.address()));
+    const Connected both = Connect(client, server, listener, path);
+    EXPECT_EQ(Chosen(both.at_client), kRdma);
+    EXPECT_EQ(Chosen(both.at_server), kRdma);
+  }
+}
+
 TEST_F(Selection, CallerHasNone) {
   Context server = hosts.Open(1), client = hosts.Open(2, {.device = false});
   const Connected both = Run(server, client);

@@ -26,7 +26,7 @@ struct HostOptions {
 
 class Hosts {
  public:
-  explicit Hosts(uint64_t seed = 1) : network_(io::SimOptions::Calm(seed)) {}
+  explicit Hosts(const io::SimOptions& options = io::SimOptions::Calm()) : network_(options) {}
 
   Context Open(int host, const HostOptions& options = {});
   // The device network alone: as a stranger on it.
