@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "fallback/queue_pair.h"
 #include "transport/log.h"
@@ -24,6 +25,7 @@ absl::Status CheckIdle(const QueuePair& qp, QpState state, bool busy) {
 
 absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
                                      const ConnectParameters& parameters,
+                                     const provider::Selection& selection,
                                      const ConnectionInfo& info) {
   const DeviceAttributes limits = Device::Attributes();
   if (absl::Status s = CheckLimit("connect: private data bytes", parameters.private_data.size(),
@@ -39,7 +41,10 @@ absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
     connecting_->addresses = std::move(to);
     connecting_->parameters = parameters;
     connecting_->offer = {parameters.private_data, parameters.initiator_depth,
-                          parameters.responder_resources, parameters.require};
+                          parameters.responder_resources, parameters.require, selection.rendezvous};
+    for (const Candidate& each : selection.candidates) {
+      if (selection.tell_peer && !each.chosen) connecting_->offer.note.push_back(each);
+    }
     {
       std::lock_guard lock(mutex_);
       outcome_ = {};
@@ -132,7 +137,8 @@ void QueuePair::ContinueConnect() {
   if (reply->rejected) {
     const std::string text =
         absl::StrCat("connect ", connecting_->current.ToString(), ": the peer rejected",
-                     reply->private_data.empty() ? "" : ": ", reply->private_data);
+                     reply->private_data.empty() ? "" : ": ",
+                     absl::Utf8SafeCHexEscape(reply->private_data));
     device_->counts().rejects.fetch_add(1);
     CloseConnecting();
     return ConnectDone(

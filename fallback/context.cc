@@ -18,13 +18,17 @@ class Path final : public provider::Path {
   Path(Device* device, std::vector<io::Address> to) : device_(device), to_(std::move(to)) {
     device_->children().Add();
     info_.peer = to_.front().ToString();
-    info_.candidates.push_back({"tcp", true, "no RDMA device is in use"});
+    info_.candidates.push_back({device->info().name, true, "no RDMA device is in use"});
   }
   ~Path() override { device_->children().Remove(); }
 
   absl::Status Close() override { return absl::OkStatus(); }
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
+  void Announce(const provider::Selection& selection) override {
+    selection_ = selection;
+    info_.candidates = selection.candidates;
+  }
   absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
     auto* mine = dynamic_cast<QueuePair*>(&qp);
     if (mine == nullptr || mine->device() != device_) {
@@ -32,25 +36,26 @@ class Path final : public provider::Path {
           absl::StrCat("connect ", info_.peer,
                        ": the queue pair is of another device; make it on path.device()"));
     }
-    return mine->StartConnect(to_, parameters, info_);
+    return mine->StartConnect(to_, parameters, selection_, info_);
   }
 
  private:
   Device* const device_;
   const std::vector<io::Address> to_;
   ConnectionInfo info_;
+  provider::Selection selection_;
 };
 
 class Context final : public provider::Context {
  public:
-  Context(std::unique_ptr<io::World> world, io::Address from)
-      : world_(std::move(world)), device_(world_.get(), from) {
+  Context(std::unique_ptr<io::World> world, io::Address from, const DeviceInfo& info)
+      : world_(std::move(world)), device_(this, world_.get(), from, info) {
     world_->Start(&device_.hub());
   }
   ~Context() override { Stop(); }
 
   absl::Status Close() override {
-    if (absl::Status s = device_.children().CheckNone("context"); !s.ok()) return s;
+    if (absl::Status s = CheckClosable(); !s.ok()) return s;
     // Last words of closed connections are still on their way, for a second at most.
     Hub& hub = device_.hub();
     world_->Await([&] { return !hub.lingering(); }, hub.Now() + kLastWords);
@@ -72,12 +77,18 @@ class Context final : public provider::Context {
     if (!to.ok()) return to.status();
     return std::make_unique<Path>(&device_, *std::move(to));
   }
-  void SetEvents(EventQueue* events) override { device_.SetEvents(events); }
+  void SetHost(provider::Host* host) override { device_.SetHost(host); }
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
     const Nanos deadline = timeout == absl::InfiniteDuration()
                                ? io::kNever
                                : device_.hub().Now() + absl::ToInt64Nanoseconds(timeout);
     return CompletionChannel::Await(*world_, ready, deadline);
+  }
+  void Wake() override { world_->Changed(); }
+  absl::Status CheckClosable() const override { return device_.children().CheckNone("context"); }
+  absl::Duration Now() const override { return absl::Nanoseconds(device_.hub().Now()); }
+  void SetTimer(absl::Duration after) override {
+    device_.SetTimer(device_.hub().Now() + absl::ToInt64Nanoseconds(after));
   }
 
  private:
@@ -96,20 +107,21 @@ class Context final : public provider::Context {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::World> world,
-                                                          const std::string& argument) {
+                                                          const std::string& argument,
+                                                          const DeviceInfo& info) {
   io::Address from;
   if (!argument.empty()) {
     absl::StatusOr<std::vector<io::Address>> found = io::Lookup({argument, 0}, true);
     if (!found.ok()) return found.status();
     from = found->front();
   }
-  return std::make_unique<Context>(std::move(world), from);
+  return std::make_unique<Context>(std::move(world), from, info);
 }
 
 absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
   absl::StatusOr<std::unique_ptr<io::World>> world = io::NewKernelWorld();
   if (!world.ok()) return world.status();
-  return OpenOn(*std::move(world), argument);
+  return OpenOn(*std::move(world), argument, Device::Info());
 }
 
 std::vector<DeviceInfo> ListDevices() { return {Device::Info()}; }

@@ -11,6 +11,34 @@
 
 namespace verbena::fallback {
 
+// Turns the host's wish for a call into one by the service. The earliest wish counts.
+class HostTimer final : public Watched {
+ public:
+  HostTimer(Hub* hub, provider::Host* host) : hub_(hub), host_(host) { hub_->Add(this); }
+  ~HostTimer() override { hub_->Remove(this); }
+
+  void Set(Nanos at) {
+    std::lock_guard lock(mutex_);
+    if (at >= at_) return;
+    at_ = at;
+    hub_->SetDeadline(this, at);
+  }
+  void OnReady(bool, bool) override {}
+  void OnDeadline() override {
+    {
+      std::lock_guard lock(mutex_);
+      at_ = io::kNever;
+    }
+    host_->OnTimer();
+  }
+
+ private:
+  Hub* const hub_;
+  provider::Host* const host_;
+  std::mutex mutex_;
+  Nanos at_ = io::kNever;
+};
+
 absl::Status Children::CheckNone(const char* what) const {
   const int n = count();
   if (n == 0) return absl::OkStatus();
@@ -57,7 +85,11 @@ DeviceAttributes Device::Attributes() {
   return a;
 }
 
-Device::Device(io::World* world, io::Address from) : info_(Info()), from_(from), hub_(world) {}
+Device::Device(provider::Context* context, io::World* world, io::Address from,
+               const DeviceInfo& info)
+    : context_(context), info_(info), from_(from), hub_(world) {}
+
+Device::~Device() = default;
 
 Capabilities Device::capabilities() const {
   Capabilities c;
@@ -110,14 +142,28 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateComplet
   return CompletionQueue::Create(this, options);
 }
 
+void Device::SetHost(provider::Host* host) {
+  host_ = host;
+  timer_ = std::make_unique<HostTimer>(&hub_, host);
+}
+
 void Device::Push(const void* object, Event event) {
-  if (events_ == nullptr) return;
-  events_->Push(object, std::move(event));
+  if (host_ == nullptr) return;
+  host_->Push(object, std::move(event));
   hub_.world().Changed();
 }
 
 void Device::Forget(const void* object) {
-  if (events_ != nullptr) events_->Forget(object);
+  if (host_ != nullptr) host_->Forget(object);
+}
+
+void Device::Changed() {
+  if (host_ != nullptr) host_->Changed();
+  hub_.world().Changed();
+}
+
+void Device::SetTimer(Nanos at) {
+  if (timer_ != nullptr) timer_->Set(at);
 }
 
 void Device::Register(QueuePair* qp) {

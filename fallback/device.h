@@ -16,6 +16,7 @@
 
 namespace verbena::fallback {
 
+class HostTimer;
 class QueuePair;
 
 // Counts what must be closed before its parent.
@@ -36,7 +37,10 @@ absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit);
 
 class Device final : public provider::Device {
  public:
-  Device(io::World* world, io::Address from);
+  Device(provider::Context* context, io::World* world, io::Address from, const DeviceInfo& info);
+  ~Device() override;
+
+  provider::Context* owner() const override { return context_; }
 
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return Attributes(); }
@@ -51,14 +55,18 @@ class Device final : public provider::Device {
   static DeviceInfo Info();
 
   Hub& hub() { return hub_; }
+  const Hub& hub() const { return hub_; }
   engine::KeyTable& keys() { return keys_; }
   Children& children() { return children_; }
+  const Children& children() const { return children_; }
   const io::Address& from() const { return from_; }
 
   // Events of `object`; wakes whoever waits for them.
-  void SetEvents(EventQueue* events) { events_ = events; }
+  void SetHost(provider::Host* host);
   void Push(const void* object, Event event);
   void Forget(const void* object);
+  void Changed();           // a listener has a request
+  void SetTimer(Nanos at);  // Host::OnTimer then, or sooner
 
   void Register(QueuePair* qp);
   void Unregister(QueuePair* qp);
@@ -76,12 +84,14 @@ class Device final : public provider::Device {
   Counts& counts() { return counts_; }
 
  private:
+  provider::Context* const context_;
   const DeviceInfo info_;
   const io::Address from_;
   engine::KeyTable keys_;
   Hub hub_;
   Children children_;
-  EventQueue* events_ = nullptr;
+  provider::Host* host_ = nullptr;
+  std::unique_ptr<HostTimer> timer_;
   std::atomic<uint32_t> next_number_{1};
   std::atomic<uint32_t> next_domain_{1};
   mutable std::mutex mutex_;

@@ -165,6 +165,9 @@ std::unique_ptr<Handshake> Listener::Take(Handshake* handshake) {
 }
 
 void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
+  // What only who composes providers can answer is for nobody else to see.
+  const bool selects = options_.rdma.value_or(Rdma::kOff) != Rdma::kOff;
+  if (peer.rendezvous && !selects) return RefuseRendezvous(handshake, peer);
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
   io::Streams& streams = device_->hub().streams();
@@ -172,8 +175,9 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
   info.local = streams.Local(owned->socket_).ToString();
   info.peer = streams.Peer(owned->socket_).ToString();
   info.own_peer = peer.own_peer;
+  info.candidates = peer.note;
   info.candidates.push_back(
-      {"tcp", true, "the caller came over TCP, and no RDMA device is in use"});
+      {device_->info().name, true, "the caller came over TCP, and no RDMA device is in use"});
   VERBENA_LOG(kInfo, "connect", "listen ", info.local, ": request from ", info.peer,
               peer.own_peer ? "" : " (a plain iWARP peer)");
   auto request = std::make_unique<ConnectionRequest>(device_, owned->socket_, std::move(peer),
@@ -186,7 +190,16 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
     if (requests_.size() == 1) (void)!write(fd_, &one, sizeof(one));
   }
   device_->hub().Retire(std::move(owned));
-  device_->hub().world().Changed();
+  device_->Changed();
+}
+
+void Listener::RefuseRendezvous(Handshake* handshake, const engine::PeerRequest& peer) {
+  std::unique_ptr<Handshake> owned = Take(handshake);
+  if (owned == nullptr) return;
+  device_->hub().Linger(owned->socket_,
+                        engine::EncodeReject(peer, "no RDMA device is in use by this listener"));
+  device_->counts().rejects.fetch_add(1);
+  device_->hub().Retire(std::move(owned));
 }
 
 void Listener::Refused(Handshake* handshake, const std::string& why,

@@ -28,6 +28,10 @@ class ConnectionRequest final : public provider::ConnectionRequest {
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
   const std::string& private_data() const override { return peer_.private_data; }
+  bool rendezvous() const override { return peer_.rendezvous; }
+  void Announce(const provider::Selection& selection) override {
+    info_.candidates = selection.candidates;
+  }
   absl::Status Accept(provider::QueuePair& qp, const AcceptParameters& parameters) override;
   absl::Status Reject(const std::string& private_data) override;
 
@@ -37,7 +41,7 @@ class ConnectionRequest final : public provider::ConnectionRequest {
   Device* const device_;
   io::Socket socket_;
   const engine::PeerRequest peer_;
-  const ConnectionInfo info_;
+  ConnectionInfo info_;
 };
 
 // An accepted socket whose request has not arrived whole. Owned by its listener.
@@ -75,6 +79,7 @@ class Listener final : public provider::Listener, public Watched {
   // From a handshake of ours, on the service: it is done, well or not.
   void Arrived(Handshake* handshake, engine::PeerRequest peer);
   void Refused(Handshake* handshake, const std::string& why, std::vector<std::byte> answer = {});
+  void RefuseRendezvous(Handshake* handshake, const engine::PeerRequest& peer);
 
  private:
   std::unique_ptr<Handshake> Take(Handshake* handshake);

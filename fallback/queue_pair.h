@@ -57,7 +57,7 @@ class QueuePair final : public provider::QueuePair,
 
   // Connecting. The outcome is an event and outcome().
   absl::Status StartConnect(std::vector<io::Address> to, const ConnectParameters& parameters,
-                            const ConnectionInfo& info);
+                            const provider::Selection& selection, const ConnectionInfo& info);
   // Takes `socket` over, on which `peer` waits for an answer.
   absl::Status Accept(io::Socket socket, const engine::PeerRequest& peer,
                       const AcceptParameters& parameters, const ConnectionInfo& info);

@@ -5,6 +5,20 @@
 
 namespace verbena {
 
+const char* LinkName(Link link) {
+  switch (link) {
+    case Link::kNone:
+      return "none";
+    case Link::kInfiniband:
+      return "InfiniBand";
+    case Link::kRoce:
+      return "RoCE";
+    case Link::kIwarp:
+      return "iWARP";
+  }
+  return "?";
+}
+
 std::string ToString(const Capabilities& capabilities) {
   const struct {
     bool set;

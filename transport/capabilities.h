@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace verbena {
 
@@ -46,12 +47,19 @@ struct DeviceAttributes {
   uint32_t private_data_reject = 0;
 };
 
+// What two ends must have in common to connect their devices.
+enum class Link : uint8_t { kNone, kInfiniband, kRoce, kIwarp };  // kNone: kernel TCP
+const char* LinkName(Link link);
+
 // One entry of Context::ListDevices().
 struct DeviceInfo {
   std::string name = {};       // "tcp", "rxe0"
   std::string provider = {};   // "tcp", "verbs"
   std::string transport = {};  // "iWARP over kernel TCP"
   std::string detail = {};     // addresses, port state …
+  Link link = Link::kNone;
+  bool software = false;                    // rxe, siw: chosen only if named
+  std::vector<std::string> addresses = {};  // numeric IPs at which peers reach an RDMA device
   bool usable = false;
   std::string reason = {};  // why it is not usable, or what it needs
 };

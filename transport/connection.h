@@ -87,7 +87,9 @@ class Path : public Handle<provider::Path> {
   // FailedPrecondition: the queue pair is not in INIT, or the peer lacks what is required.
   // The outcome is also an event.
   absl::StatusOr<Accepted> Connect(QueuePair& qp, const ConnectParameters& parameters = {});
-  // Returns at once; the outcome is an event of `qp`: kEstablished, kRejected or kUnreachable.
+  // Returns before there is an answer; the outcome is an event of `qp`: kEstablished, kRejected or
+  // kUnreachable. On an RDMA device that selection chose it takes a round trip to the peer's
+  // listener first, which opens a port for this connection.
   absl::Status StartConnect(QueuePair& qp, const ConnectParameters& parameters = {}) {
     return impl_->Connect(*qp.impl(), parameters);
   }

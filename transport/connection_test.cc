@@ -77,7 +77,7 @@ TEST_F(Connection, TryNextWithoutARequest) { EXPECT_FALSE(listener.TryNext().is_
 
 // A provider's slip. Expect: the peer is rejected and the log says so; nothing is dereferenced.
 TEST_F(Connection, RequestOfAnUnknownDeviceIsRejected) {
-  fake::Device other("other");
+  fake::Device other(nullptr, "other");
   fake::Journal journal;
   auto request = std::make_unique<fake::ConnectionRequest>(&other);
   request->journal = &journal;

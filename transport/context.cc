@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "connect/compose.h"
 #include "transport/context_state.h"
 #include "transport/providers.h"
 
@@ -30,6 +32,17 @@ Choice Choose(const ContextOptions& options) {
   const char* text = std::getenv("VERBENA_DEVICE");
   if (text != nullptr && *text != '\0') return {text, "VERBENA_DEVICE"};
   return {"auto", "the default"};
+}
+
+absl::StatusOr<Rdma> ChooseRdma(const ContextOptions& options) {
+  if (options.rdma.has_value()) return *options.rdma;
+  const char* text = std::getenv("VERBENA_RDMA");
+  if (text == nullptr || *text == '\0') return Rdma::kAuto;
+  for (Rdma each : {Rdma::kOff, Rdma::kAuto, Rdma::kRequired}) {
+    if (text == std::string(RdmaName(each))) return each;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("VERBENA_RDMA is `", text, "`. Use off, auto or required."));
 }
 
 std::string UsableDevices() {
@@ -59,6 +72,8 @@ absl::Status OutOfDescriptors() {
 
 absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
   const Choice choice = Choose(options);
+  const absl::StatusOr<Rdma> rdma = ChooseRdma(options);
+  if (!rdma.ok()) return rdma.status();
   const size_t colon = choice.device.find(':');
   const std::string name = choice.device.substr(0, colon);
   const std::string argument = colon == std::string::npos ? "" : choice.device.substr(colon + 1);
@@ -67,10 +82,7 @@ absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
   }
   if (name == "auto" && !argument.empty()) return Malformed(choice, "auto takes no argument");
   for (const ProviderEntry& entry : AllProviders()) {
-    if (name != "auto" && name != entry.name) continue;  // auto: the first
-    auto provider = entry.open(argument);
-    if (!provider.ok()) return provider.status();
-    return OpenOn(*std::move(provider));
+    if (name == "auto" || name == entry.name) return OpenSome(name, argument, *rdma);
   }
   if (name == "verbs") {
     return absl::NotFoundError(
@@ -80,11 +92,39 @@ absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
   return Malformed(choice, "not the name of a device");
 }
 
+absl::StatusOr<Context> Context::OpenSome(const std::string& name, const std::string& argument,
+                                          Rdma rdma) {
+  const std::span<const ProviderEntry> all = AllProviders();
+  const ProviderEntry& base = all.front();
+  const bool named = name != "auto";
+  connect::Settings settings{.rdma = rdma, .named = named && !argument.empty()};
+  std::vector<std::unique_ptr<provider::Context>> others;
+  for (const ProviderEntry& entry : all.subspan(1)) {
+    if (named && name != entry.name) continue;
+    if (rdma == Rdma::kOff) {
+      settings.absent.push_back({entry.name, false, "RDMA is off at this end"});
+      continue;
+    }
+    auto opened = entry.open(argument);
+    if (opened.ok() && named && rdma == Rdma::kRequired) return OpenOn(*std::move(opened));
+    if (opened.ok()) {
+      others.push_back(*std::move(opened));
+    } else if (named) {
+      return opened.status();
+    } else {
+      settings.absent.push_back({entry.name, false, std::string(opened.status().message())});
+    }
+  }
+  auto opened = base.open(name == base.name ? argument : "");
+  if (!opened.ok()) return opened.status();
+  return OpenOn(connect::Compose(*std::move(opened), std::move(others), settings));
+}
+
 absl::StatusOr<Context> Context::OpenOn(std::unique_ptr<provider::Context> provider) {
   auto state = std::make_unique<ContextState>(std::move(provider));
-  state->provider->SetEvents(&state->events);
+  state->provider->SetHost(&state->events);
   for (provider::Device* device : state->provider->devices()) {
-    state->devices.push_back(std::make_unique<Device>(device, state->provider.get()));
+    state->devices.push_back(std::make_unique<Device>(device, device->owner()));
   }
   Context context(std::move(state));
   if (context.events().fd() < 0) return OutOfDescriptors();
@@ -143,6 +183,8 @@ absl::StatusOr<Path> Context::Resolve(const std::string& address, const ResolveO
       absl::StrCat("resolve ", address,
                    ": the way found is on a device that is not the context's. Report this."));
 }
+
+ContextCounters Context::counters() const { return state_->provider->counters(); }
 
 EventQueue& Context::events() const { return state_->events; }
 

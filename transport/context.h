@@ -22,7 +22,8 @@ namespace verbena {
 class Context {
  public:
   // InvalidArgument: a device name that cannot be. NotFound: no such device; the message lists
-  // those that there are. ResourceExhausted: out of descriptors, with the limit and the remedy.
+  // those that there are. Unavailable from Listen and Resolve: RDMA is required, and why there is
+  // none. ResourceExhausted: out of descriptors, with the limit and the remedy.
   static absl::StatusOr<Context> Open(const ContextOptions& options = {});
   // Over a given provider: how the conformance suite puts a simulated network underneath.
   static absl::StatusOr<Context> OpenOn(std::unique_ptr<provider::Context> provider);
@@ -41,12 +42,17 @@ class Context {
   // "host:port", "[v6]:port", ":port" (any address); port 0: one that is free. Unavailable: the
   // address is in use or not ours. PermissionDenied: a privileged port.
   absl::StatusOr<Listener> Listen(const std::string& address, const ListenOptions& options = {});
-  // Looks the name up (may block) and chooses the device. NotFound: no such host.
+  // Looks the name up and chooses the device: tries RDMA where both ends have it, for about a
+  // second at most, and remembers for 30 s what came of it. Blocks meanwhile. NotFound: no such
+  // host.
   absl::StatusOr<Path> Resolve(const std::string& address, const ResolveOptions& options = {});
 
+  ContextCounters counters() const;
   EventQueue& events() const;
 
  private:
+  static absl::StatusOr<Context> OpenSome(const std::string& name, const std::string& argument,
+                                          Rdma rdma);
   explicit Context(std::unique_ptr<ContextState> state);
   std::unique_ptr<ContextState> state_;
 };

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,17 +34,18 @@ constexpr bool kSanitizerNeedsDescriptors = false;
 constexpr bool kSanitizerNeedsDescriptors = false;
 #endif
 
-// What the provider was opened with; "-": not at all.
-std::string opened = "-";
+// What the providers were opened with, in turn.
+std::string opened;
 
 absl::StatusOr<std::unique_ptr<provider::Context>> OpenFirst(const std::string& argument) {
-  opened = "tcp(" + argument + ")";
+  opened += "tcp(" + argument + ")";
   if (argument == "bad") return absl::InvalidArgumentError("tcp:bad: not an address");
   return std::make_unique<fake::Context>();
 }
 
 absl::StatusOr<std::unique_ptr<provider::Context>> OpenSecond(const std::string& argument) {
-  opened = "second(" + argument + ")";
+  opened += "second(" + argument + ")";
+  if (argument == "bad") return absl::NotFoundError("second:bad: no such device");
   return std::make_unique<fake::Context>();
 }
 
@@ -69,37 +71,61 @@ struct Row {
   const char* environment;  // null: not set
   std::string opened;
   StatusCode code = StatusCode::kOk;
+  std::optional<Rdma> rdma = {};
+  const char* rdma_environment = nullptr;
 };
 
 class Selection : public testing::TestWithParam<Row> {
  protected:
-  void TearDown() override { unsetenv("VERBENA_DEVICE"); }
+  void SetUp() override {
+    opened.clear();
+    Set("VERBENA_DEVICE", GetParam().environment);
+    Set("VERBENA_RDMA", GetParam().rdma_environment);
+  }
+  void TearDown() override {
+    unsetenv("VERBENA_DEVICE");
+    unsetenv("VERBENA_RDMA");
+  }
+
+ private:
+  static void Set(const char* name, const char* value) {
+    unsetenv(name);
+    if (value != nullptr) setenv(name, value, 1);
+  }
 };
 
 TEST_P(Selection, Opens) {
-  opened = "-";
-  unsetenv("VERBENA_DEVICE");
-  if (GetParam().environment != nullptr) setenv("VERBENA_DEVICE", GetParam().environment, 1);
-  const auto context = Context::Open({.device = GetParam().option});
+  const auto context = Context::Open({.device = GetParam().option, .rdma = GetParam().rdma});
   EXPECT_EQ(context.status().code(), GetParam().code) << context.status();
   EXPECT_EQ(opened, GetParam().opened);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, Selection,
-    testing::Values(Row{"Default", "", nullptr, "tcp()"}, Row{"EmptyEnvironment", "", "", "tcp()"},
-                    Row{"Auto", "auto", nullptr, "tcp()"}, Row{"Tcp", "tcp", nullptr, "tcp()"},
-                    Row{"TcpAddress", "tcp:127.0.0.1", nullptr, "tcp(127.0.0.1)"},
-                    Row{"TcpAddressWithColons", "tcp:[::1]", nullptr, "tcp([::1])"},
-                    Row{"Environment", "", "second:s0", "second(s0)"},
-                    Row{"OptionBeforeEnvironment", "tcp", "second", "tcp()"},
-                    Row{"ProviderRefuses", "tcp:bad", nullptr, "tcp(bad)",
-                        StatusCode::kInvalidArgument},
-                    Row{"NothingAfterColon", "tcp:", nullptr, "-", StatusCode::kInvalidArgument},
-                    Row{"AutoTakesNothing", "auto:x", nullptr, "-", StatusCode::kInvalidArgument},
-                    Row{"NotAName", "mlx5_0", nullptr, "-", StatusCode::kInvalidArgument},
-                    Row{"Verbs", "verbs", nullptr, "-", StatusCode::kNotFound},
-                    Row{"VerbsDevice", "verbs:rxe0", nullptr, "-", StatusCode::kNotFound}),
+    testing::Values(
+        Row{"Default", "", nullptr, "second()tcp()"},
+        Row{"EmptyEnvironment", "", "", "second()tcp()"},
+        Row{"Auto", "auto", nullptr, "second()tcp()"}, Row{"Tcp", "tcp", nullptr, "tcp()"},
+        Row{"TcpAddress", "tcp:127.0.0.1", nullptr, "tcp(127.0.0.1)"},
+        Row{"TcpAddressWithColons", "tcp:[::1]", nullptr, "tcp([::1])"},
+        Row{"Environment", "", "second:s0", "second(s0)tcp()"},
+        Row{"OptionBeforeEnvironment", "tcp", "second", "tcp()"},
+        Row{"ProviderRefuses", "tcp:bad", nullptr, "tcp(bad)", StatusCode::kInvalidArgument},
+        Row{"NamedProviderRefuses", "second:bad", nullptr, "second(bad)", StatusCode::kNotFound},
+        Row{"NothingAfterColon", "tcp:", nullptr, "", StatusCode::kInvalidArgument},
+        Row{"AutoTakesNothing", "auto:x", nullptr, "", StatusCode::kInvalidArgument},
+        Row{"NotAName", "mlx5_0", nullptr, "", StatusCode::kInvalidArgument},
+        Row{"Verbs", "verbs", nullptr, "", StatusCode::kNotFound},
+        Row{"VerbsDevice", "verbs:rxe0", nullptr, "", StatusCode::kNotFound},
+        Row{"Off", "", nullptr, "tcp()", StatusCode::kOk, Rdma::kOff},
+        Row{"OffByEnvironment", "second:s0", nullptr, "tcp()", StatusCode::kOk, {}, "off"},
+        Row{"OptionBeforeRdmaEnvironment", "", nullptr, "second()tcp()", StatusCode::kOk,
+            Rdma::kAuto, "off"},
+        Row{"Required", "", nullptr, "second()tcp()", StatusCode::kOk, Rdma::kRequired},
+        // The device alone: rdma_cm has the public port.
+        Row{"RequiredAndNamed", "second:s0", nullptr, "second(s0)", StatusCode::kOk,
+            Rdma::kRequired},
+        Row{"RdmaEnvironmentNonsense", "", nullptr, "", StatusCode::kInvalidArgument, {}, "on"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(ContextTest, NotFoundListsWhatThereIs) {
@@ -129,7 +155,7 @@ TEST_F(OpenContext, WiresDevicesAndEvents) {
   const Context context = Open();
   ASSERT_EQ(context.devices().size(), 1u);
   EXPECT_EQ(context.devices()[0]->name(), "fake");
-  EXPECT_EQ(impl->events, &context.events());
+  EXPECT_EQ(impl->host, &context.events());
   EXPECT_GE(context.events().fd(), 0);
 }
 
@@ -205,7 +231,7 @@ TEST_F(OpenContext, ListenAndResolveNameTheContextsDevice) {
 
 TEST_F(OpenContext, PathOnAnUnknownDeviceIsAnError) {
   Context context = Open();
-  fake::Device other("other");
+  fake::Device other(nullptr, "other");
   impl->next_path = std::make_unique<fake::Path>(&other);
   EXPECT_EQ(context.Resolve("server:7471").status().code(), StatusCode::kInternal);
 }

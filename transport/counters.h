@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 
 namespace verbena {
 
@@ -50,6 +52,12 @@ struct DeviceCounters {
   uint64_t rejects = 0;
   uint64_t handshake_failures = 0;
   uint64_t service_wakeups = 0;  // how often the service thread woke
+};
+
+// What became of choices between devices.
+struct ContextCounters {
+  std::map<std::string, uint64_t> connections = {};  // accepted and begun, by device: "tcp", "rxe0"
+  std::map<std::string, uint64_t> refusals = {};     // of RDMA, by reason: "unreachable"
 };
 
 struct RegionCounters {

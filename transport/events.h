@@ -44,11 +44,25 @@ struct Event {
   absl::Status status = {};  // why, for the kinds that have a cause
 };
 
+namespace provider {
+
+// Whom a provider reports to. Any thread; none of these blocks or calls the provider, but OnTimer.
+class Host {
+ public:
+  virtual ~Host() = default;
+  virtual void Push(const void* object, Event event) = 0;
+  virtual void Forget(const void* object) = 0;  // drops what `object` still has queued
+  virtual void Changed() {}                     // a listener has a request
+  virtual void OnTimer() {}                     // see Context::SetTimer
+};
+
+}  // namespace provider
+
 // Part of a Context and dies with it. Any thread; several waiting threads share the events.
-class EventQueue {
+class EventQueue final : public provider::Host {
  public:
   explicit EventQueue(provider::Context* context);
-  ~EventQueue();
+  ~EventQueue() override;
   EventQueue(const EventQueue&) = delete;
   EventQueue& operator=(const EventQueue&) = delete;
 
@@ -60,8 +74,8 @@ class EventQueue {
   absl::StatusOr<Event> Next(absl::Duration timeout = absl::InfiniteDuration());
 
   // For providers. Push: any thread, never blocks. Forget: drops what `object` still has queued.
-  void Push(const void* object, Event event);
-  void Forget(const void* object);
+  void Push(const void* object, Event event) override;
+  void Forget(const void* object) override;
 
  private:
   struct Impl;

@@ -124,7 +124,10 @@ class ProtectionDomain : public Object<provider::ProtectionDomain> {
 
 class Device : public provider::Device {
  public:
-  explicit Device(std::string name) { info_.name = std::move(name); }
+  Device(provider::Context* context, std::string name) : context_(context) {
+    info_.name = std::move(name);
+  }
+  provider::Context* owner() const override { return context_; }
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return {}; }
   Capabilities capabilities() const override { return {}; }
@@ -141,6 +144,7 @@ class Device : public provider::Device {
   }
 
  private:
+  provider::Context* const context_;
   DeviceInfo info_;
 };
 
@@ -150,6 +154,9 @@ class ConnectionRequest : public Object<provider::ConnectionRequest> {
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
   const std::string& private_data() const override { return data; }
+  void Announce(const provider::Selection& selection) override {
+    info_.candidates = selection.candidates;
+  }
   absl::Status Accept(provider::QueuePair&, const AcceptParameters&) override {
     return absl::OkStatus();
   }
@@ -178,6 +185,9 @@ class Path : public Object<provider::Path> {
   explicit Path(provider::Device* device) : device_(device) {}
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
+  void Announce(const provider::Selection& selection) override {
+    info_.candidates = selection.candidates;
+  }
   absl::Status Connect(provider::QueuePair&, const ConnectParameters&) override { return start; }
 
   absl::Status start;
@@ -200,7 +210,7 @@ class Context : public Object<provider::Context> {
     if (next_path == nullptr) return absl::NotFoundError("resolve: no such host");
     return std::move(next_path);
   }
-  void SetEvents(EventQueue* queue) override { events = queue; }
+  void SetHost(provider::Host* to) override { host = to; }
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
     awaited = timeout;
     for (absl::Duration spent; !ready(); spent += absl::Milliseconds(1)) {
@@ -212,8 +222,11 @@ class Context : public Object<provider::Context> {
     return true;
   }
 
-  mutable Device device{"fake"};
-  EventQueue* events = nullptr;
+  void Wake() override {}
+  absl::Status CheckClosable() const override { return refusal; }
+
+  mutable Device device{this, "fake"};
+  provider::Host* host = nullptr;
   absl::Duration awaited;                   // the latest Await's
   std::deque<std::function<void()>> steps;  // one for each turn of Await
   std::unique_ptr<Listener> next_listener;

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "transport/access.h"
 #include "transport/qp_state.h"
@@ -20,11 +22,18 @@ class SharedReceiveQueue;
 enum class Notify : uint8_t { kAny, kSolicited };  // kSolicited: solicited receives and errors
 enum class Signal : uint8_t { kAll, kSelective };  // kSelective: only SendFlags::kSignaled
 
+// kAuto: RDMA where both ends have it and it is proven to reach the peer, else TCP. kRequired: RDMA
+// or an error.
+enum class Rdma : uint8_t { kOff, kAuto, kRequired };
+const char* RdmaName(Rdma rdma);  // "auto"
+
 struct ContextOptions {
-  // "auto", "tcp", "tcp:ADDRESS" (listen and connect from that address only), "verbs" (every usable
-  // RDMA device), "verbs:NAME" (that one: "verbs:rxe0").
+  // "auto" (TCP and RDMA hardware), "tcp", "tcp:ADDRESS" (listen and connect from that address
+  // only), "verbs:NAME" (TCP and that device, hardware or not; with Rdma::kRequired only it).
   // Empty: the environment's VERBENA_DEVICE, else "auto".
   std::string device = {};
+  // Empty: the environment's VERBENA_RDMA (off, auto, required), else auto.
+  std::optional<Rdma> rdma = {};
 };
 
 struct RegisterOptions {
@@ -105,10 +114,12 @@ struct ConnectOutcome {
 struct ListenOptions {
   int backlog = 1024;  // connection requests that may wait for an answer
   absl::Duration handshake_deadline = absl::Seconds(5);
+  std::optional<Rdma> rdma = {};  // empty: the context's
 };
 
 struct ResolveOptions {
   absl::Duration deadline = absl::Seconds(10);
+  std::optional<Rdma> rdma = {};  // empty: the context's
 };
 
 // Which device a connection uses and why, candidate by candidate.
@@ -124,5 +135,11 @@ struct ConnectionInfo {
   bool own_peer = false;  // the far end is Verbena and speaks our extensions
   std::vector<Candidate> candidates = {};
 };
+
+// Text of a peer, fit for logs and terminals: printable ASCII, and `?` for every other byte.
+std::string PlainText(absl::string_view text);
+
+// For people: "tcp (kernel TCP); not rxe0 (no answer within 1s)".
+std::string Explain(const ConnectionInfo& info);
 
 }  // namespace verbena

@@ -97,9 +97,12 @@ class ProtectionDomain : public Object {
       const SrqOptions& options) = 0;
 };
 
+class Context;
+
 class Device {
  public:
   virtual ~Device() = default;
+  virtual Context* owner() const = 0;  // whose Await serves waits for what is made here
   virtual const DeviceInfo& info() const = 0;
   virtual DeviceAttributes attributes() const = 0;
   virtual Capabilities capabilities() const = 0;
@@ -110,11 +113,21 @@ class Device {
       const CqOptions& options) = 0;
 };
 
+// How the device of a connection was chosen. What info() and then the queue pair's connection()
+// say.
+struct Selection {
+  std::vector<Candidate> candidates = {};
+  bool tell_peer = false;   // a path: the connection request carries them to the peer
+  bool rendezvous = false;  // a path: its connects ask for a way over RDMA and are always rejected
+};
+
 class ConnectionRequest : public Object {  // Close() without an answer rejects
  public:
   virtual Device* device() const = 0;
   virtual const ConnectionInfo& info() const = 0;
   virtual const std::string& private_data() const = 0;
+  virtual bool rendezvous() const { return false; }       // see Selection: only to be rejected
+  virtual void Announce(const Selection& selection) = 0;  // before Accept
   virtual absl::Status Accept(QueuePair& qp, const AcceptParameters& parameters) = 0;
   virtual absl::Status Reject(const std::string& private_data) = 0;
 };
@@ -131,7 +144,9 @@ class Path : public Object {
  public:
   virtual Device* device() const = 0;
   virtual const ConnectionInfo& info() const = 0;
-  // The outcome is an event of `qp`: kEstablished, kRejected or kUnreachable.
+  virtual void Announce(const Selection& selection) = 0;  // before Connect
+  // May be closed as soon as it returned. The outcome is an event of `qp`: kEstablished, kRejected
+  // or kUnreachable.
   virtual absl::Status Connect(QueuePair& qp, const ConnectParameters& parameters) = 0;
 };
 
@@ -142,10 +157,19 @@ class Context : public Object {
                                                            const ListenOptions& options) = 0;
   virtual absl::StatusOr<std::unique_ptr<Path>> Resolve(const std::string& address,  // may block
                                                         const ResolveOptions& options) = 0;
-  // Where events go, set once before anything else is called.
-  virtual void SetEvents(EventQueue* events) = 0;
+  // Set once before anything else is called.
+  virtual void SetHost(Host* host) = 0;
   // Blocks until `ready` (called often, from this thread) or `timeout`; the answer is ready()'s.
   virtual bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) = 0;
+  virtual void Wake() = 0;  // Await looks again: something outside of this provider changed
+  // FailedPrecondition: what Close() would refuse for.
+  virtual absl::Status CheckClosable() const = 0;
+  virtual ContextCounters counters() const { return {}; }
+
+  // For the provider that others are composed on (connect/): a clock, which Await's time-outs are
+  // counted in, and Host::OnTimer in `after` or sooner, on the service and without a lock held.
+  virtual absl::Duration Now() const { return absl::ZeroDuration(); }
+  virtual void SetTimer(absl::Duration) {}
 };
 
 }  // namespace verbena::provider

@@ -33,6 +33,9 @@ class Path final : public provider::Path {
   absl::Status Close() override { return absl::OkStatus(); }
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
+  void Announce(const provider::Selection& selection) override {
+    info_.candidates = selection.candidates;
+  }
   absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
     auto* mine = dynamic_cast<QueuePair*>(&qp);
     if (mine == nullptr || mine->device() != device_) {
@@ -89,18 +92,22 @@ class Context final : public provider::Context {
   Context(std::unique_ptr<Service> service, std::vector<Found> found)
       : service_(std::move(service)) {
     for (Found& each : found) {
-      devices_.push_back(std::make_unique<Device>(service_.get(), std::move(each)));
+      devices_.push_back(std::make_unique<Device>(this, service_.get(), std::move(each)));
     }
     service_->Start();
   }
   ~Context() override { service_->Stop(); }
 
   absl::Status Close() override {
+    if (absl::Status s = CheckClosable(); !s.ok()) return s;
+    service_->Stop();
+    return absl::OkStatus();
+  }
+  absl::Status CheckClosable() const override {
     if (absl::Status s = children_.CheckNone("context"); !s.ok()) return s;
     for (const auto& device : devices_) {
       if (absl::Status s = device->children().CheckNone("context"); !s.ok()) return s;
     }
-    service_->Stop();
     return absl::OkStatus();
   }
   std::vector<provider::Device*> devices() const override {
@@ -134,9 +141,10 @@ class Context final : public provider::Context {
         "resolve ", address, ": ", reasons,
         ". Is the address one of the peer's RDMA network, and the port active? TCP may reach it."));
   }
-  void SetEvents(EventQueue* events) override {
-    for (const auto& device : devices_) device->SetEvents(events);
+  void SetHost(provider::Host* host) override {
+    for (const auto& device : devices_) device->SetHost(host);
   }
+  void Wake() override { service_->Changed(); }
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
     return service_->Await(ready, timeout);
   }

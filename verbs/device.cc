@@ -76,8 +76,9 @@ DeviceAttributes AttributesOf(const Found& found) {
 
 }  // namespace
 
-Device::Device(Service* service, Found found)
-    : service_(service),
+Device::Device(provider::Context* owner, Service* service, Found found)
+    : owner_(owner),
+      service_(service),
       found_(std::move(found)),
       attributes_(AttributesOf(found_)),
       capabilities_(CapabilitiesOf(found_)) {
@@ -144,13 +145,18 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateComplet
 }
 
 void Device::Push(const void* object, Event event) {
-  if (events_ == nullptr) return;
-  events_->Push(object, std::move(event));
+  if (host_ == nullptr) return;
+  host_->Push(object, std::move(event));
+  service_->Changed();
+}
+
+void Device::Changed() {
+  if (host_ != nullptr) host_->Changed();
   service_->Changed();
 }
 
 void Device::Forget(const void* object) {
-  if (events_ != nullptr) events_->Forget(object);
+  if (host_ != nullptr) host_->Forget(object);
 }
 
 void Device::ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key) {

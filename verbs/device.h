@@ -20,9 +20,10 @@ class QueuePair;
 
 class Device final : public provider::Device, public EventSource {
  public:
-  Device(Service* service, Found found);
+  Device(provider::Context* owner, Service* service, Found found);
   ~Device() override;
 
+  provider::Context* owner() const override { return owner_; }
   const DeviceInfo& info() const override { return found_.info; }
   DeviceAttributes attributes() const override { return attributes_; }
   Capabilities capabilities() const override { return capabilities_; }
@@ -45,7 +46,8 @@ class Device final : public provider::Device, public EventSource {
   Ledgers& ledgers() { return ledgers_; }
   Children& children() { return children_; }
 
-  void SetEvents(EventQueue* events) { events_ = events; }
+  void SetHost(provider::Host* host) { host_ = host; }
+  void Changed();  // a listener has a request
   void Push(const void* object, Event event);
   void Forget(const void* object);
 
@@ -72,6 +74,7 @@ class Device final : public provider::Device, public EventSource {
   void Dispatch(const ibv_async_event& event);
   void DispatchQueuePair(const ibv_async_event& event);
 
+  provider::Context* const owner_;
   Service* const service_;
   Found found_;
   DeviceAttributes attributes_;
@@ -79,7 +82,7 @@ class Device final : public provider::Device, public EventSource {
   uint32_t device_inline_ = 0;
   Ledgers ledgers_;
   Children children_;
-  EventQueue* events_ = nullptr;
+  provider::Host* host_ = nullptr;
   absl::flat_hash_map<uint32_t, QueuePair*> queue_pairs_;
   Counts counts_;
 };

@@ -2,7 +2,9 @@
 #include "verbs/inventory.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -94,6 +96,53 @@ std::string Transport(const Found& found) {
   return v2 ? "RoCE v2" : "RoCE v1";
 }
 
+// Without a device of a bus behind it: rxe, siw.
+bool IsSoftware(const char* name) {
+  return access(absl::StrCat("/sys/class/infiniband/", name, "/device").c_str(), F_OK) != 0;
+}
+
+Link LinkOf(const Found& found) {
+  if (found.iwarp) return Link::kIwarp;
+  return found.port_attributes.link_layer == IBV_LINK_LAYER_ETHERNET ? Link::kRoce
+                                                                     : Link::kInfiniband;
+}
+
+// The name of the device that rdma_cm(7) would use for this local address; empty: none.
+std::string DeviceOf(rdma_event_channel* channel, sockaddr* address) {
+  rdma_cm_id* id = nullptr;
+  if (Lib().create_id(channel, &id, nullptr, RDMA_PS_TCP) != 0) return "";
+  std::string name;
+  if (Lib().bind_addr(id, address) == 0 && id->verbs != nullptr) name = id->verbs->device->name;
+  Lib().destroy_id(id);
+  return name;
+}
+
+// The GID table would not do: siw's names neither addresses nor interfaces.
+void AssignAddresses(std::vector<Found>& all) {
+  ifaddrs* list = nullptr;
+  rdma_event_channel* const channel = Lib().create_event_channel();
+  if (channel == nullptr || getifaddrs(&list) != 0) list = nullptr;
+  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || (each->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    const int family = each->ifa_addr->sa_family;
+    const void* raw = &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr;
+    if (family == AF_INET6) {
+      raw = &reinterpret_cast<const sockaddr_in6*>(each->ifa_addr)->sin6_addr;
+      if (IN6_IS_ADDR_LINKLOCAL(static_cast<const in6_addr*>(raw))) continue;  // needs a scope
+    } else if (family != AF_INET) {
+      continue;
+    }
+    char text[INET6_ADDRSTRLEN];
+    const std::string device = DeviceOf(channel, each->ifa_addr);
+    if (device.empty() || inet_ntop(family, raw, text, sizeof text) == nullptr) continue;
+    for (Found& found : all) {
+      if (found.info.name == device) found.info.addresses.push_back(text);
+    }
+  }
+  if (list != nullptr) freeifaddrs(list);
+  if (channel != nullptr) Lib().destroy_event_channel(channel);
+}
+
 std::string WhyNotOpened(int error, const char* device) {
   switch (error) {
     case EACCES:
@@ -156,6 +205,8 @@ void Examine(ibv_device* device, Found& found) {
                           static_cast<size_t>(std::max(found.port_attributes.gid_tbl_len, 1)) *
                               found.attributes.phys_port_cnt);
     found.info.transport = Transport(found);
+    found.info.link = LinkOf(found);
+    found.info.software = IsSoftware(device->name);
   }
   const Gid* gid = ChooseGid(found.gids, 0);
   found.info.detail = states;
@@ -206,6 +257,7 @@ absl::StatusOr<std::vector<Found>> FindDevices() {
     all.resize(static_cast<size_t>(std::max(count, 0)));
     for (int i = 0; i < count; ++i) Examine(list[i], all[static_cast<size_t>(i)]);
     Lib().free_device_list(list);
+    AssignAddresses(all);
   }
   if (!all.empty()) return all;
   return absl::NotFoundError(absl::StrCat(

@@ -124,6 +124,7 @@ void Listener::OnCm(const CmEvent& event) {
       std::make_unique<ConnectionRequest>(device, event.id, event, std::move(info)));
   ++counters_.requests;
   (void)eventfd_write(fd_, 1);
+  device->Changed();
 }
 
 ConnectionRequest::ConnectionRequest(Device* device, rdma_cm_id* id, CmEvent event,

@@ -23,6 +23,9 @@ class ConnectionRequest final : public provider::ConnectionRequest, public CmHan
   provider::Device* device() const override { return device_; }
   const ConnectionInfo& info() const override { return info_; }
   const std::string& private_data() const override { return offer_.private_data; }
+  void Announce(const provider::Selection& selection) override {
+    info_.candidates = selection.candidates;
+  }
   absl::Status Accept(provider::QueuePair& qp, const AcceptParameters& parameters) override;
   absl::Status Reject(const std::string& private_data) override;
 
@@ -37,7 +40,7 @@ class ConnectionRequest final : public provider::ConnectionRequest, public CmHan
   Device* const device_;
   rdma_cm_id* id_;  // null: answered
   const CmEvent offer_;
-  const ConnectionInfo info_;
+  ConnectionInfo info_;
   bool left_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/engine/note.h"
 #include "fallback/wire/extension.h"
 
 namespace verbena::engine {
@@ -24,16 +25,16 @@ wire::Record MakeRecord(uint8_t role, const Require& require) {
   return r;
 }
 
+std::string ToText(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 // The application's bytes with our record behind them.
 std::vector<std::byte> WithRecord(const std::string& data, const wire::Record& record) {
   std::vector<std::byte> out(data.size() + sizeof(wire::RecordBytes));
   std::copy_n(reinterpret_cast<const std::byte*>(data.data()), data.size(), out.begin());
   wire::AppendRecord(record, std::span(out).subspan(data.size()));
   return out;
-}
-
-std::string ToText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 std::vector<std::byte> Encode(const wire::MpaFrame& frame) {
@@ -63,8 +64,18 @@ absl::StatusOr<bool> FrameReader::Received(size_t n) {
 }
 
 std::vector<std::byte> EncodeRequest(const Offer& mine) {
-  const std::vector<std::byte> data =
-      WithRecord(mine.private_data, MakeRecord(wire::kRoleRequest, mine.require));
+  wire::Record record = MakeRecord(wire::kRoleRequest, mine.require);
+  std::string before = mine.private_data;
+  if (mine.rendezvous) {
+    record.features |= wire::kRendezvous;
+    record.required |= wire::kRendezvous;
+  }
+  if (!mine.note.empty()) {
+    record.features |= wire::kNote;
+    record.required |= wire::kNote;  // who does not know it would take it for the application's
+    before += EncodeNote(mine.note);
+  }
+  const std::vector<std::byte> data = WithRecord(before, record);
   wire::MpaFrame f;
   f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
   f.ird = Depth(mine.responder_resources);
@@ -87,6 +98,10 @@ absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> bytes) {
     out.own_peer = true;
     out.record = found->record;
     application = found->application;
+    out.rendezvous = (out.record.required & wire::kRendezvous) != 0;
+    if ((out.record.features & wire::kNote) != 0) out.note = TakeNote(&application);
+    out.record.features &= ~wire::kNote;
+    out.record.required &= ~wire::kNote;
   }
   out.private_data = ToText(application);
   out.frame.private_data = {};
@@ -178,6 +193,10 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
   }
   out.private_data = ToText(application);
   if (out.rejected) return out;
+  if (mine.rendezvous) {
+    return absl::FailedPreconditionError(
+        "the peer does not know rendezvous: it accepted what is only to be rejected");
+  }
   if (f->markers) {
     return absl::UnimplementedError("the peer asks for MPA markers, which are not supported");
   }

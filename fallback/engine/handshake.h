@@ -23,6 +23,8 @@ struct Offer {
   uint32_t initiator_depth = 1;
   uint32_t responder_resources = 1;
   Require require;
+  bool rendezvous = false;           // asks for a way over RDMA; the answer is a reject in any case
+  std::vector<Candidate> note = {};  // devices that were not chosen: for the peer to know
 };
 
 // Collects exactly one frame: never a byte beyond it.
@@ -47,7 +49,9 @@ struct PeerRequest {
   wire::MpaFrame frame;  // private_data is empty: see below
   bool own_peer = false;
   wire::Record record;
-  std::string private_data;  // the application's
+  std::string private_data;     // the application's
+  bool rendezvous = false;      // see Offer
+  std::vector<Candidate> note;  // see Offer
 };
 absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> frame);
 

@@ -43,6 +43,10 @@ const char* FeatureName(uint32_t bit) {
       return "atomics";
     case kLargeFpdu:
       return "large_fpdu";
+    case kRendezvous:
+      return "rendezvous";
+    case kNote:
+      return "note";
     default:
       return "unknown";
   }

@@ -9,9 +9,9 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/reports.pb.h"
-#include "tests/process/process.h"
 #include "tests/cli/tcp_peer.h"
 #include "tests/cli/tool.h"
+#include "tests/process/process.h"
 
 namespace verbena::testing {
 namespace {
@@ -91,6 +91,12 @@ TEST(Faults, NoSuchDevice) {
   const Finished done = PingTo("1", {"--device", "verbs:nonesuch0"});
   EXPECT_EQ(done.status, 1);
   EXPECT_THAT(done.err, HasSubstr("nonesuch0"));
+}
+
+TEST(Faults, RdmaRequiredAndNoneThere) {
+  const Finished done = PingTo("1", {"--device", "tcp", "--rdma", "required"});
+  EXPECT_EQ(done.status, 1);
+  EXPECT_THAT(done.err, HasSubstr("RDMA is required, and there is no RDMA device"));
 }
 
 TEST(Faults, AddressInUse) {

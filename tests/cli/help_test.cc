@@ -5,8 +5,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/reports.pb.h"
-#include "tests/process/process.h"
 #include "tests/cli/tool.h"
+#include "tests/process/process.h"
 
 namespace verbena::testing {
 namespace {
@@ -40,8 +40,8 @@ TEST(Help, EveryOption) {
   for (const char* option :
        {"-s, --server", "-c, --client", "-a, --address ADDR", "-p, --port PORT",
         "-I, --source ADDR", "-C, --count N", "-S, --size BYTES", "-v, --verbose", "-V, --validate",
-        "-P, --persistent", "-d, --debug", "--device DEVICE", "--timeout SECONDS", "--fault KIND",
-        "--json", "-h, --help"}) {
+        "-P, --persistent", "-d, --debug", "--device DEVICE", "--rdma WHEN", "--timeout SECONDS",
+        "--fault KIND", "--json", "-h, --help"}) {
     EXPECT_THAT(ping.out, HasSubstr(option));
   }
   const Finished perf = RunToEnd(Tool({"help", "perf"}));  // the other way to ask
@@ -49,7 +49,7 @@ TEST(Help, EveryOption) {
   for (const char* option :
        {"-s, --server", "-c, --client", "-a, --address ADDR", "-p, --port PORT", "--op OP",
         "--mode MODE", "-S, --size BYTES", "-C, --iterations N", "--window N", "--cpu N",
-        "--device DEVICE", "--timeout SECONDS", "--json", "-h, --help"}) {
+        "--device DEVICE", "--rdma WHEN", "--timeout SECONDS", "--json", "-h, --help"}) {
     EXPECT_THAT(perf.out, HasSubstr(option));
   }
   EXPECT_THAT(RunToEnd(Tool({"devices", "--help"})).out, HasSubstr("--json"));

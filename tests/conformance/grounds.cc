@@ -49,7 +49,11 @@ class Kernel : public Ground {
  public:
   explicit Kernel(std::string provider) : provider_(std::move(provider)) {}
 
-  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = provider_}); }
+  // That provider and no other: a case makes its objects on the first device.
+  absl::StatusOr<Context> NewHost() override {
+    return Context::Open(
+        {.device = provider_, .rdma = provider_ == "tcp" ? Rdma::kOff : Rdma::kRequired});
+  }
   std::string address(int) const override { return "127.0.0.1"; }
   std::string address6() const override { return "::1"; }
   bool simulated() const override { return false; }
@@ -80,7 +84,7 @@ class RdmaDevice : public Ground {
     address6_ = found->second;
   }
 
-  absl::StatusOr<Context> NewHost() override { return Context::Open({.device = device_}); }
+  absl::StatusOr<Context> NewHost() override { return Open(device_); }
   std::string address(int) const override { return address_; }
   std::string address6() const override { return address6_; }
   bool simulated() const override { return false; }
@@ -89,9 +93,14 @@ class RdmaDevice : public Ground {
   bool Silence(bool) override { return false; }
 
  private:
+  // That provider and no other: a case makes its objects on the first device.
+  static absl::StatusOr<Context> Open(const std::string& device) {
+    return Context::Open({.device = device, .rdma = Rdma::kRequired});
+  }
+
   // The first address of this machine, and family, that the device leads to; empty: none.
   static std::string FindAddress(const std::string& device, int family) {
-    absl::StatusOr<Context> context = Context::Open({.device = device});
+    absl::StatusOr<Context> context = Open(device);
     ifaddrs* all = nullptr;
     if (!context.ok() || getifaddrs(&all) != 0) return "";
     std::string found;

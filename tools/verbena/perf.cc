@@ -48,6 +48,8 @@ FlagSet Flags(PerfOptions* o) {
        Number{&o->window, 1, kMaxPerfWindow}},
       {0, "cpu", "N", "keep this side on CPU N", Number{&o->cpu, 0, 4095}},
       {0, "device", "DEVICE", "auto, tcp, or verbs[:NAME]; see `verbena devices`", &o->device},
+      {0, "rdma", "WHEN", "off, auto or required; default auto",
+       Word{&o->rdma, {"off", "auto", "required"}}},
       {0, "timeout", "SECONDS", "of silence; default 10 for a client, 60 for a server",
        Number{&o->timeout_s, 1, 86400}},
       {0, "json", "", "client: print a PerfReport as JSON", &o->json},

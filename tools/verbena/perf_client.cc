@@ -67,7 +67,7 @@ class PerfClient {
     request.rounds = warm_up + iterations;
     Describe(request, iterations);
 
-    absl::StatusOr<Context> context = Context::Open({.device = options_.device});
+    absl::StatusOr<Context> context = Context::Open(OpenOptions(options_));
     if (!context.ok()) return context.status();
     absl::StatusOr<Path> path =
         context->Resolve(JoinHostPort(options_.host, options_.port), {.deadline = timeout_});

@@ -63,7 +63,7 @@ absl::Status Serve(const PerfOptions& options) {
       absl::Seconds(options.timeout_s > 0 ? options.timeout_s : kTimeoutSeconds);
   const int clients = std::max(1, ConnectionsThatFit(kMaxClients));
   if (absl::Status status = CheckDescriptors(clients); !status.ok()) return status;
-  absl::StatusOr<Context> context = Context::Open({.device = options.device});
+  absl::StatusOr<Context> context = Context::Open(OpenOptions(options));
   if (!context.ok()) return context.status();
   absl::StatusOr<Listener> listener = context->Listen(JoinHostPort(options.host, options.port));
   if (!listener.ok()) return listener.status();

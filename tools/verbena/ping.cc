@@ -50,6 +50,8 @@ FlagSet Flags(PingOptions* o) {
       {'P', "persistent", "", "server: serve for ever, several clients at once", &o->persistent},
       {'d', "debug", "", "say each step on stderr", &o->debug},
       {0, "device", "DEVICE", "auto, tcp, or verbs[:NAME]; see `verbena devices`", &o->device},
+      {0, "rdma", "WHEN", "off, auto or required; default auto",
+       Word{&o->rdma, {"off", "auto", "required"}}},
       {0, "timeout", "SECONDS", "of silence; default 10 for a client, 60 for a server",
        Number{&o->timeout_s, 1, 86400}},
       {0, "fault", "KIND", "client: break the protection, wrong-key or out-of-bounds",
@@ -82,6 +84,7 @@ int Ping(int argc, char** argv) {
     return kOk;
   }
   if (status.ok()) status = Check(options);
+  if (!options.source.empty()) options.device = "tcp:" + options.source;
   if (!status.ok()) return Misused("ping", status);
   return options.server ? RunPingServer(options) : RunPingClient(options);
 }

@@ -30,8 +30,6 @@ struct PingOptions : SideOptions {
   bool json = false;
   std::string fault;
 
-  // ContextOptions::device
-  std::string DeviceName() const { return source.empty() ? device : "tcp:" + source; }
   void Debug(absl::string_view what) const;  // with -d, on stderr
 };
 

@@ -43,7 +43,7 @@ class PingClient {
         timeout_(absl::Seconds(options.timeout_s > 0 ? options.timeout_s : kTimeoutSeconds)) {}
 
   absl::Status Run() {
-    absl::StatusOr<Context> context = Context::Open({.device = options_.DeviceName()});
+    absl::StatusOr<Context> context = Context::Open(OpenOptions(options_));
     if (!context.ok()) return context.status();
     absl::StatusOr<Path> path =
         context->Resolve(JoinHostPort(options_.host, options_.port), {.deadline = timeout_});

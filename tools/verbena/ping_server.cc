@@ -127,7 +127,7 @@ int ServeOne(const PingOptions& options, ConnectionRequest request) {
 absl::Status Serve(const PingOptions& options, int* exit_status) {
   const int clients = options.persistent ? std::max(1, ConnectionsThatFit(kMaxClients)) : 1;
   if (absl::Status status = CheckDescriptors(clients); !status.ok()) return status;
-  absl::StatusOr<Context> context = Context::Open({.device = options.DeviceName()});
+  absl::StatusOr<Context> context = Context::Open(OpenOptions(options));
   if (!context.ok()) return context.status();
   absl::StatusOr<Listener> listener = context->Listen(JoinHostPort(options.host, options.port));
   if (!listener.ok()) return listener.status();

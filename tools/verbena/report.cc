@@ -3,7 +3,6 @@
 
 #include <cstdio>
 
-#include "absl/strings/str_cat.h"
 #include "google/protobuf/util/json_util.h"
 #include "tools/verbena/text.h"
 
@@ -33,22 +32,6 @@ report::Connection ToReport(const ConnectionInfo& info) {
     if (candidate.chosen) connection.set_device(candidate.device);
   }
   return connection;
-}
-
-std::string Explain(const ConnectionInfo& info) {
-  std::string chosen = "an unnamed device";
-  std::string passed_over;
-  for (const Candidate& candidate : info.candidates) {
-    std::string text = candidate.reason.empty()
-                           ? candidate.device
-                           : absl::StrCat(candidate.device, " (", candidate.reason, ")");
-    if (candidate.chosen) {
-      chosen = std::move(text);
-    } else {
-      absl::StrAppend(&passed_over, "; not ", text);
-    }
-  }
-  return chosen + passed_over;
 }
 
 void PrintJson(const google::protobuf::Message& report) {

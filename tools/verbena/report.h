@@ -2,8 +2,6 @@
 // Turning what the library says about devices and connections into reports, and reports into text.
 #pragma once
 
-#include <string>
-
 #include "google/protobuf/message.h"
 #include "proto/reports.pb.h"
 #include "transport/capabilities.h"
@@ -13,9 +11,6 @@ namespace verbena::tool {
 
 report::Device ToReport(const DeviceInfo& info);
 report::Connection ToReport(const ConnectionInfo& info);
-
-// "tcp: the only device": which device a connection uses and why, then those that were passed over.
-std::string Explain(const ConnectionInfo& info);
 
 // One line of JSON on stdout, every field present.
 void PrintJson(const google::protobuf::Message& report);

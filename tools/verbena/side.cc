@@ -16,4 +16,12 @@ absl::Status CheckSide(const SideOptions& options) {
   return absl::OkStatus();
 }
 
+ContextOptions OpenOptions(const SideOptions& options) {
+  ContextOptions open{.device = options.device};
+  for (Rdma each : {Rdma::kOff, Rdma::kAuto, Rdma::kRequired}) {
+    if (options.rdma == RdmaName(each)) open.rdma = each;
+  }
+  return open;
+}
+
 }  // namespace verbena::tool

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "transport/options.h"
 
 namespace verbena::tool {
 
@@ -17,8 +18,12 @@ struct SideOptions {
   std::string host;
   int64_t port;
   std::string device;
+  std::string rdma;  // empty: the library's default
   int64_t timeout_s = 0;  // 0: the side's own default
 };
+
+// What Context::Open is to be called with.
+ContextOptions OpenOptions(const SideOptions& options);
 
 // InvalidArgument: not exactly one side, or a client that does not say where to go.
 absl::Status CheckSide(const SideOptions& options);

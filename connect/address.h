@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Numeric addresses as 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace verbena::connect {
+
+using Ip = std::array<uint8_t, 16>;
+
+std::optional<Ip> ParseIp(absl::string_view text);
+std::string ToText(const Ip& ip);
+// "10.0.0.1:7471", "[fe80::1]:7471".
+std::string WithPort(const Ip& ip, uint16_t port);
+
+// "10.0.0.1" of "10.0.0.1:7471", "fe80::1" of "[fe80::1]:7471".
+std::string HostOf(absl::string_view address);
+uint16_t PortOf(absl::string_view address);  // 0: none
+
+bool IsV4(const Ip& ip);
+// How many leading bits two addresses share; -1: of different families.
+int CommonBits(const Ip& a, const Ip& b);
+
+}  // namespace verbena::connect

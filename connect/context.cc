@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "connect/context.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "connect/listener.h"
+#include "connect/path.h"
+
+namespace verbena::connect {
+namespace {
+
+std::vector<provider::Context*> Pointers(
+    const std::vector<std::unique_ptr<provider::Context>>& owned) {
+  std::vector<provider::Context*> all;
+  for (const auto& each : owned) all.push_back(each.get());
+  return all;
+}
+
+}  // namespace
+
+Context::Context(std::unique_ptr<provider::Context> base,
+                 std::vector<std::unique_ptr<provider::Context>> rdma, const Settings& settings)
+    : base_(std::move(base)),
+      rdma_(std::move(rdma)),
+      core_(base_.get(), Pointers(rdma_), settings),
+      rendezvous_(&core_, this) {
+  base_->SetHost(this);
+  for (const auto& each : rdma_) each->SetHost(this);
+}
+
+Context::~Context() = default;
+
+absl::Status Context::CheckClosable() const {
+  if (absl::Status s = base_->CheckClosable(); !s.ok()) return s;
+  for (const auto& each : rdma_) {
+    if (absl::Status s = each->CheckClosable(); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Context::Close() {
+  // All or none: a context that is half closed would be neither usable nor closable.
+  if (absl::Status s = CheckClosable(); !s.ok()) return s;
+  absl::Status first;
+  for (const auto& each : rdma_) first.Update(each->Close());
+  first.Update(base_->Close());
+  return first;
+}
+
+std::vector<provider::Device*> Context::devices() const {
+  std::vector<provider::Device*> all = base_->devices();
+  for (const auto& each : rdma_) {
+    for (provider::Device* device : each->devices()) all.push_back(device);
+  }
+  return all;
+}
+
+absl::Status Context::Insist(Rdma mode, const std::string& what,
+                             const std::vector<Candidate>& candidates) {
+  if (mode != Rdma::kRequired) return absl::OkStatus();
+  std::string text = absl::StrCat(what, ": RDMA is required");
+  const char* between = ", and ";
+  for (const Candidate& each : candidates) {
+    if (each.chosen) continue;  // the base
+    absl::StrAppend(&text, between, "not over ", each.device, ": ", each.reason);
+    between = "; ";
+  }
+  if (candidates.size() <= 1) absl::StrAppend(&text, ", and there is no RDMA device");
+  return absl::UnavailableError(text + ". `verbena devices` shows what there is.");
+}
+
+absl::StatusOr<std::unique_ptr<provider::Listener>> Context::Listen(const std::string& address,
+                                                                    const ListenOptions& options) {
+  const Rdma mode = core_.mode(options.rdma);
+  if (core_.usable().empty()) {
+    absl::Status s = Insist(mode, absl::StrCat("listen ", address), core_.OnBase({}));
+    if (!s.ok()) return s;
+  }
+  return Listener::Create(this, &core_, address, options);
+}
+
+absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::string& address,
+                                                                 const ResolveOptions& options) {
+  const Rdma mode = core_.mode(options.rdma);
+  auto path = base_->Resolve(address, options);
+  if (!path.ok()) return path.status();
+  provider::Selection selection;
+  if (mode == Rdma::kOff || core_.usable().empty()) {
+    selection.candidates = core_.WithoutRdma(mode, "");
+  } else {
+    const Verdict verdict = rendezvous_.Prove(**path, address, options.deadline);
+    if (verdict.device != nullptr) {
+      return std::make_unique<RdmaPath>(&core_, &rendezvous_, *std::move(path), address,
+                                        verdict.device);
+    }
+    selection.candidates = core_.OnBase(verdict.losers);
+    selection.tell_peer = verdict.peer_selects;
+  }
+  absl::Status s = Insist(mode, absl::StrCat("resolve ", address), selection.candidates);
+  if (!s.ok()) {
+    (void)(*path)->Close();
+    return s;
+  }
+  (*path)->Announce(selection);
+  return std::make_unique<BasePath>(&core_, *std::move(path));
+}
+
+void Context::Push(const void* object, Event event) {
+  if (event.context == this) {
+    Changed();  // of a proof: the service looks after it
+  } else if (host_ != nullptr) {
+    host_->Push(object, std::move(event));
+  }
+  base_->Wake();
+}
+
+void Context::Forget(const void* object) {
+  if (host_ != nullptr) host_->Forget(object);
+}
+
+void Context::OnTimer() {
+  const std::lock_guard lock(mutex_);
+  absl::Duration next = absl::InfiniteDuration();
+  const absl::Duration now = base_->Now();
+  for (Listener* each : listeners_) next = std::min(next, each->Serve(now));
+  if (next != absl::InfiniteDuration()) {
+    base_->SetTimer(std::max(next - now, absl::ZeroDuration()));
+  }
+}
+
+void Context::Add(Listener* listener) {
+  {
+    const std::lock_guard lock(mutex_);
+    listeners_.push_back(listener);
+  }
+  Changed();  // somebody may have come before
+}
+
+void Context::Remove(Listener* listener) {
+  const std::lock_guard lock(mutex_);
+  std::erase(listeners_, listener);
+  listener->CloseUnderLock();
+}
+
+std::unique_ptr<provider::Context> Compose(std::unique_ptr<provider::Context> base,
+                                           std::vector<std::unique_ptr<provider::Context>> rdma,
+                                           const Settings& settings) {
+  return std::make_unique<Context>(std::move(base), std::move(rdma), settings);
+}
+
+}  // namespace verbena::connect

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "connect/core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "connect/limits.h"
+
+namespace verbena::connect {
+namespace {
+
+constexpr const char* kNoneInUse = "no RDMA device is in use";
+constexpr const char* kNoneServes = "no RDMA device serves";
+constexpr const char* kProven = "proven to reach the peer";
+constexpr const char* kNotNeeded = "RDMA reaches the peer";
+constexpr const char* kIsOff = "RDMA is off at this end";
+constexpr const char* kSoftware = "a software device; it is chosen only if named";
+constexpr const char* kNoAddress = "it has no IP address to connect to";
+constexpr int kExact = 1000;  // more than any number of common bits
+
+}  // namespace
+
+Core::Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
+           const Settings& settings)
+    : base_(base), settings_(settings) {
+  for (const Candidate& each : settings.absent) {
+    absent_.push_back(Loser(each.device, each.reason));
+  }
+  for (provider::Context* context : rdma) {
+    for (provider::Device* device : context->devices()) {
+      const DeviceInfo& info = device->info();
+      Usable usable{context, device, {}};
+      for (const std::string& address : info.addresses) {
+        if (const std::optional<Ip> ip = ParseIp(address)) usable.addresses.push_back(*ip);
+      }
+      if (!info.usable) {
+        absent_.push_back(Loser(info.name, info.reason));
+      } else if (info.software && !settings.named) {
+        absent_.push_back(Loser(info.name, kSoftware));
+      } else if (info.link == Link::kNone || usable.addresses.empty()) {
+        absent_.push_back(Loser(info.name, kNoAddress));
+      } else {
+        usable_.push_back(std::move(usable));
+      }
+    }
+  }
+}
+
+uint8_t Core::links() const {
+  uint8_t links = 0;
+  for (const Usable& each : usable_) links |= LinkBit(each.device->info().link);
+  return links;
+}
+
+std::vector<Ip> Core::addresses() const {
+  std::vector<Ip> all;
+  for (const Usable& each : usable_) {
+    for (const Ip& ip : each.addresses) {
+      if (all.size() < kMaxAddresses) all.push_back(ip);
+    }
+  }
+  return all;
+}
+
+Site Core::Nearest(const Ask& ask, const Ip& local) const {
+  Site best;
+  int most = -2;
+  for (const Usable& each : usable_) {
+    if ((LinkBit(each.device->info().link) & ask.links) == 0) continue;
+    for (const Ip& ip : each.addresses) {
+      int bits = ip == local ? kExact : -1;
+      for (const Ip& caller : ask.addresses) bits = std::max(bits, CommonBits(ip, caller));
+      if (bits <= most) continue;
+      most = bits;
+      best = {&each, ip};
+    }
+  }
+  return best;
+}
+
+std::vector<Candidate> Core::WithoutRdma(Rdma mode, const char* why_not_tried) const {
+  std::vector<Candidate> losers;
+  for (const Usable& each : usable_) {
+    losers.push_back(Loser(each.device->info().name, mode == Rdma::kOff ? kIsOff : why_not_tried));
+  }
+  return OnBase(std::move(losers));
+}
+
+std::vector<Candidate> Core::OnBase(std::vector<Candidate> losers) const {
+  losers.insert(losers.end(), absent_.begin(), absent_.end());
+  return AsTold(std::move(losers));
+}
+
+std::vector<Candidate> Core::AsTold(std::vector<Candidate> losers) const {
+  losers.push_back({base_name(), true, losers.empty() ? kNoneInUse : kNoneServes});
+  return losers;
+}
+
+std::vector<Candidate> Core::OnDevice(const provider::Device& device) const {
+  return {{device.info().name, true, kProven}, {base_name(), false, kNotNeeded}};
+}
+
+void Core::CountConnection(const std::string& device) {
+  const std::lock_guard lock(mutex_);
+  ++counters_.connections[device];
+}
+
+void Core::CountRefusal(Reason reason) {
+  const std::lock_guard lock(mutex_);
+  ++counters_.refusals[ReasonName(reason)];
+}
+
+ContextCounters Core::counters() const {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+Candidate Loser(const std::string& device, const std::string& reason) {
+  return {PlainText(device), false, PlainText(reason.substr(0, kMaxReason))};
+}
+
+}  // namespace verbena::connect

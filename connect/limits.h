@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every number that somebody chose, with its reason.
+#pragma once
+
+#include <cstddef>
+
+#include "absl/time/time.h"
+
+namespace verbena::connect {
+
+// A device that cannot reach the peer must not hold a caller up: rdma_cm alone would try an
+// unreachable RoCE peer for 65 s (4.1 s, 16 times).
+inline constexpr absl::Duration kProofTime = absl::Seconds(1);
+// The listener's service answers by itself, so this is one lost SYN and a round trip.
+inline constexpr absl::Duration kRendezvousTime = absl::Seconds(3);
+// What was found out is not found out again for every connection, and not believed for ever.
+inline constexpr absl::Duration kRemember = absl::Seconds(30);
+inline constexpr size_t kRemembered = 1024;  // addresses
+
+// A port that was offered and not used.
+inline constexpr absl::Duration kOfferTime = absl::Seconds(30);
+// A peer may start this many connects at once; each costs a listening socket until it is used.
+inline constexpr size_t kOffersPerPeer = 64;
+inline constexpr size_t kOffers = 256;  // two descriptors each; 1024 is a usual limit
+// The caller closes a proof as soon as it stands.
+inline constexpr absl::Duration kProofLinger = absl::Seconds(5);
+
+// Of one candidate: notes that name two of them fit the wire's 160 bytes.
+inline constexpr size_t kMaxReason = 72;  // bytes
+
+}  // namespace verbena::connect

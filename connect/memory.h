@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was found out about peers, good or bad. Any thread.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "transport/provider.h"
+
+namespace verbena::connect {
+
+struct Verdict {
+  provider::Device* device = nullptr;  // proven to reach the peer; null: none
+  std::vector<Candidate> losers = {};  // when there is none
+  bool peer_selects = false;           // it knows notes
+};
+
+class Memory {
+ public:
+  std::optional<Verdict> Recall(const std::string& address, absl::Duration now);
+  void Remember(const std::string& address, const Verdict& verdict, absl::Duration now);
+  void Forget(const std::string& address);
+
+ private:
+  struct Entry {
+    Verdict verdict;
+    absl::Duration until;
+  };
+  std::mutex mutex_;
+  std::map<std::string, Entry> entries_;
+};
+
+}  // namespace verbena::connect

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ports that a listener has opened on RDMA devices, each for one connection, and the proofs
+// that came in on them. Used by the service alone; whoever owns it has the lock.
+#pragma once
+
+#include <cstddef>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "connect/core.h"
+#include "connect/probe.h"
+
+namespace verbena::connect {
+
+class Offers {
+ public:
+  // Events of its queue pairs carry `tag`.
+  Offers(Core* core, void* tag) : core_(*core), tag_(tag) {}
+  ~Offers() { Close(); }
+
+  // Opens a port for the caller behind `request` if there is a device for it.
+  Answer Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration now);
+  // Looks after all of them. Adds to `arrived` what is the application's.
+  void Serve(absl::Duration now,
+             std::vector<std::unique_ptr<provider::ConnectionRequest>>* arrived);
+  void Close();
+  absl::Duration NextDeadline() const;  // InfiniteDuration: none
+
+ private:
+  struct Offer {
+    std::unique_ptr<provider::Listener> listener;
+    Purpose purpose;
+    Token token;
+    std::string peer;  // its host
+    absl::Duration until;
+  };
+  struct Proof {
+    std::unique_ptr<Probe> probe;
+    absl::Duration until;
+  };
+  Answer Refuse(Reason reason, const std::string& text);
+  void CheckProof(const Offer& offer, std::unique_ptr<provider::ConnectionRequest> request,
+                  absl::Duration now);
+
+  Core& core_;
+  void* const tag_;
+  std::list<Offer> offers_;
+  std::list<Proof> proofs_;
+};
+
+}  // namespace verbena::connect

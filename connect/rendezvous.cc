@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "connect/rendezvous.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "connect/limits.h"
+#include "connect/probe.h"
+#include "transport/handle.h"
+#include "transport/log.h"
+
+namespace verbena::connect {
+namespace {
+
+// What the listener says counts as its own; an unknown code of a later version is a failure.
+Reason Known(Reason reason) { return reason <= Reason::kMalformed ? reason : Reason::kFailed; }
+
+}  // namespace
+
+absl::StatusOr<Answer> Rendezvous::AskPeer(provider::Path& via, const Ask& ask,
+                                           absl::Duration deadline) {
+  provider::Selection selection;
+  selection.rendezvous = true;
+  via.Announce(selection);
+  auto probe = Probe::Make(core_.base().devices().front(), tag_);
+  if (!probe.ok()) return probe.status();
+  const ConnectOutcome outcome =
+      (*probe)->Connect(via, Encode(ask), std::min(deadline, kRendezvousTime), core_.base());
+  if (outcome.kind != ConnectOutcome::Kind::kRejected) return outcome.status;
+  if (std::optional<Answer> answer = DecodeAnswer(outcome.private_data)) return *answer;
+  return absl::FailedPreconditionError("the peer's listener does not offer RDMA");
+}
+
+absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Route(const Answer& answer,
+                                                                  const provider::Device* device,
+                                                                  absl::Duration deadline) {
+  absl::Status last = absl::FailedPreconditionError(
+      absl::StrCat("no device here has the peer's link, ", LinkName(answer.link)));
+  const std::string to = WithPort(answer.address, answer.port);
+  provider::Context* asked = nullptr;
+  for (const Usable& each : core_.usable()) {
+    if (each.device->info().link != answer.link || each.provider == asked) continue;
+    if (device != nullptr && each.device != device) continue;
+    asked = each.provider;
+    auto path = each.provider->Resolve(to, {.deadline = deadline});
+    if (!path.ok()) {
+      last = path.status();
+    } else if (device != nullptr && (*path)->device() != device) {
+      last = absl::UnavailableError(absl::StrCat("the route to ", to, " is now on ",
+                                                 (*path)->device()->info().name, ", not on ",
+                                                 device->info().name));
+      (void)(*path)->Close();
+    } else {
+      return *std::move(path);
+    }
+  }
+  return last;
+}
+
+absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, std::string* tried) {
+  const absl::Duration start = core_.base().Now();
+  auto made = Route(answer, nullptr, kProofTime);
+  if (!made.ok()) return made.status();
+  const Handle<provider::Path> path(*std::move(made));
+  provider::Device* device = path.impl()->device();
+  *tried = device->info().name;
+  auto probe = Probe::Make(device, tag_);
+  if (!probe.ok()) return probe.status();
+  const std::string token(answer.token.begin(), answer.token.end());
+  const absl::Duration left = kProofTime - (core_.base().Now() - start);
+  const ConnectOutcome outcome =
+      (*probe)->Connect(*path.impl(), token, std::max(left, absl::ZeroDuration()), core_.base());
+  if (outcome.kind == ConnectOutcome::Kind::kEstablished) return device;
+  const std::string to = ToText(answer.address);
+  if (outcome.kind == ConnectOutcome::Kind::kRejected) {
+    return absl::AbortedError(absl::StrCat(to, " rejected the proof"));
+  }
+  if (absl::IsDeadlineExceeded(outcome.status)) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("no answer from ", to, " within ", absl::FormatDuration(kProofTime)));
+  }
+  return absl::UnavailableError(absl::StrCat("cannot reach ", to, ": ", outcome.status.message()));
+}
+
+Verdict Rendezvous::Lost(const std::string& address, const std::string& device, Reason reason,
+                         const std::string& why) {
+  core_.CountRefusal(reason);
+  VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", device, ": ", why);
+  Verdict verdict;
+  verdict.losers.push_back(Loser(device, why));
+  return verdict;
+}
+
+Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
+                          absl::Duration deadline) {
+  const absl::Duration now = core_.base().Now();
+  if (std::optional<Verdict> known = memory_.Recall(address, now)) return *known;
+  std::string device = core_.usable().front().device->info().name;
+  const Ask ask{Purpose::kProof, core_.links(), core_.addresses()};
+  absl::StatusOr<Answer> answer = AskPeer(via, ask, deadline);
+  if (!answer.ok()) {
+    const bool foreign = absl::IsFailedPrecondition(answer.status());
+    Verdict verdict = Lost(address, device, foreign ? Reason::kNotUnderstood : Reason::kUnreachable,
+                           std::string(answer.status().message()));
+    // Nobody there, or no answer: that may change, and costs nothing to find out.
+    if (foreign) memory_.Remember(address, verdict, now);
+    return verdict;
+  }
+  Verdict verdict;
+  if (answer->reason != Reason::kNone) {
+    verdict = Lost(address, device, Known(answer->reason), answer->text);
+  } else if (auto reached = Try(*answer, &device); reached.ok()) {
+    verdict.device = *reached;
+  } else {
+    verdict = Lost(address, device,
+                   absl::IsAborted(reached.status()) ? Reason::kRefused : Reason::kUnreachable,
+                   std::string(reached.status().message()));
+  }
+  verdict.peer_selects = true;
+  if (answer->reason != Reason::kBusy) memory_.Remember(address, verdict, core_.base().Now());
+  return verdict;
+}
+
+absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Redirected(provider::Path& via,
+                                                                       const std::string& address,
+                                                                       provider::Device* device,
+                                                                       absl::Duration deadline) {
+  const std::string name = device->info().name;
+  Ask ask{Purpose::kConnect, LinkBit(device->info().link), {}};
+  for (const Usable& each : core_.usable()) {
+    if (each.device == device) ask.addresses = each.addresses;
+  }
+  absl::StatusOr<Answer> answer = AskPeer(via, ask, deadline);
+  absl::Status why = answer.status();
+  if (answer.ok() && answer->reason == Reason::kBusy) {
+    why = absl::ResourceExhaustedError(answer->text);
+  } else if (answer.ok() && answer->reason != Reason::kNone) {
+    why = absl::UnavailableError(answer->text);
+  }
+  if (why.ok()) {
+    auto path = Route(*answer, device, std::min(deadline, kProofTime));
+    if (path.ok()) return path;
+    why = path.status();
+  }
+  if (!absl::IsResourceExhausted(why)) memory_.Forget(address);
+  return absl::Status(why.code(), absl::StrCat("connect ", address, " over ", name, ": ",
+                                               why.message(), ". Resolve the address again."));
+}
+
+}  // namespace verbena::connect

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The caller's side: asks the peer over the base for a way over RDMA, and tries it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "connect/core.h"
+#include "connect/memory.h"
+#include "connect/messages.h"
+
+namespace verbena::connect {
+
+class Rendezvous {
+ public:
+  // Events of its queue pairs carry `tag`.
+  Rendezvous(Core* core, void* tag) : core_(*core), tag_(tag) {}
+
+  // Which device is proven to reach `address`, to which `via` leads over the base. May block, for a
+  // second and a bit. Leaves `via` announced as a rendezvous.
+  Verdict Prove(provider::Path& via, const std::string& address, absl::Duration deadline);
+
+  // A path to a port that the peer has opened for one connect, on `device`. May block for a round
+  // trip.
+  absl::StatusOr<std::unique_ptr<provider::Path>> Redirected(provider::Path& via,
+                                                             const std::string& address,
+                                                             provider::Device* device,
+                                                             absl::Duration deadline);
+
+ private:
+  // FailedPrecondition: the peer does not know what this is.
+  absl::StatusOr<Answer> AskPeer(provider::Path& via, const Ask& ask, absl::Duration deadline);
+  // Of devices with that link (and only `device`, if not null): the one that finds a route.
+  absl::StatusOr<std::unique_ptr<provider::Path>> Route(const Answer& answer,
+                                                        const provider::Device* device,
+                                                        absl::Duration deadline);
+  // Connects over `answer`, once. The device, or why not.
+  absl::StatusOr<provider::Device*> Try(const Answer& answer, std::string* tried);
+  Verdict Lost(const std::string& address, const std::string& device, Reason reason,
+               const std::string& why);
+
+  Core& core_;
+  void* const tag_;
+  Memory memory_;
+};
+
+}  // namespace verbena::connect
