@@ -93,7 +93,7 @@ class CompletionQueue final : public provider::CompletionQueue {
     WorkCompletion completion;
   };
 
-  // datapath.cc
+  // polling.cc
   size_t PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names, bool* more);
   bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
