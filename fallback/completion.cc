@@ -160,9 +160,7 @@ CqCounters CompletionQueue::counters() const {
 
 bool CompletionQueue::Await(absl::Duration timeout) {
   Hub& hub = device_->hub();
-  const Nanos deadline = timeout == absl::InfiniteDuration()
-                             ? io::kNever
-                             : hub.Now() + absl::ToInt64Nanoseconds(timeout);
+  const Nanos deadline = hub.In(timeout);
   bool there = true;
   if (ring_.BeginWait()) {
     WaitSet* const set = hub.world().descriptors() ? OwnSet() : nullptr;

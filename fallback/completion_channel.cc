@@ -12,8 +12,6 @@ namespace verbena::fallback {
 namespace {
 // The channel that this thread serves now: an event of its own making needs no bell.
 thread_local const CompletionChannel* serving = nullptr;
-// The channel that this thread asked last, and found without an event.
-thread_local CompletionChannel* asked = nullptr;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::Create(
@@ -72,7 +70,6 @@ void CompletionChannel::SetBell() {
 
 bool CompletionChannel::TryNext(CqEvent* event) {
   if (Take(event)) return true;
-  asked = this;
   if (set_->empty()) return false;
   Serve(0);
   return Take(event);
@@ -104,16 +101,22 @@ void CompletionChannel::Serve(Nanos deadline) {
   serving = before;
 }
 
-bool CompletionChannel::Await(io::World& world, absl::FunctionRef<bool()> ready, Nanos deadline) {
-  asked = nullptr;
-  if (ready()) return true;
-  CompletionChannel* const channel = std::exchange(asked, nullptr);
-  if (channel == nullptr || !world.descriptors()) return world.Await(ready, deadline);
+bool CompletionChannel::Await(absl::Duration timeout) {
+  Hub& hub = device_->hub();
+  const Nanos deadline = hub.In(timeout);
+  if (!hub.world().descriptors()) {
+    return hub.world().Await([this] { return HasEvent(); }, deadline);
+  }
   do {
-    channel->Serve(deadline);
-    if (ready()) return true;
-  } while (deadline == io::kNever || world.poller().Now() < deadline);
+    Serve(deadline);
+    if (HasEvent()) return true;
+  } while (deadline == io::kNever || hub.Now() < deadline);
   return false;
+}
+
+bool CompletionChannel::HasEvent() {
+  std::lock_guard lock(mutex_);
+  return waiting_ > 0;
 }
 
 }  // namespace verbena::fallback

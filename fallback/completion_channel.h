@@ -24,6 +24,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   absl::Status Close() override { return children_.CheckNone("completion channel"); }
   int fd() const override { return set_->fd(); }
   bool TryNext(CqEvent* event) override;
+  bool Await(absl::Duration timeout) override;
 
   Device* device() const { return device_; }
   WaitSet* set() const { return set_.get(); }
@@ -31,11 +32,8 @@ class CompletionChannel final : public provider::CompletionChannel {
   void Leave(CompletionQueue* cq);
   void Signal(CompletionQueue* cq);
 
-  // As World::Await, for a condition that may call TryNext: then it is the channel's sockets that
-  // this thread sleeps on. The API's condition does not say whom it asks, TryNext does.
-  static bool Await(io::World& world, absl::FunctionRef<bool()> ready, Nanos deadline);
-
  private:
+  bool HasEvent();
   bool Take(CqEvent* event);
   void SetBell();  // with mutex_
   void Serve(Nanos deadline);

@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "fallback/completion_channel.h"
 #include "fallback/device.h"
 #include "fallback/io/kernel_world.h"
 #include "fallback/listener.h"
@@ -79,10 +78,7 @@ class Context final : public provider::Context {
   }
   void SetHost(provider::Host* host) override { device_.SetHost(host); }
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
-    const Nanos deadline = timeout == absl::InfiniteDuration()
-                               ? io::kNever
-                               : device_.hub().Now() + absl::ToInt64Nanoseconds(timeout);
-    return CompletionChannel::Await(*world_, ready, deadline);
+    return world_->Await(ready, device_.hub().In(timeout));
   }
   void Wake() override { world_->Changed(); }
   absl::Status CheckClosable() const override { return device_.children().CheckNone("context"); }

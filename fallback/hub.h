@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
 #include "fallback/io/world.h"
 
 namespace verbena::fallback {
@@ -44,6 +45,10 @@ class Hub final : public io::Service {
   io::Poller& poller() { return world_->poller(); }
   io::World& world() { return *world_; }
   Nanos Now() const { return world_->poller().Now(); }
+  Nanos In(absl::Duration timeout) const {  // the moment when it is over
+    return timeout == absl::InfiniteDuration() ? io::kNever
+                                               : Now() + absl::ToInt64Nanoseconds(timeout);
+  }
 
   // From Add to Remove `w` may be called. Remove returns when no call is under way or to come
   // (from inside a call of its own it returns at once).

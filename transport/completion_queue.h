@@ -49,9 +49,7 @@ class CompletionQueue : public Handle<provider::CompletionQueue> {
 // Where the events of completion queues arrive; outlives them.
 class CompletionChannel : public Handle<provider::CompletionChannel> {
  public:
-  CompletionChannel() = default;
-  CompletionChannel(std::unique_ptr<provider::CompletionChannel> impl, provider::Context* context)
-      : Handle(std::move(impl)), context_(context) {}
+  using Handle::Handle;
 
   // For epoll or poll: readable when Next() may have an event. Readiness may be spurious; call
   // TryNext() then. Do not read it.
@@ -60,9 +58,6 @@ class CompletionChannel : public Handle<provider::CompletionChannel> {
   bool TryNext(CqEvent* event) { return impl_->TryNext(event); }
   // DeadlineExceeded after `timeout`.
   absl::StatusOr<CqEvent> Next(absl::Duration timeout = absl::InfiniteDuration());
-
- private:
-  provider::Context* context_ = nullptr;
 };
 
 }  // namespace verbena

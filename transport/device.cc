@@ -16,7 +16,7 @@ absl::StatusOr<ProtectionDomain> Device::AllocateProtectionDomain() {
 absl::StatusOr<CompletionChannel> Device::CreateCompletionChannel() {
   auto made = impl_->CreateCompletionChannel();
   if (!made.ok()) return made.status();
-  return CompletionChannel(*std::move(made), context_);
+  return CompletionChannel(*std::move(made));
 }
 
 absl::StatusOr<CompletionQueue> Device::CreateCompletionQueue(const CqOptions& options) {

@@ -52,8 +52,13 @@ class CompletionChannel : public Object<provider::CompletionChannel> {
     events.pop_front();
     return true;
   }
+  bool Await(absl::Duration) override {
+    if (on_await) on_await();
+    return !events.empty();
+  }
 
   std::deque<CqEvent> events;
+  std::function<void()> on_await;
 };
 
 class CompletionQueue : public Object<provider::CompletionQueue> {

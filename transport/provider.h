@@ -51,6 +51,8 @@ class CompletionChannel : public Object {
  public:
   virtual int fd() const = 0;
   virtual bool TryNext(CqEvent* event) = 0;
+  // Blocks until TryNext may have something (true, perhaps for nothing) or `timeout` (false).
+  virtual bool Await(absl::Duration timeout) = 0;
 };
 
 class CompletionQueue : public Object {

@@ -82,12 +82,12 @@ TEST_F(QueueWait, SleepsNoLongerThanTheTimeout) {
 }
 
 TEST(ChannelNext, WaitsAndTimesOut) {
-  fake::Context context;
   auto* impl = new fake::CompletionChannel;
-  CompletionChannel channel(std::unique_ptr<fake::CompletionChannel>(impl), &context);
+  CompletionChannel channel{std::unique_ptr<provider::CompletionChannel>(impl)};
   int mine = 0;
-  context.steps = {[&] { impl->events.push_back({&mine}); }};
+  impl->on_await = [&] { impl->events.push_back({&mine}); };
   const auto event = channel.Next();
+  impl->on_await = nullptr;
   ASSERT_TRUE(event.ok()) << event.status();
   EXPECT_EQ(event->context, &mine);
   const auto none = channel.Next(absl::Milliseconds(5));

@@ -2,6 +2,7 @@
 #include "verbs/completion.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -90,6 +91,12 @@ bool CompletionChannel::TryNext(CqEvent* event) {
     (void)eventfd_write(wake_, 1);
   }
   return any;
+}
+
+// An event that somebody else took from a queue's own channel comes by wake_.
+bool CompletionChannel::Await(absl::Duration timeout) {
+  pollfd entry{.fd = epoll_, .events = POLLIN, .revents = 0};
+  return poll(&entry, 1, Milliseconds(timeout)) > 0;
 }
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(

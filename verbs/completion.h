@@ -34,6 +34,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   absl::Status Close() override { return children_.CheckNone("completion channel"); }
   int fd() const override { return epoll_; }
   bool TryNext(CqEvent* event) override;
+  bool Await(absl::Duration timeout) override;
 
   Device* device() const { return device_; }
   void Join(CompletionQueue* cq);
@@ -93,7 +94,7 @@ class CompletionQueue final : public provider::CompletionQueue {
     WorkCompletion completion;
   };
 
-  // datapath.cc
+  // polling.cc
   size_t PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names, bool* more);
   bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);

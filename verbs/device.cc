@@ -55,8 +55,7 @@ DeviceAttributes AttributesOf(const Found& found) {
   a.max_memory_regions = Positive(d.max_mr);
   a.max_memory_windows = Positive(d.max_mw);
   a.max_shared_receive_queues = Positive(d.max_srq);
-  a.max_work_requests =
-      Positive(std::min(d.max_qp_wr - 1, d.max_srq > 0 ? d.max_srq_wr : d.max_qp_wr));
+  a.max_work_requests = Positive(std::min(d.max_qp_wr, d.max_srq > 0 ? d.max_srq_wr : d.max_qp_wr));
   a.max_sge =
       std::min({Positive(d.max_sge), d.max_srq > 0 ? Positive(d.max_srq_sge) : kMostSge, kMostSge});
   a.max_completions = Positive(d.max_cqe);

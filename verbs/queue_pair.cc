@@ -113,8 +113,7 @@ bool QueuePair::Make(const QueuePairOptions& options) {
   attributes.sq_sig_all = options.signal == Signal::kAll ? 1 : 0;
   max_message_ = device_->attributes().max_message;
   device_inline_ = std::min(limits_.max_inline, device_->device_inline());
-  // One more than may be posted: see RingDoorbell.
-  attributes.cap = {.max_send_wr = limits_.max_send_wr + 1,
+  attributes.cap = {.max_send_wr = limits_.max_send_wr,
                     .max_recv_wr = srq_ != nullptr ? 0 : limits_.max_receive_wr,
                     .max_send_sge = limits_.max_send_sge,
                     .max_recv_sge = srq_ != nullptr ? 0 : limits_.max_receive_sge,

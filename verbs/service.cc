@@ -26,16 +26,16 @@ void Add(int epoll, int fd, uint32_t events, void* what) {
   epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
-int Milliseconds(absl::Duration left) {
-  if (left == absl::InfiniteDuration()) return -1;
-  const int64_t ms = absl::ToInt64Milliseconds(absl::Ceil(left, absl::Milliseconds(1)));
-  return static_cast<int>(std::clamp<int64_t>(ms, 0, 1 << 30));
-}
-
 }  // namespace
 
 absl::Duration SteadyNow() {
   return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+int Milliseconds(absl::Duration left) {
+  if (left == absl::InfiniteDuration()) return -1;
+  const int64_t ms = absl::ToInt64Milliseconds(absl::Ceil(left, absl::Milliseconds(1)));
+  return static_cast<int>(std::clamp<int64_t>(ms, 0, 1 << 30));
 }
 
 absl::StatusOr<std::unique_ptr<Service>> Service::Create() {

@@ -111,5 +111,6 @@ class Service {
 
 // Not the wall clock: setting it must not lengthen a wait.
 absl::Duration SteadyNow();
+int Milliseconds(absl::Duration left);  // as poll(2) and epoll_wait(2) want it, rounded up
 
 }  // namespace verbena::verbs

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// The hot path: polling. One call of the driver's function pointer for a batch, translation on the
+// stack, no allocation, no lock of ours. What goes wrong is handled in cold functions.
+#include <arpa/inet.h>
+
+#include <algorithm>
+
+#include "verbs/completion.h"
+
+namespace verbena::verbs {
+namespace {
+
+constexpr WcOpcode kCompletes[kOpcodeCount] = {
+    WcOpcode::kSend,        WcOpcode::kSend,     WcOpcode::kSend,
+    WcOpcode::kWrite,       WcOpcode::kWrite,    WcOpcode::kRead,
+    WcOpcode::kCompareSwap, WcOpcode::kFetchAdd, WcOpcode::kLocalInvalidate,
+    WcOpcode::kBindWindow,
+};
+
+}  // namespace
+
+void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion,
+                           uint32_t key) {
+  if (ledger->kind() != Ledger::Kind::kShared && !ledger->MarkFailed()) return;
+  device_->ReportFailure(wc.qp_num, completion.status, WcOpcodeName(completion.opcode), key);
+}
+
+// False: a completion of a queue pair that was closed or reset.
+bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out) {
+  Ledger* const ledger = device_->ledgers().Find(wc.wr_id);
+  if (ledger == nullptr) return false;
+  const uint32_t position = static_cast<uint32_t>(wc.wr_id);
+  const Ledger::Place& place = ledger->at(position);
+  *out = {};
+  out->id = place.id;
+  out->qp_number = wc.qp_num;
+  const bool receive = ledger->kind() != Ledger::Kind::kSend;
+  if (receive) {
+    const bool write = wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
+    out->opcode = write ? WcOpcode::kReceiveWriteWithImm : WcOpcode::kReceive;
+  } else {
+    out->opcode = kCompletes[static_cast<uint8_t>(place.opcode)];
+  }
+  if (wc.status == IBV_WC_SUCCESS) [[likely]] {
+    out->length = wc.byte_len;
+    // Soft-RoCE passes the kernel's bit for WITH_INV through, which is IP_CSUM_OK to users.
+    const unsigned invalidated =
+        device_->software() ? IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK : IBV_WC_WITH_INV;
+    if (receive && (wc.wc_flags & (IBV_WC_WITH_IMM | invalidated)) != 0) {
+      out->has_immediate = (wc.wc_flags & IBV_WC_WITH_IMM) != 0;
+      out->has_invalidated = !out->has_immediate;
+      out->immediate_or_key = out->has_immediate ? ntohl(wc.imm_data) : wc.invalidated_rkey;
+    }
+  } else {
+    out->status = WcStatusOf(wc.status);
+    if (!receive && place.fails_as != WcStatus::kSuccess && out->status != WcStatus::kFlushed) {
+      out->status = place.fails_as;
+    }
+    // Soft-RoCE's word for a local key, bounds or access that is wrong (rxe_requester, and
+    // RESPST_ERR_MALFORMED_WQE in rxe_responder); what else it stands for is refused at the post.
+    if (out->status == WcStatus::kLocalQpOperationError && device_->software()) {
+      out->status = WcStatus::kLocalProtectionError;
+    }
+    out->vendor_error = wc.vendor_err;
+    Fail(wc, ledger, *out, receive ? 0 : place.key);
+  }
+  if (ledger->kind() == Ledger::Kind::kShared) {
+    ledger->Return(position);
+  } else if (keep) {
+    ledger->Done(wc.wr_id);
+  } else {
+    ledger->Retire(wc.wr_id);
+  }
+  return true;
+}
+
+// At most kPollBatch, and the names of their requests. `keep`: for the stash, not to be delivered.
+size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names,
+                                   bool* more) {
+  ibv_wc wc[kPollBatch];
+  const int room = static_cast<int>(std::min(out.size(), kPollBatch));
+  const int got = ibv_poll_cq(cq_, room, wc);
+  size_t n = 0;
+  for (int i = 0; i < got; ++i) {
+    names[n] = wc[i].wr_id;
+    n += Translate(wc[i], keep, &out[n]) ? 1 : 0;
+  }
+  if (n > 0) completions_.fetch_add(n, std::memory_order_relaxed);
+  *more = got == room;
+  return n;
+}
+
+size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
+  polls_.fetch_add(1, std::memory_order_relaxed);
+  uint32_t pulls = pulls_.load(std::memory_order_acquire);
+  size_t n = 0;
+  bool more = true;
+  while (more && n < out.size()) {
+    if (stashed_.load(std::memory_order_acquire) > 0 || (pulls & 1) != 0) [[unlikely]] {
+      if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) return n + stashed;
+      pulls = pulls_.load(std::memory_order_acquire);
+    }
+    uint64_t names[kPollBatch];
+    const size_t got = PollDevice(out.subspan(n), false, names, &more);
+    const uint32_t now = pulls_.load(std::memory_order_acquire);
+    if (now != pulls && got > 0) [[unlikely]] {
+      return n + StashAndUnstash(out.subspan(n), got, names);
+    }
+    n += got;
+  }
+  if (n == 0) empty_polls_.fetch_add(1, std::memory_order_relaxed);
+  return n;
+}
+
+}  // namespace verbena::verbs
