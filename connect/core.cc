@@ -116,7 +116,9 @@ ContextCounters Core::counters() const {
 }
 
 Candidate Loser(const std::string& device, const std::string& reason) {
-  return {PlainText(device), false, PlainText(reason.substr(0, kMaxReason))};
+  // A provider's reason goes on with a remedy, which is for `verbena devices`.
+  const std::string fact = reason.substr(0, reason.find(". "));
+  return {PlainText(device), false, PlainText(fact.substr(0, kMaxReason))};
 }
 
 }  // namespace verbena::connect

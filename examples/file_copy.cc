@@ -64,15 +64,6 @@ class Meter {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-std::string Why(const ConnectionInfo& info) {
-  std::string text;
-  for (const Candidate& candidate : info.candidates) {
-    absl::StrAppend(&text, text.empty() ? "" : "; ", candidate.chosen ? "" : "not ",
-                    candidate.device, " (", candidate.reason, ")");
-  }
-  return text;
-}
-
 // A file of no bytes has no memory to register; one byte of ours stands in for it.
 std::span<std::byte> MemoryOf(const MappedFile& file) {
   static std::byte nothing;
@@ -168,7 +159,7 @@ int Send(const std::string& address, const std::string& path) {
   auto accepted = Check(way.Connect(qp, {.private_data = EncodeSize(size)}));
   auto lent = Check(Decode(accepted.private_data));
 
-  printf("sending %zu bytes over %s\n", file.bytes().size(), Why(qp.connection()).c_str());
+  printf("sending %zu bytes over %s\n", file.bytes().size(), Explain(qp.connection()).c_str());
   fflush(stdout);
   const Meter meter;
   WriteAll(qp, cq, region, file, lent);

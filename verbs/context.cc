@@ -166,7 +166,12 @@ class Context final : public provider::Context {
 
 absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
   absl::StatusOr<std::vector<Found>> found = FindDevices();
-  if (!found.ok()) return found.status();
+  if (!found.ok()) {
+    return argument.empty()
+               ? found.status()
+               : absl::Status(found.status().code(), absl::StrCat("device verbs:", argument, ": ",
+                                                                  found.status().message()));
+  }
   std::vector<Found> wanted;
   std::string reasons;
   bool known = false;

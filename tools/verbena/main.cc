@@ -34,7 +34,7 @@ std::string Help() {
   for (const Command& command : kCommands) {
     rows.push_back({absl::StrCat("  ", command.name), command.help});
   }
-  return absl::StrCat("verbena: RDMA verbs on plain TCP, no RDMA device needed\n\nCommands:\n",
+  return absl::StrCat("verbena: RDMA verbs on RDMA devices and on plain TCP\n\nCommands:\n",
                       Table(rows), R"(
 Examples:
   verbena devices                              what can be used here
