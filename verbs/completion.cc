@@ -96,7 +96,7 @@ bool CompletionChannel::TryNext(CqEvent* event) {
 // An event that somebody else took from a queue's own channel comes by wake_.
 bool CompletionChannel::Await(absl::Duration timeout) {
   pollfd entry{.fd = epoll_, .events = POLLIN, .revents = 0};
-  return poll(&entry, 1, Milliseconds(timeout)) > 0;
+  return poll(&entry, 1, Milliseconds(timeout)) != 0;  // a signal: it may look for nothing
 }
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(

@@ -72,7 +72,9 @@ class Asked {
         static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(deadline), 1 << 30));
     if (Lib().resolve_addr(id_, nullptr, to.raw(), std::max(ms, 1)) != 0) return errno;
     rdma_cm_event* event = nullptr;
-    if (Lib().get_cm_event(channel_, &event) != 0) return errno;  // comes by the timeout above
+    while (Lib().get_cm_event(channel_, &event) != 0) {  // comes by the timeout above
+      if (errno != EINTR) return errno;
+    }
     const int status = event->event == RDMA_CM_EVENT_ADDR_RESOLVED ? 0
                        : event->status < 0                         ? -event->status
                                                                    : EHOSTUNREACH;

@@ -238,10 +238,11 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
       break;
     }
     uint32_t n = 0, used = 0;
-    for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
+    // A request that is built to fail has an entry though it was posted with none.
+    for (; n < places && used + std::max<size_t>(wanted[n].local.size(), 1) <= kSges; ++n) {
       result.error = Build(wanted[n], first + n, &work[n], &sges[used]);
       if (!result.ok()) break;
-      used += wanted[n].local.size();
+      used += static_cast<uint32_t>(work[n].num_sge);
       if (n > 0) work[n - 1].next = &work[n];
       // The key of a window changes when its bind was posted, and the driver reads it there.
       if (wanted[n].opcode == Opcode::kBindWindow && ++n > 0) break;

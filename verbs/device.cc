@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <utility>
 
@@ -171,6 +172,8 @@ void Device::OnEvents() {
     Dispatch(event);
     Lib().ack_async_event(&event);
   }
+  // A device that was pulled out has nothing more to say, and its descriptor never falls silent.
+  if (errno != EAGAIN && errno != EINTR) service_->RemoveSource(this);
 }
 
 void Device::Dispatch(const ibv_async_event& event) {

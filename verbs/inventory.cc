@@ -257,7 +257,7 @@ absl::StatusOr<std::vector<Found>> FindDevices() {
     all.resize(static_cast<size_t>(std::max(count, 0)));
     for (int i = 0; i < count; ++i) Examine(list[i], all[static_cast<size_t>(i)]);
     Lib().free_device_list(list);
-    AssignAddresses(all);
+    if (!all.empty()) AssignAddresses(all);
   }
   if (!all.empty()) return all;
   return absl::NotFoundError(absl::StrCat(

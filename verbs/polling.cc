@@ -36,7 +36,8 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
   out->qp_number = wc.qp_num;
   const bool receive = ledger->kind() != Ledger::Kind::kSend;
   if (receive) {
-    const bool write = wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
+    // Of a failed request only wr_id, status, qp_num and vendor_err are valid (ibv_poll_cq(3)).
+    const bool write = wc.status == IBV_WC_SUCCESS && wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
     out->opcode = write ? WcOpcode::kReceiveWriteWithImm : WcOpcode::kReceive;
   } else {
     out->opcode = kCompletes[static_cast<uint8_t>(place.opcode)];

@@ -77,7 +77,7 @@ void Service::Start() {
   pthread_sigmask(SIG_SETMASK, &blocked, &former);
   thread_ = std::thread([this] { Run(); });
   pthread_sigmask(SIG_SETMASK, &former, nullptr);
-  pthread_setname_np(thread_.native_handle(), "verbena");
+  pthread_setname_np(thread_.native_handle(), "verbena-verbs");
 }
 
 void Service::Stop() {
