@@ -64,7 +64,7 @@ TEST(Usage, MistakesAreNamed) {
   const std::vector<Mistake> mistakes = {
       {{"pign"}, "did you mean `ping`?"},
       {{"frobnicate"}, "there is no command `frobnicate`."},
-      {{"ping"}, "-s (server) or -c (client)"},
+      {{"ping", "-v"}, "-s (server) or -c (client)"},
       {{"ping", "-s", "-c"}, "-s (server) or -c (client)"},
       {{"ping", "-c"}, "-c needs the server's address: -a HOST"},
       {{"ping", "-s", "-q"}, "there is no option -q"},
@@ -86,6 +86,16 @@ TEST(Usage, MistakesAreNamed) {
     const Finished done = RunToEnd(Tool(mistake.arguments));
     EXPECT_EQ(done.status, 2) << mistake.said;
     EXPECT_THAT(done.err, AllOf(HasSubstr(mistake.said), HasSubstr("Try `verbena ")));
+    EXPECT_THAT(done.out, IsEmpty());
+  }
+}
+
+TEST(Usage, CommandAlone) {
+  // Expect: who asks for nothing gets all of it, with examples, and not for a success.
+  for (const char* command : {"ping", "perf"}) {
+    const Finished done = RunToEnd(Tool({command}));
+    EXPECT_EQ(done.status, 2) << command;
+    EXPECT_THAT(done.err, AllOf(HasSubstr("client side"), HasSubstr("Examples:")));
     EXPECT_THAT(done.out, IsEmpty());
   }
 }

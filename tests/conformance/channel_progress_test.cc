@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who sleeps on a channel or a queue moves the bytes itself: docs/decisions/0013-waiting.md. To
+// Who sleeps on a channel or a queue moves the bytes itself: docs/decisions/0012-waiting.md. To
 // show it, the service is sent away while others sleep; and it steps in where nobody comes.
 #include <sys/epoll.h>
 #include <unistd.h>

@@ -12,6 +12,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -128,12 +129,13 @@ class RdmaDevice : public Ground {
   std::string address6_;
 };
 
-void Count(const io::SimInjected& injected);
+void Count(uint64_t base, const io::SimInjected& injected);
 
 class Simulated : public Ground {
  public:
-  explicit Simulated(const io::SimOptions& options) : seed_(options.seed), network_(options) {}
-  ~Simulated() override { Count(network_.injected()); }
+  Simulated(uint64_t base, const io::SimOptions& options)
+      : base_(base), seed_(options.seed), network_(options) {}
+  ~Simulated() override { Count(base_, network_.injected()); }
 
   absl::StatusOr<Context> NewHost() override {
     absl::StatusOr<std::unique_ptr<provider::Context>> provider =
@@ -154,6 +156,7 @@ class Simulated : public Ground {
   }
 
  private:
+  const uint64_t base_;  // the N of sim_N
   const uint64_t seed_;
   io::SimNetwork network_;
   int hosts_ = 0;
@@ -162,36 +165,51 @@ class Simulated : public Ground {
 // What all simulated cases of this process were given. A network that did no harm tested nothing.
 class InjectedInAll : public testing::Environment {
  public:
-  void Add(const io::SimInjected& more) {
-    ++networks_;
-    total_.partial_reads += more.partial_reads;
-    total_.short_writes += more.short_writes;
-    total_.resets += more.resets;
-    total_.delays += more.delays;
-    total_.would_blocks += more.would_blocks;
+  void Add(uint64_t base, const io::SimInjected& more) {
+    Total& total = totals_[base];
+    ++total.networks;
+    total.injected.partial_reads += more.partial_reads;
+    total.injected.short_writes += more.short_writes;
+    total.injected.resets += more.resets;
+    total.injected.delays += more.delays;
+    total.injected.would_blocks += more.would_blocks;
   }
 
   void TearDown() override {
-    if (networks_ == 0) return;
-    std::cout << "simulated networks: " << networks_ << " with " << total_.ToString() << "\n";
-    if (networks_ < kEnough) return;  // one case alone may send too little to be harmed
-    EXPECT_GT(total_.partial_reads, 0u);
-    EXPECT_GT(total_.short_writes, 0u);
-    EXPECT_GT(total_.delays, 0u);
-    EXPECT_GT(total_.would_blocks, 0u);
+    uint64_t resets = 0;
+    int networks = 0;
+    for (const auto& [base, total] : totals_) {
+      const io::SimInjected& did = total.injected;
+      std::cout << "sim_" << base << ": " << total.networks << " networks with " << did.ToString()
+                << "\n";
+      resets += did.resets;
+      networks += total.networks;
+      if (total.networks < kEnough) continue;  // one case alone may send too little to be harmed
+      EXPECT_GT(did.partial_reads, 0u);
+      EXPECT_GT(did.short_writes, 0u);
+      EXPECT_GT(did.delays, 0u);
+      EXPECT_GT(did.would_blocks, 0u);
+    }
+    if (networks >= kMany) {
+      EXPECT_GT(resets, 0u);
+    }
   }
 
  private:
   static constexpr int kEnough = 50;
-  int networks_ = 0;
-  io::SimInjected total_;
+  static constexpr int kMany = 400;  // only some cases ask for a reset
+  struct Total {
+    int networks = 0;
+    io::SimInjected injected;
+  };
+  std::map<uint64_t, Total> totals_;
 };
 
 // gtest owns it.
 InjectedInAll* const injected_in_all =
     static_cast<InjectedInAll*>(testing::AddGlobalTestEnvironment(new InjectedInAll));
 
-void Count(const io::SimInjected& injected) { injected_in_all->Add(injected); }
+void Count(uint64_t base, const io::SimInjected& injected) { injected_in_all->Add(base, injected); }
 
 }  // namespace
 
@@ -213,7 +231,7 @@ std::unique_ptr<Ground> SimulatedGround(uint64_t kind, uint64_t seed) {
     options.max_delay = 20'000'000;
     options.stall = 5'000'000;
   }
-  return std::make_unique<Simulated>(options);
+  return std::make_unique<Simulated>(kind, options);
 }
 
 uint64_t SeedFor(uint64_t seed, const std::string& test) {

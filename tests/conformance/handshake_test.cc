@@ -97,6 +97,7 @@ const DepthRow kDepths[] = {
     {"ServerTakesLess", 64, 8, 8, 4},
     {"ClientOffersLess", 2, 3, 64, 64},
     {"OneEach", 1, 1, 1, 1},
+    {"Deep", 128, 128, 128, 128},
 };
 CONFORMANCE_TABLE(Depths, DepthRow, kDepths);
 

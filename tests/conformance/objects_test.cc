@@ -46,6 +46,18 @@ TEST_P(Objects, DeviceSaysWhatItIs) {
   EXPECT_GE(most.max_initiator_depth, 1u);
 }
 
+TEST_P(Objects, TcpPromisesMore) {
+  // Expect: on TCP what docs and programs may rely on; devices have their own limits.
+  if (device().info().provider != "tcp") GTEST_SKIP() << "limit: of the device's own choice";
+  const DeviceAttributes most = device().attributes();
+  EXPECT_GE(most.max_sge, 16u);
+  EXPECT_GE(most.max_inline, 256u);
+  EXPECT_GE(most.max_work_requests, 16384u);
+  EXPECT_GE(most.max_message, 1ull << 31);
+  EXPECT_GE(most.max_initiator_depth, 128u);
+  EXPECT_GE(most.max_responder_resources, 128u);
+}
+
 TEST_P(Objects, ContextWithChildren) {
   // Close of a context that has a protection domain.
   // Expect: EBUSY (FailedPrecondition), and the context goes on working.

@@ -65,6 +65,18 @@ class XmlTest(unittest.TestCase):
                          "1 passed, 0 failed, 0 skipped")
         self.assertEqual(results.count_xml("//t:s", CRASH).failed, 1)
 
+    def test_traces_do_not_hide_that_reasons_are_the_same(self):
+        text = GTEST.replace("is missing", "is missing&#x0A;Google Test trace:&#x0A;a.cc:1: seed 7")
+        self.assertEqual(results.count_xml("//t:a", text).skips[0].reason,
+                         "no IPv6: ::1 is missing")
+
+    def test_a_binary_that_only_skips_fails(self):
+        text = "".join(line for line in GTEST.splitlines(True) if "Good" not in line
+                       and "Bad" not in line)
+        result = results.count_xml("//t:a", text)
+        self.assertEqual(result.closing_line(), "0 passed, 1 failed, 2 skipped")
+        self.assertIn("no case ran (1 skipped)", str(vars(result)))
+
     def test_a_binary_without_cases_fails(self):
         result = results.count_xml("//t:e", EMPTY)
         self.assertEqual(result.failed, 1)

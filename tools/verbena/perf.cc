@@ -70,9 +70,10 @@ int Perf(int argc, char** argv) {
   PerfOptions options;
   FlagSet flags = Flags(&options);
   absl::Status status = flags.Parse(argc, argv);
-  if (flags.help_wanted()) {
-    printf("%s%s%s", kUsageText, flags.Help().c_str(), kExamplesText);
-    return kOk;
+  const bool bare = argc == 1;
+  if (flags.help_wanted() || bare) {
+    fprintf(bare ? stderr : stdout, "%s%s%s", kUsageText, flags.Help().c_str(), kExamplesText);
+    return bare ? kUsage : kOk;
   }
   if (status.ok()) status = Check(options);
   if (!status.ok()) return Misused("perf", status);

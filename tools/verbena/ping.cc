@@ -79,9 +79,10 @@ int Ping(int argc, char** argv) {
   PingOptions options;
   FlagSet flags = Flags(&options);
   absl::Status status = flags.Parse(argc, argv);
-  if (flags.help_wanted()) {
-    printf("%s%s%s", kUsageText, flags.Help().c_str(), kExamplesText);
-    return kOk;
+  const bool bare = argc == 1;
+  if (flags.help_wanted() || bare) {
+    fprintf(bare ? stderr : stdout, "%s%s%s", kUsageText, flags.Help().c_str(), kExamplesText);
+    return bare ? kUsage : kOk;
   }
   if (status.ok()) status = Check(options);
   if (!options.source.empty()) options.device = "tcp:" + options.source;
