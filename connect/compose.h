@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several providers as one context, which chooses between them: see
-// docs/decisions/0014-one-listener-for-rdma-and-tcp.md.
+// docs/decisions/0013-one-listener-for-rdma-and-tcp.md.
 #pragma once
 
 #include <memory>

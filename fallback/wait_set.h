@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queue pairs whose sockets are watched by threads that sleep (docs/decisions/0013-waiting.md): in
+// Queue pairs whose sockets are watched by threads that sleep (docs/decisions/0012-waiting.md): in
 // the library, or on a completion channel's descriptor. To wait on the set is to drive them, so a
 // message costs one wake-up. If nobody comes for a while, the service takes over what is ready.
 #pragma once

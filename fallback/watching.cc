@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who watches the socket of a queue pair (docs/decisions/0007-ownership.md and 0013-waiting.md):
+// Who watches the socket of a queue pair (docs/decisions/0007-ownership.md and 0012-waiting.md):
 // the service, its pollers, or wait sets. All of it by the owner.
 #include <algorithm>
 

@@ -29,8 +29,8 @@ class CompletionQueue : public Handle<provider::CompletionQueue> {
   // on TCP it moves the bytes of the queue pairs that use this queue.
   size_t Poll(std::span<WorkCompletion> out) { return impl_->Poll(out); }
 
-  // Exactly `count` completions. DeadlineExceeded after `timeout`: those that had come are lost to
-  // the caller only in that they are in the error's text; use Poll where that matters.
+  // Exactly `count` completions. DeadlineExceeded after `timeout`: the completions that had come
+  // are named in the error's text and not returned by any later call; where that matters, use Poll.
   absl::StatusOr<std::vector<WorkCompletion>> Wait(
       size_t count, absl::Duration timeout = absl::InfiniteDuration());
 
