@@ -318,16 +318,16 @@ TEST_P(ManySleepers, OnOneChannel) {
       received += n;
     }
   };
-  const auto send = [&](int which) {
+  const auto send = [&](size_t which) {
     for (uint64_t i = 0; i < kRounds; ++i) {
-      PostReceive(theirs[static_cast<size_t>(which)], {.local = pair.server->slice(0, 64)});
-      Post(ours[static_cast<size_t>(which)],
-           {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8)});
+      // Two threads may place two messages at once: each connection has memory of its own.
+      PostReceive(theirs[which], {.local = pair.server->slice(64 * which, 64)});
+      Post(ours[which], {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8)});
       EXPECT_THAT(pair.client->cq.Wait(1, kLong), IsOk());
     }
   };
   std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) {
+  for (size_t i = 0; i < kThreads; ++i) {
     threads.emplace_back(serve);
     threads.emplace_back(send, i);
   }
