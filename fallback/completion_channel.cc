@@ -55,6 +55,7 @@ void CompletionChannel::Signal(CompletionQueue* cq) {
     std::lock_guard lock(mutex_);
     ++cq->unread_;
     ++waiting_;
+    ++counters_.events;
     if (serving != this) SetBell();
   }
   device_->hub().world().Changed();
@@ -84,6 +85,7 @@ bool CompletionChannel::Take(CqEvent* event) {
     if (cq->unread_ == 0) continue;
     --cq->unread_;
     --waiting_;
+    ++counters_.taken;
     event->context = cq->context();
     std::rotate(queues_.begin() + static_cast<ptrdiff_t>(i),
                 queues_.begin() + static_cast<ptrdiff_t>(i) + 1, queues_.end());  // fair
@@ -112,6 +114,11 @@ bool CompletionChannel::Await(absl::Duration timeout) {
     if (HasEvent()) return true;
   } while (deadline == io::kNever || hub.Now() < deadline);
   return false;
+}
+
+ChannelCounters CompletionChannel::counters() const {
+  std::lock_guard lock(mutex_);
+  return counters_;
 }
 
 bool CompletionChannel::HasEvent() {

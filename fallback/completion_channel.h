@@ -25,6 +25,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   int fd() const override { return set_->fd(); }
   bool TryNext(CqEvent* event) override;
   bool Await(absl::Duration timeout) override;
+  ChannelCounters counters() const override;
 
   Device* device() const { return device_; }
   WaitSet* set() const { return set_.get(); }
@@ -41,9 +42,10 @@ class CompletionChannel final : public provider::CompletionChannel {
   Device* const device_;
   std::unique_ptr<WaitSet> set_;
   Children children_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<CompletionQueue*> queues_;
   int waiting_ = 0;  // events
+  ChannelCounters counters_;
 };
 
 }  // namespace verbena::fallback

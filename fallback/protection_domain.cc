@@ -76,6 +76,7 @@ MemoryRegion::MemoryRegion(ProtectionDomain* domain, std::span<std::byte> memory
   region_.host = memory.data();
   device->keys().Add(&region_);
   domain_->children().Add();
+  domain_->CountRegistration();
   device->counts().regions.fetch_add(1);
   device->counts().registered_bytes.fetch_add(memory.size());
 }
@@ -138,7 +139,21 @@ uint32_t MemoryWindow::Announce(uint64_t address, uint64_t length) {
   const uint32_t key = domain_->device()->keys().NewKey();
   std::lock_guard lock(mutex_);
   remote_ = {address, length, key};
+  ++binds_;
   return key;
+}
+
+WindowCounters MemoryWindow::counters() const {
+  std::lock_guard lock(mutex_);
+  return {.binds = binds_,
+          .remote_reads = region_.reads.load(std::memory_order_relaxed),
+          .remote_writes = region_.writes.load(std::memory_order_relaxed),
+          .remote_atomics = region_.atomics.load(std::memory_order_relaxed)};
+}
+
+DomainCounters ProtectionDomain::counters() const {
+  return {.objects = static_cast<uint64_t>(children_.count()),
+          .registrations = registrations_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace verbena::fallback

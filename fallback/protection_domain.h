@@ -2,6 +2,7 @@
 // Protection domains, memory regions and windows of the fallback.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -28,11 +29,14 @@ class ProtectionDomain final : public provider::ProtectionDomain {
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }
   Children& children() { return children_; }
+  DomainCounters counters() const override;
+  void CountRegistration() { registrations_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   Device* const device_;
   const uint32_t number_;
   Children children_;
+  std::atomic<uint64_t> registrations_{0};
 };
 
 class MemoryRegion final : public provider::MemoryRegion {
@@ -61,6 +65,7 @@ class MemoryWindow final : public provider::MemoryWindow {
 
   absl::Status Close() override;
   RemoteBuffer remote() const override;
+  WindowCounters counters() const override;
   engine::Region* region() { return &region_; }
   // The bind that was posted last: what remote() tells. Returns its key.
   uint32_t Announce(uint64_t address, uint64_t length);
@@ -70,6 +75,7 @@ class MemoryWindow final : public provider::MemoryWindow {
   engine::Region region_;
   mutable std::mutex mutex_;
   RemoteBuffer remote_;
+  uint64_t binds_ = 0;
 };
 
 }  // namespace verbena::fallback

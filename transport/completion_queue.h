@@ -56,6 +56,7 @@ class CompletionChannel : public Handle<provider::CompletionChannel> {
   int fd() const { return impl_->fd(); }
 
   bool TryNext(CqEvent* event) { return impl_->TryNext(event); }
+  ChannelCounters counters() const { return impl_->counters(); }
   // DeadlineExceeded after `timeout`.
   absl::StatusOr<CqEvent> Next(absl::Duration timeout = absl::InfiniteDuration());
 };

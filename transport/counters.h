@@ -66,6 +66,28 @@ struct RegionCounters {
   uint64_t remote_atomics = 0;
 };
 
+struct WindowCounters {
+  uint64_t binds = 0;  // posted
+  uint64_t remote_reads = 0;
+  uint64_t remote_writes = 0;
+  uint64_t remote_atomics = 0;
+};
+
+struct DomainCounters {
+  uint64_t objects = 0;        // open now: regions, windows, queue pairs, shared receive queues
+  uint64_t registrations = 0;  // of memory
+};
+
+struct ChannelCounters {
+  uint64_t events = 0;  // that came
+  uint64_t taken = 0;
+};
+
+struct EventCounters {
+  uint64_t events = 0;  // that came
+  uint64_t taken = 0;
+};
+
 struct ListenerCounters {
   uint64_t requests = 0;
   uint64_t refused = 0;  // not MPA, too many at once, or silent

@@ -64,6 +64,7 @@ struct EventQueue::Impl {
   std::mutex mutex;
   std::deque<Entry> waiting;
   bool readable = false;  // what the descriptor says
+  EventCounters counters;
 
   // Under the mutex, so that the descriptor never contradicts the queue for long: it is written
   // when the first event comes and read when the last one goes, not once for each.
@@ -89,6 +90,7 @@ std::optional<Event> EventQueue::TryNext() {
   if (impl_->waiting.empty()) return std::nullopt;
   Event event = std::move(impl_->waiting.front().event);
   impl_->waiting.pop_front();
+  ++impl_->counters.taken;
   impl_->Signal();
   return event;
 }
@@ -105,9 +107,15 @@ absl::StatusOr<Event> EventQueue::Next(absl::Duration timeout) {
                    ". Is anything listening, connecting or connected on this context?"));
 }
 
+EventCounters EventQueue::counters() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->counters;
+}
+
 void EventQueue::Push(const void* object, Event event) {
   const std::lock_guard lock(impl_->mutex);
   impl_->waiting.push_back({object, std::move(event)});
+  ++impl_->counters.events;
   impl_->Signal();
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "transport/counters.h"
 
 namespace verbena {
 
@@ -72,6 +73,8 @@ class EventQueue final : public provider::Host {
   std::optional<Event> TryNext();
   // DeadlineExceeded after `timeout`.
   absl::StatusOr<Event> Next(absl::Duration timeout = absl::InfiniteDuration());
+
+  EventCounters counters() const;
 
   // For providers. Push: any thread, never blocks. Forget: drops what `object` still has queued.
   void Push(const void* object, Event event) override;

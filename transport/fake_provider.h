@@ -41,11 +41,13 @@ class Object : public Interface {
 class MemoryWindow : public Object<provider::MemoryWindow> {
  public:
   RemoteBuffer remote() const override { return {1, 2, 3}; }
+  WindowCounters counters() const override { return {}; }
 };
 
 class CompletionChannel : public Object<provider::CompletionChannel> {
  public:
   int fd() const override { return -1; }
+  ChannelCounters counters() const override { return {}; }
   bool TryNext(CqEvent* event) override {
     if (events.empty()) return false;
     *event = events.front();
@@ -110,6 +112,7 @@ class QueuePair : public Object<provider::QueuePair> {
 
 class ProtectionDomain : public Object<provider::ProtectionDomain> {
  public:
+  DomainCounters counters() const override { return {}; }
   absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> Register(
       std::span<std::byte>, Access, const RegisterOptions&) override {
     return absl::InvalidArgumentError("register: the span is empty");

@@ -51,6 +51,7 @@ class MemoryWindow : public Handle<provider::MemoryWindow> {
   using Handle::Handle;
   // What to tell the peer: known when the bind has been posted, valid once the bind completed.
   RemoteBuffer remote() const { return impl_->remote(); }
+  WindowCounters counters() const { return impl_->counters(); }
 };
 
 class ProtectionDomain : public Handle<provider::ProtectionDomain> {
@@ -69,6 +70,8 @@ class ProtectionDomain : public Handle<provider::ProtectionDomain> {
   // the limit that was exceeded, or the queue that is missing or of another device.
   absl::StatusOr<QueuePair> CreateQueuePair(const QueuePairOptions& options);
   absl::StatusOr<SharedReceiveQueue> CreateSharedReceiveQueue(const SrqOptions& options = {});
+
+  DomainCounters counters() const { return impl_->counters(); }
 
  private:
   provider::Context* context_ = nullptr;

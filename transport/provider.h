@@ -45,12 +45,14 @@ class MemoryRegion : public Object {
 class MemoryWindow : public Object {
  public:
   virtual RemoteBuffer remote() const = 0;  // as of the latest posted bind
+  virtual WindowCounters counters() const = 0;
 };
 
 class CompletionChannel : public Object {
  public:
   virtual int fd() const = 0;
   virtual bool TryNext(CqEvent* event) = 0;
+  virtual ChannelCounters counters() const = 0;
   // Blocks until TryNext may have something (true, perhaps for nothing) or `timeout` (false).
   virtual bool Await(absl::Duration timeout) = 0;
 };
@@ -90,6 +92,7 @@ class QueuePair : public Object {
 
 class ProtectionDomain : public Object {
  public:
+  virtual DomainCounters counters() const = 0;
   virtual absl::StatusOr<std::unique_ptr<MemoryRegion>> Register(
       std::span<std::byte> memory, Access access, const RegisterOptions& options) = 0;
   virtual absl::StatusOr<std::unique_ptr<MemoryWindow>> AllocateWindow() = 0;

@@ -83,6 +83,7 @@ bool CompletionChannel::TryNext(CqEvent* event) {
   if (any) {
     event->context = waiting_.front()->context();
     waiting_.pop_front();
+    ++taken_;
   }
   eventfd_t count;
   if (waiting_.empty()) {
@@ -91,6 +92,12 @@ bool CompletionChannel::TryNext(CqEvent* event) {
     (void)eventfd_write(wake_, 1);
   }
   return any;
+}
+
+// What waits in the kernel is not known until it is taken.
+ChannelCounters CompletionChannel::counters() const {
+  const std::lock_guard lock(mutex_);
+  return {.events = taken_ + waiting_.size(), .taken = taken_};
 }
 
 // An event that somebody else took from a queue's own channel comes by wake_.

@@ -35,6 +35,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   int fd() const override { return epoll_; }
   bool TryNext(CqEvent* event) override;
   bool Await(absl::Duration timeout) override;
+  ChannelCounters counters() const override;
 
   Device* device() const { return device_; }
   void Join(CompletionQueue* cq);
@@ -47,8 +48,9 @@ class CompletionChannel final : public provider::CompletionChannel {
   const int epoll_;  // over the queues' channels and wake_
   const int wake_;   // eventfd: readable while waiting_ has events
   Children children_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<CompletionQueue*> waiting_;
+  uint64_t taken_ = 0;
 };
 
 class CompletionQueue final : public provider::CompletionQueue {

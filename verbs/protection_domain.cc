@@ -129,6 +129,7 @@ MemoryRegion::MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first,
       local_key_(mr->lkey),
       remote_key_(mr->rkey) {
   domain_->children().Add();
+  domain_->CountRegistration();
   domain_->device()->counts().regions.fetch_add(1);
   domain_->device()->counts().registered_bytes.fetch_add(length_);
 }
@@ -181,6 +182,18 @@ void MemoryWindow::Announce(uint64_t address, uint64_t length, uint32_t key) {
   const std::lock_guard lock(mutex_);
   mw_->rkey = key;
   remote_ = {address, length, key};
+  ++posted_;
+}
+
+// What peers do with it a device tells nobody.
+WindowCounters MemoryWindow::counters() const {
+  const std::lock_guard lock(mutex_);
+  return {.binds = posted_};
+}
+
+DomainCounters ProtectionDomain::counters() const {
+  return {.objects = static_cast<uint64_t>(children_.count()),
+          .registrations = registrations_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace verbena::verbs

@@ -29,11 +29,14 @@ class ProtectionDomain final : public provider::ProtectionDomain {
   Device* device() const { return device_; }
   ibv_pd* pd() const { return pd_; }
   Children& children() { return children_; }
+  DomainCounters counters() const override;
+  void CountRegistration() { registrations_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
   Device* const device_;
   ibv_pd* pd_;
   Children children_;
+  std::atomic<uint64_t> registrations_{0};
 };
 
 class MemoryRegion final : public provider::MemoryRegion {
@@ -68,6 +71,7 @@ class MemoryWindow final : public provider::MemoryWindow {
 
   absl::Status Close() override;
   RemoteBuffer remote() const override;
+  WindowCounters counters() const override;
 
   ibv_mw* mw() const { return mw_; }
   Children& binds() { return binds_; }
@@ -81,6 +85,7 @@ class MemoryWindow final : public provider::MemoryWindow {
   Children binds_;
   mutable std::mutex mutex_;
   RemoteBuffer remote_;
+  uint64_t posted_ = 0;
 };
 
 // As the kernel takes it; what the device cannot do at all is left out.

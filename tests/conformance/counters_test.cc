@@ -54,6 +54,53 @@ TEST_P(Counters, OfACompletionQueue) {
   EXPECT_EQ(counters.overflows, 0u);
 }
 
+TEST_P(Counters, OfAChannel) {
+  // Expect: an event is counted when it came and when it was taken.
+  Pair pair = MakePair(*this, {.client = {.channel = true}});
+  Check(pair.client->cq.RequestNotify());
+  Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, pair.server->at(0), 1));
+  Check(pair.client->channel.Next(kLong));
+  const ChannelCounters counters = pair.client->channel.counters();
+  EXPECT_EQ(counters.events, 1u);
+  EXPECT_EQ(counters.taken, 1u);
+}
+
+TEST_P(Counters, OfADomainAndAWindow) {
+  // A region, a window on it that the peer writes through.
+  // Expect: objects, registrations, binds, and what the peer did, where the device knows.
+  const Capabilities can = server().devices()[0]->capabilities();
+  if (!can.memory_windows) GTEST_SKIP() << "capability: memory_windows";
+  Pair pair = MakePair(*this);
+  const DomainCounters before = pair.server->pd.counters();
+  Buffer memory(4096);
+  const MemoryRegion region = Check(pair.server->pd.Register(memory.bytes(), kEverything));
+  MemoryWindow window = Check(pair.server->pd.AllocateWindow());
+  EXPECT_EQ(pair.server->pd.counters().objects, before.objects + 2);
+  EXPECT_EQ(pair.server->pd.counters().registrations, before.registrations + 1);
+  Post(pair.server->qp, {.opcode = Opcode::kBindWindow,
+                         .id = 1,
+                         .bind = {.window = &window,
+                                  .region = &region,
+                                  .address = region.address(),
+                                  .length = 4096,
+                                  .access = Access::kRemoteWrite}});
+  WaitOne(pair.server->cq);
+  Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, window.remote().at(0), 2));
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(2));
+  EXPECT_EQ(window.counters().binds, 1u);
+  EXPECT_EQ(window.counters().remote_writes, can.peer_counters ? 1u : 0u);
+}
+
+TEST_P(Counters, OfEvents) {
+  // Expect: what a connect caused came, and what was taken is known.
+  Pair pair = MakePair(*this);
+  Check(pair.client->qp.Disconnect());
+  WaitForEvent(client(), EventType::kDisconnected);
+  const EventCounters counters = client().events().counters();
+  EXPECT_GE(counters.events, counters.taken);
+  EXPECT_GE(counters.taken, 1u);
+}
+
 TEST_P(Counters, OfConnections) {
   // A connection, a rejection, and a connect to nobody.
   // Expect: connects, accepts, rejects, requests and failures are counted where they happened.
