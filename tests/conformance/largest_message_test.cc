@@ -9,6 +9,7 @@
 
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
+#include "tests/conformance/sanitizer.h"
 
 namespace verbena::conformance {
 namespace {
@@ -60,6 +61,9 @@ CONFORMANCE_TABLE(LargestMessage, LargestRow, kLargestRows);
 TEST_P(LargestMessage, ArrivesWhole) {
   // 2^31 bytes in one request (IBTA 9.7.2).
   // Expect: one completion, the content, and a connection that works on.
+  if (kThreadSanitizer) {
+    GTEST_SKIP() << "memory: the thread sanitizer would take 16 GiB";
+  }
   if (simulated()) GTEST_SKIP() << "size: a simulated network takes minutes for 2 GiB";
   const Device& device = *client().devices()[0];
   if (device.attributes().max_message < kLargest) GTEST_SKIP() << "limit: max_message";

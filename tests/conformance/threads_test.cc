@@ -9,22 +9,12 @@
 
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
+#include "tests/conformance/sanitizer.h"
 
 namespace verbena::conformance {
 namespace {
 
-#if defined(__SANITIZE_THREAD__)
-#define VERBENA_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define VERBENA_TSAN 1
-#endif
-#endif
-#ifdef VERBENA_TSAN
-constexpr auto kTime = std::chrono::seconds(5);
-#else
-constexpr auto kTime = std::chrono::milliseconds(500);
-#endif
+constexpr auto kTime = std::chrono::milliseconds(kThreadSanitizer ? 5000 : 500);
 
 class Threads : public Conformance {
  protected:

@@ -216,3 +216,21 @@ def skip_listing(skips):
 
 def seed_lines(log_text):
     return [line for line in log_text.splitlines() if re.search("seed", line, re.IGNORECASE)]
+
+
+def telling_lines(log_text):
+    """Of a gtest log, the cases that failed and the one that never ended; of any other, all."""
+    kept, case, whole = [], [], True
+    for line in log_text.splitlines():
+        if line.startswith("[ RUN      ]"):
+            case, whole = [line], False
+        elif whole:
+            if line and not line.startswith("[----------]"):
+                kept.append(line)
+        elif line.startswith(("[       OK ]", "[  SKIPPED ]")):
+            case, whole = [], True
+        else:
+            case.append(line)
+            if line.startswith("[  FAILED  ]"):
+                kept, case, whole = kept + case, [], True
+    return kept + case

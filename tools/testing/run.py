@@ -17,7 +17,7 @@ import results
 import tiers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-LOG_LIMIT = 60_000  # characters of a failing test's log that are printed, from its end
+LOG_LIMIT = 60_000  # characters of what tells in a failing test's log, from its end
 STOP_STEPS = ((signal.SIGINT, 30), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
 
 EPILOG = """\
@@ -123,9 +123,11 @@ def show_failures(result):
         except OSError as error:
             say(f"log {failure.log}: cannot be read: {error.strerror}")
             continue
-        if len(text) > LOG_LIMIT:
-            say(f"(the first {len(text) - LOG_LIMIT} characters are left out; all: {failure.log})")
-        say(text[-LOG_LIMIT:].rstrip())
+        telling = "\n".join(results.telling_lines(text)).rstrip()
+        if len(telling) > LOG_LIMIT:
+            say(f"(the first {len(telling) - LOG_LIMIT} characters are left out)")
+        say(telling[-LOG_LIMIT:])
+        say(f"the whole log: {failure.log}")
         for line in results.seed_lines(text):
             say(f"seed of {failure.where}: {line.strip()}")
 

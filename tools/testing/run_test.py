@@ -172,6 +172,18 @@ class ListingTest(unittest.TestCase):
         self.assertEqual(results.seed_lines("x\nreplay: --seed=42\n"), ["replay: --seed=42"])
 
 
+    def test_of_a_gtest_log_only_what_failed_is_told(self):
+        log = ("[==========] Running 4 tests\n"
+               "[ RUN      ] A.Good\nnoise\n[       OK ] A.Good (1 ms)\n"
+               "[ RUN      ] A.Skipped\nnoise\n[  SKIPPED ] A.Skipped (1 ms)\n"
+               "[ RUN      ] A.Bad\na.cc:7: Failure\n[  FAILED  ] A.Bad (1 ms)\n"
+               "[ RUN      ] A.Dies\nlast words\n")
+        self.assertEqual(results.telling_lines(log),
+                         ["[==========] Running 4 tests", "[ RUN      ] A.Bad", "a.cc:7: Failure",
+                          "[  FAILED  ] A.Bad (1 ms)", "[ RUN      ] A.Dies", "last words"])
+        self.assertEqual(results.telling_lines("no gtest\nat all\n"), ["no gtest", "at all"])
+
+
 class TiersTest(unittest.TestCase):
     TABLE = ("# part\nopt 1 120 bazel test -c opt //...\n"
              "mutations 2 1200 tools/mutate\n  smoke 30 tools/mutate --smoke\n")
