@@ -39,20 +39,6 @@ class HostTimer final : public Watched {
   Nanos at_ = io::kNever;
 };
 
-absl::Status Children::CheckNone(const char* what) const {
-  const int n = count();
-  if (n == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("close ", what, ": ", n, n == 1 ? " object" : " objects",
-                   " made from it still open; close ", n == 1 ? "it" : "them", " first"));
-}
-
-absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit) {
-  if (asked <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(what, ": ", asked, " asked for, at most ", limit, " on device tcp"));
-}
-
 DeviceInfo Device::Info() {
   DeviceInfo info;
   info.name = "tcp";

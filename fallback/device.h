@@ -12,6 +12,7 @@
 #include "fallback/engine/key_table.h"
 #include "fallback/hub.h"
 #include "fallback/io/address.h"
+#include "transport/checks.h"
 #include "transport/provider.h"
 
 namespace verbena::fallback {
@@ -19,21 +20,11 @@ namespace verbena::fallback {
 class HostTimer;
 class QueuePair;
 
-// Counts what must be closed before its parent.
-class Children {
- public:
-  void Add() { count_.fetch_add(1, std::memory_order_relaxed); }
-  void Remove() { count_.fetch_sub(1, std::memory_order_release); }
-  int count() const { return count_.load(std::memory_order_acquire); }
-  // OK, or FailedPrecondition: "close protection domain: 2 objects made from it are still open".
-  absl::Status CheckNone(const char* what) const;
+using provider::Children;
 
- private:
-  std::atomic<int> count_{0};
-};
-
-// "completion queue entries: 99999999 asked for, at most 4194304 on this device"
-absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit);
+inline absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit) {
+  return provider::CheckLimit(what, asked, limit, "tcp");
+}
 
 class Device final : public provider::Device {
  public:

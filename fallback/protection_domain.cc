@@ -16,21 +16,7 @@ ProtectionDomain::~ProtectionDomain() { device_->children().Remove(); }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Register(
     std::span<std::byte> memory, Access access, const RegisterOptions& options) {
-  const uint64_t host = reinterpret_cast<uint64_t>(memory.data());
-  const uint64_t first = options.iova != 0 ? options.iova : host;
-  if (memory.empty() || memory.data() == nullptr) {
-    return absl::InvalidArgumentError("register: the memory is empty; lend at least one byte");
-  }
-  if (host + memory.size() < host || first + memory.size() < first) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("register ", memory.size(), " bytes: the address range wraps around"));
-  }
-  if ((access & (Access::kRemoteWrite | Access::kRemoteAtomic)) != Access::kLocalRead &&
-      !Allows(access, Access::kLocalWrite)) {
-    return absl::InvalidArgumentError(
-        "register: remote write and remote atomic access need kLocalWrite as well "
-        "(ibv_reg_mr(3))");
-  }
+  if (absl::Status s = provider::CheckMemory(memory, access, options); !s.ok()) return s;
   const DeviceAttributes limits = Device::Attributes();
   if (absl::Status s = CheckLimit("region bytes", memory.size(), limits.max_region); !s.ok()) {
     return s;
@@ -46,6 +32,8 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
         " bytes: part of the memory is mapped without write permission, "
         "and the access asks for writes; map it writable or register it for reading only"));
   }
+  const uint64_t first =
+      options.iova != 0 ? options.iova : reinterpret_cast<uint64_t>(memory.data());
   return std::make_unique<MemoryRegion>(this, memory, access, first, mapping.file);
 }
 

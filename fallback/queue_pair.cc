@@ -15,50 +15,19 @@ namespace verbena::fallback {
 
 namespace {
 
-template <typename Impl, typename Handle>
-Impl* Of(const Handle* handle) {
-  return handle == nullptr ? nullptr : dynamic_cast<Impl*>(handle->impl());
-}
-
-absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
-  const auto* send = Of<CompletionQueue>(o.send_cq);
-  const auto* receive = Of<CompletionQueue>(o.receive_cq);
-  if (send == nullptr || receive == nullptr) {
-    return absl::InvalidArgumentError(
-        "create queue pair: send_cq and receive_cq are both needed (they may be the same)");
-  }
-  if (send->device() != domain->device() || receive->device() != domain->device()) {
-    return absl::InvalidArgumentError(
-        "create queue pair: a completion queue belongs to another device");
-  }
-  if (o.shared_receive_queue != nullptr) {
-    const auto* srq = Of<SharedReceiveQueue>(o.shared_receive_queue);
-    if (srq == nullptr || srq->domain()->device() != domain->device()) {
-      return absl::InvalidArgumentError(
-          "create queue pair: its shared receive queue is closed or of another device");
-    }
-  }
-  const DeviceAttributes limits = Device::Attributes();
-  for (const absl::Status& s : {
-           CheckLimit("create queue pair: max_send_wr", o.limits.max_send_wr,
-                      limits.max_work_requests),
-           CheckLimit("create queue pair: max_receive_wr", o.limits.max_receive_wr,
-                      limits.max_work_requests),
-           CheckLimit("create queue pair: max_send_sge", o.limits.max_send_sge, limits.max_sge),
-           CheckLimit("create queue pair: max_receive_sge", o.limits.max_receive_sge,
-                      limits.max_sge),
-           CheckLimit("create queue pair: max_inline", o.limits.max_inline, limits.max_inline),
-       }) {
-    if (!s.ok()) return s;
-  }
-  return absl::OkStatus();
-}
+using provider::Of;
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options) {
-  if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
+  using provider::CheckQueues;
+  Device* device = domain->device();
+  for (const absl::Status& s :
+       {CheckQueues<CompletionQueue, SharedReceiveQueue>(options, device),
+        provider::CheckQueueLimits(options.limits, Device::Attributes(), "tcp")}) {
+    if (!s.ok()) return s;
+  }
   return std::make_unique<QueuePair>(domain, options, Configure(domain, options));
 }
 
@@ -67,13 +36,7 @@ engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
   engine::QueuePairConfig c;
   c.number = domain->device()->NewNumber();
   c.domain = domain->number();
-  c.limits = options.limits;
-  const QpLimits standard;  // 0 asks for it
-  if (c.limits.max_send_wr == 0) c.limits.max_send_wr = standard.max_send_wr;
-  if (c.limits.max_receive_wr == 0) c.limits.max_receive_wr = standard.max_receive_wr;
-  if (c.limits.max_send_sge == 0) c.limits.max_send_sge = standard.max_send_sge;
-  if (c.limits.max_receive_sge == 0) c.limits.max_receive_sge = standard.max_receive_sge;
-  if (c.limits.max_inline == 0) c.limits.max_inline = standard.max_inline;
+  c.limits = provider::WithDefaults(options.limits, Device::Attributes());
   c.access = options.access;
   c.signal_all = options.signal == Signal::kAll;
   c.send_ring = &Of<CompletionQueue>(options.send_cq)->ring();

@@ -95,19 +95,4 @@ WcStatus WcStatusOf(ibv_wc_status status) {
   }
 }
 
-absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit,
-                        const std::string& device) {
-  if (asked <= limit) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(what, ": ", asked, " asked for, at most ", limit, " on device ", device));
-}
-
-absl::Status Children::CheckNone(const char* what) const {
-  const int n = count();
-  if (n == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("close ", what, ": ", n, n == 1 ? " object" : " objects",
-                   " made from it still open; close ", n == 1 ? "it" : "them", " first"));
-}
-
 }  // namespace verbena::verbs

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel's refusals become: absl::Status on the control path, PostError and WcStatus on
-// the data path. And the count of children that each parent keeps.
+// the data path.
 #pragma once
 
 #include <infiniband/verbs.h>
 
-#include <atomic>
 #include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
+#include "transport/checks.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
 
@@ -23,21 +23,7 @@ PostError PostErrorOf(int error);
 
 WcStatus WcStatusOf(ibv_wc_status status);
 
-// "completion queue entries: 99999999 asked for, at most 32767 on device rxe0"
-absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit,
-                        const std::string& device);
-
-// Counts what must be closed before its parent. Any thread.
-class Children {
- public:
-  void Add() { count_.fetch_add(1, std::memory_order_relaxed); }
-  void Remove() { count_.fetch_sub(1, std::memory_order_release); }
-  int count() const { return count_.load(std::memory_order_acquire); }
-  // OK, or FailedPrecondition: "close protection domain: 2 objects made from it still open".
-  absl::Status CheckNone(const char* what) const;
-
- private:
-  std::atomic<int> count_{0};
-};
+using provider::CheckLimit;
+using provider::Children;
 
 }  // namespace verbena::verbs

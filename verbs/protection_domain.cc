@@ -11,24 +11,6 @@
 namespace verbena::verbs {
 namespace {
 
-absl::Status CheckMemory(std::span<std::byte> memory, Access access, uint64_t first) {
-  const uint64_t host = reinterpret_cast<uint64_t>(memory.data());
-  if (memory.empty() || memory.data() == nullptr) {
-    return absl::InvalidArgumentError("register: the memory is empty; lend at least one byte");
-  }
-  if (host + memory.size() < host || first + memory.size() < first) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("register ", memory.size(), " bytes: the address range wraps around"));
-  }
-  if ((access & (Access::kRemoteWrite | Access::kRemoteAtomic)) != Access::kLocalRead &&
-      !Allows(access, Access::kLocalWrite)) {
-    return absl::InvalidArgumentError(
-        "register: remote write and remote atomic access need kLocalWrite as well "
-        "(ibv_reg_mr(3))");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status RegisterRefused(int error, uint64_t bytes, const std::string& device) {
   if (error == ENOMEM || error == EAGAIN || error == EPERM) return PinRefused(bytes);
   if (error == EFAULT || error == EINVAL) {
@@ -84,7 +66,7 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
     std::span<std::byte> memory, Access access, const RegisterOptions& options) {
   const uint64_t first =
       options.iova != 0 ? options.iova : reinterpret_cast<uint64_t>(memory.data());
-  if (absl::Status s = CheckMemory(memory, access, first); !s.ok()) return s;
+  if (absl::Status s = provider::CheckMemory(memory, access, options); !s.ok()) return s;
   const DeviceAttributes limits = device_->attributes();
   if (absl::Status s =
           CheckLimit("region bytes", memory.size(), limits.max_region, device_->name());

@@ -12,63 +12,23 @@
 namespace verbena::verbs {
 namespace {
 
-template <typename Impl, typename Handle>
-Impl* Of(const Handle* handle) {
-  return handle == nullptr ? nullptr : dynamic_cast<Impl*>(handle->impl());
-}
+using provider::Of;
 
 absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
-  const auto* send = Of<CompletionQueue>(o.send_cq);
-  const auto* receive = Of<CompletionQueue>(o.receive_cq);
-  if (send == nullptr || receive == nullptr) {
-    return absl::InvalidArgumentError(
-        "create queue pair: send_cq and receive_cq are both needed (they may be the same)");
+  using provider::CheckQueues;
+  Device* device = domain->device();
+  if (absl::Status s = CheckQueues<CompletionQueue, SharedReceiveQueue>(o, device); !s.ok()) {
+    return s;
   }
-  if (send->device() != domain->device() || receive->device() != domain->device()) {
-    return absl::InvalidArgumentError(
-        "create queue pair: a completion queue belongs to another device");
+  // Soft-RoCE judges the receives by the queue pair's domain, against IBTA 10.2.9.
+  const auto* srq = Of<SharedReceiveQueue>(o.shared_receive_queue);
+  if (srq != nullptr && srq->domain() != domain && device->software()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "create queue pair: its shared receive queue is of another protection domain, which "
+        "device ",
+        device->name(), " does not serve; make both on one"));
   }
-  if (o.shared_receive_queue != nullptr) {
-    const auto* srq = Of<SharedReceiveQueue>(o.shared_receive_queue);
-    if (srq == nullptr || srq->domain()->device() != domain->device()) {
-      return absl::InvalidArgumentError(
-          "create queue pair: its shared receive queue is closed or of another device");
-    }
-    // Soft-RoCE judges the receives by the queue pair's domain, against IBTA 10.2.9.
-    if (srq->domain() != domain && domain->device()->software()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "create queue pair: its shared receive queue is of another protection domain, which "
-          "device ",
-          domain->device()->name(), " does not serve; make both on one"));
-    }
-  }
-  const DeviceAttributes limits = domain->device()->attributes();
-  const std::string& device = domain->device()->name();
-  for (const absl::Status& s : {
-           CheckLimit("create queue pair: max_send_wr", o.limits.max_send_wr,
-                      limits.max_work_requests, device),
-           CheckLimit("create queue pair: max_receive_wr", o.limits.max_receive_wr,
-                      limits.max_work_requests, device),
-           CheckLimit("create queue pair: max_send_sge", o.limits.max_send_sge, limits.max_sge,
-                      device),
-           CheckLimit("create queue pair: max_receive_sge", o.limits.max_receive_sge,
-                      limits.max_sge, device),
-           CheckLimit("create queue pair: max_inline", o.limits.max_inline, limits.max_inline,
-                      device),
-       }) {
-    if (!s.ok()) return s;
-  }
-  return absl::OkStatus();
-}
-
-QpLimits WithDefaults(QpLimits limits) {
-  const QpLimits standard;  // 0 asks for it
-  if (limits.max_send_wr == 0) limits.max_send_wr = standard.max_send_wr;
-  if (limits.max_receive_wr == 0) limits.max_receive_wr = standard.max_receive_wr;
-  if (limits.max_send_sge == 0) limits.max_send_sge = standard.max_send_sge;
-  if (limits.max_receive_sge == 0) limits.max_receive_sge = standard.max_receive_sge;
-  if (limits.max_inline == 0) limits.max_inline = standard.max_inline;
-  return limits;
+  return provider::CheckQueueLimits(o.limits, device->attributes(), device->name());
 }
 
 }  // namespace
@@ -92,7 +52,7 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
       context_(options.context),
       capabilities_(device_->capabilities()),
-      limits_(WithDefaults(options.limits)),
+      limits_(provider::WithDefaults(options.limits, device_->attributes())),
       access_(options.access) {
   domain_->children().Add();
 }

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "transport/state_table.h"
 #include "verbs/queue_pair.h"
-#include "verbs/state_rules.h"
 
 namespace verbena::verbs {
 namespace {
@@ -104,7 +104,7 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   absl::Status result;
   {
     const std::lock_guard lock(device_->service().mutex());
-    if (result = CheckModify(state_, change); !result.ok()) return result;
+    if (result = provider::CheckModify(state_, change); !result.ok()) return result;
     result = Apply(change);
   }
   if (change.state == QpState::kReset) {
@@ -118,6 +118,10 @@ absl::Status QueuePair::Modify(const QpModify& change) {
 absl::Status QueuePair::Apply(const QpModify& change) {
   const QpState to = change.state.value_or(state_);
   if (to == QpState::kErr) {
+    // Linux has no way from RESET to ERR (ib_modify_qp_is_ok), which IBTA 10.3.1 has.
+    if (state_ == QpState::kReset) {
+      if (absl::Status s = ToInit(); !s.ok()) return s;
+    }
     asked_ = true;
     EnterError(absl::OkStatus());
     return absl::OkStatus();

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fallback/engine/queue_pair.h"
-#include "fallback/engine/state_table.h"
+#include "transport/state_table.h"
 
 namespace verbena::engine {
 
@@ -51,7 +51,7 @@ void QueuePair::SetRetry(uint8_t rnr_retry, uint8_t retry_count, uint8_t timeout
 absl::Status QueuePair::Modify(const QpModify& change) {
   const QpState from = state();
   const QpState to = change.state.value_or(from);
-  if (absl::Status s = CheckModify(from, change); !s.ok()) return s;
+  if (absl::Status s = provider::CheckModify(from, change); !s.ok()) return s;
   if (change.access) access_ = *change.access | Access::kLocalWrite;
   if (change.min_rnr_timer) min_rnr_timer_ = *change.min_rnr_timer;
   if (change.rnr_retry) rnr_retry_ = rnr_.left = *change.rnr_retry;

@@ -5,12 +5,16 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
-#include "fallback/engine/state_table.h"
 #include "fallback/engine/test_cable.h"
 #include "gtest/gtest.h"
+#include "transport/state_table.h"
 
 namespace verbena::engine {
 namespace {
+
+using provider::CheckModify;
+using provider::Follows;
+using provider::MayFollow;
 
 constexpr QpState kStates[] = {QpState::kReset, QpState::kInit, QpState::kRtr, QpState::kRts,
                                QpState::kSqd,   QpState::kSqe,  QpState::kErr};

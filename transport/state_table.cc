@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "verbs/state_rules.h"
+#include "transport/state_table.h"
 
 #include <string>
 
 #include "absl/strings/str_cat.h"
 
-namespace verbena::verbs {
+namespace verbena::provider {
 
 namespace {
 
@@ -17,7 +17,7 @@ constexpr Follows con = Follows::kByConnection;
 // queue lead to ERR), yet could leave it.
 constexpr Follows kTable[kQpStateCount][kQpStateCount] = {
     //            RESET INIT RTR  RTS  SQD  SQE  ERR
-    /* RESET */ {ask, ask, no, no, no, no, no},
+    /* RESET */ {ask, ask, no, no, no, no, ask},
     /* INIT  */ {ask, ask, con, con, no, no, ask},
     /* RTR   */ {ask, no, ask, con, no, no, ask},
     /* RTS   */ {ask, no, no, ask, ask, no, ask},
@@ -100,4 +100,4 @@ absl::Status CheckModify(QpState from, const QpModify& change) {
   return absl::OkStatus();
 }
 
-}  // namespace verbena::verbs
+}  // namespace verbena::provider

@@ -6,7 +6,7 @@
 #include "absl/status/status.h"
 #include "transport/qp_state.h"
 
-namespace verbena::verbs {
+namespace verbena::provider {
 
 enum class Follows : uint8_t {
   kNo,
@@ -18,4 +18,4 @@ Follows MayFollow(QpState from, QpState to);
 // OK, or why this change is refused in state `from`, with what would be allowed.
 absl::Status CheckModify(QpState from, const QpModify& change);
 
-}  // namespace verbena::verbs
+}  // namespace verbena::provider
