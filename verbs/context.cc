@@ -188,15 +188,18 @@ absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argum
     }
   }
   if (wanted.empty()) {
+    if (known) {
+      return absl::NotFoundError(argument.empty()
+                                     ? absl::StrCat("device verbs: none is usable: ", reasons)
+                                     : absl::StrCat("device verbs:", reasons));
+    }
     std::string names;
     for (const Found& device : *found) {
       absl::StrAppend(&names, names.empty() ? "" : ", ", device.info.name);
     }
-    return absl::NotFoundError(known ? absl::StrCat("device verbs", argument.empty() ? "" : ":",
-                                                    argument, ": none is usable: ", reasons)
-                                     : absl::StrCat("device verbs:", argument,
-                                                    ": there is no such device; this machine has ",
-                                                    names, "."));
+    return absl::NotFoundError(absl::StrCat("device verbs:", argument,
+                                            ": there is no such device. Use one of this machine (",
+                                            names, "), or auto."));
   }
   absl::StatusOr<std::unique_ptr<Service>> service = Service::Create();
   if (!service.ok()) return service.status();

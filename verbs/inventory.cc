@@ -2,6 +2,8 @@
 #include "verbs/inventory.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -140,27 +142,36 @@ void AssignAddresses(std::vector<Found>& all) {
     }
   }
   if (list != nullptr) freeifaddrs(list);
+  for (Found& found : all) {
+    if (!found.info.usable || !found.info.addresses.empty()) continue;
+    absl::StrAppend(&found.info.reason,
+                    ", without an IP address to connect to. Give its network interface one "
+                    "(`ip address add`)");
+  }
   if (channel != nullptr) Lib().destroy_event_channel(channel);
 }
 
-std::string WhyNotOpened(int error, const char* device) {
-  switch (error) {
-    case EACCES:
-    case EPERM:
-      return absl::StrCat("no permission to open its file in /dev/infiniband (",
-                          std::strerror(error),
-                          "). Add the user to the group that owns it (often `rdma`), or give the "
-                          "container the device: `--device /dev/infiniband`");
-    case ENOENT:
-      return absl::StrCat(
-          "it has no file in /dev/infiniband. Load ib_uverbs (`modprobe ib_uverbs`), or give the "
-          "container the device: `--device /dev/infiniband`");
-    default:
-      return absl::StrCat("cannot be opened (", std::strerror(error),
-                          "). Is its user-space driver installed (package ibverbs-providers)? "
-                          "`ibv_devinfo -d ",
-                          device, "` may say more");
+std::string RemedyFor(int error, const char* module) {
+  const char* container = ", or give the container the device: `--device /dev/infiniband`";
+  if (error == EACCES || error == EPERM) {
+    return absl::StrCat("Add the user to the group that owns it", container);
   }
+  return absl::StrCat("Load ", module, " (`modprobe ", module, "`)", container);
+}
+
+// libibverbs tries another way when it may not open the device's file, and leaves the errno of that
+// way (ENOENT). So it is opened again.
+std::string WhyNotOpened(int error, const ibv_device* device) {
+  const std::string file = absl::StrCat("/dev/infiniband/", device->dev_name);
+  const int fd = open(file.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) {
+    error = errno;
+    return absl::StrCat(file, " cannot be opened (", std::strerror(error), "). ",
+                        RemedyFor(error, "ib_uverbs"));
+  }
+  close(fd);
+  return absl::StrCat("cannot be opened (", std::strerror(error), "). `ibv_devinfo -d ",
+                      device->name, "` may say more");
 }
 
 // Fills in the first active port, else the last one's state.
@@ -191,7 +202,7 @@ void Examine(ibv_device* device, Found& found) {
   found.software = access(absl::StrCat(device->ibdev_path, "/device").c_str(), F_OK) != 0;
   found.context.reset(Lib().open_device(device));
   if (found.context == nullptr) {
-    found.info.reason = WhyNotOpened(errno, device->name);
+    found.info.reason = WhyNotOpened(errno, device);
     return;
   }
   if (Lib().query_device(found.context.get(), &found.attributes) != 0) {
@@ -216,19 +227,48 @@ void Examine(ibv_device* device, Found& found) {
   }
   if (found.port_attributes.state != IBV_PORT_ACTIVE) {
     found.info.reason = absl::StrCat("no port is active: ", states,
-                                     ". Is the cable in and the network interface up?");
+                                     ". Is the cable in, and the network interface up",
+                                     gid == nullptr || gid->interface.empty()
+                                         ? ""
+                                         : absl::StrCat(" (`ip link set ", gid->interface, " up`)"),
+                                     "?");
   } else if (gid == nullptr && !found.iwarp) {
     found.info.reason = "its GID table is empty. Give its network interface an address";
   } else if (access(kConnectionManager, R_OK | W_OK) != 0) {
-    found.info.reason =
-        absl::StrCat(kConnectionManager, " cannot be opened (", std::strerror(errno),
-                     "). Load rdma_ucm (`modprobe rdma_ucm`), or give the "
-                     "container the device: `--device /dev/infiniband`");
+    const int error = errno;
+    found.info.reason = absl::StrCat(kConnectionManager, " cannot be opened (",
+                                     std::strerror(error), "). ", RemedyFor(error, "rdma_ucm"));
   } else {
     found.info.usable = true;
     found.info.reason = found.software ? "a software device with an active port"
                                        : "an RDMA device with an active port";
   }
+}
+
+// "rxe0, mlx5_0": what a folder holds under names that begin so.
+std::string NamesIn(const char* folder, const char* prefix) {
+  std::string names;
+  DIR* directory = opendir(folder);
+  if (directory == nullptr) return names;
+  while (const dirent* entry = readdir(directory)) {
+    if (entry->d_name[0] == '.' || !absl::StartsWith(entry->d_name, prefix)) continue;
+    absl::StrAppend(&names, names.empty() ? "" : ", ", entry->d_name);
+  }
+  closedir(directory);
+  return names;
+}
+
+// libibverbs lists no device without its file, nor one without its user-space driver.
+std::string WhyHidden(const std::string& devices) {
+  const std::string kernel = absl::StrCat("the kernel has an RDMA device (", devices, "), ");
+  if (NamesIn("/dev/infiniband", "uverbs").empty()) {
+    return absl::StrCat(kernel,
+                        "but no /dev/infiniband/uverbs* is there to open it. In a container: "
+                        "`--device /dev/infiniband`; else load ib_uverbs (`modprobe ib_uverbs`)");
+  }
+  return absl::StrCat(kernel,
+                      "but libibverbs has no driver for it. Install the package "
+                      "ibverbs-providers (Fedora, RHEL: libibverbs)");
 }
 
 }  // namespace
@@ -260,6 +300,8 @@ absl::StatusOr<std::vector<Found>> FindDevices() {
     if (!all.empty()) AssignAddresses(all);
   }
   if (!all.empty()) return all;
+  const std::string hidden = NamesIn("/sys/class/infiniband", "");
+  if (!hidden.empty()) return absl::NotFoundError(WhyHidden(hidden));
   return absl::NotFoundError(absl::StrCat(
       "this machine shows no RDMA device",
       list == nullptr ? absl::StrCat(" (", std::strerror(error), ")") : "",

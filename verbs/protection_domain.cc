@@ -11,17 +11,22 @@
 namespace verbena::verbs {
 namespace {
 
-absl::Status RegisterRefused(int error, uint64_t bytes, const std::string& device) {
-  if (error == ENOMEM || error == EAGAIN || error == EPERM) return PinRefused(bytes);
+absl::Status RegisterRefused(int error, std::span<std::byte> memory, Access access,
+                             const std::string& device) {
+  if (error == ENOMEM || error == EAGAIN || error == EPERM) return PinRefused(memory.size());
+  const uint64_t first = reinterpret_cast<uint64_t>(memory.data());
+  const std::string what = absl::StrCat("register [0x", absl::Hex(first), ", 0x",
+                                        absl::Hex(first + memory.size()), ") on device ", device);
   if (error == EFAULT || error == EINVAL) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "register ", bytes, " bytes on device ", device,
-        ": part of the memory is not mapped, not writable though the access asks for writes, or "
-        "not this machine's memory (that of a GPU, or of another device). Map it writable, or "
-        "register it for reading only; copy through ordinary memory otherwise."));
+    return ErrnoStatus(
+        error, what,
+        absl::StrCat("Not all of it is host memory that this process may read",
+                     Allows(access, Access::kLocalWrite) ? " and write" : "",
+                     ": something there is unmapped, protected, or a device's. Memory of a GPU "
+                     "needs dma-buf or peer memory, which are not supported; copy it through host "
+                     "memory."));
   }
-  return ErrnoStatus(error, absl::StrCat("register ", bytes, " bytes on device ", device),
-                     "Close regions that are not needed, and try again.");
+  return ErrnoStatus(error, what, "Close regions that are not needed, and try again.");
 }
 
 }  // namespace
@@ -78,7 +83,7 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
   ibv_mr* mr = options.iova != 0
                    ? Lib().reg_mr_iova(pd_, memory.data(), memory.size(), first, flags)
                    : Lib().reg_mr(pd_, memory.data(), memory.size(), flags);
-  if (mr == nullptr) return RegisterRefused(errno, memory.size(), device_->name());
+  if (mr == nullptr) return RegisterRefused(errno, memory, access, device_->name());
   return std::make_unique<MemoryRegion>(this, mr, first, memory.size());
 }
 

@@ -4,16 +4,21 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cinttypes>
 #include <cstdio>
 #include <fstream>
+#include <span>
+#include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/conformance/operations.h"
 #include "tests/conformance/pair.h"
 
 namespace verbena::conformance {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
@@ -148,6 +153,53 @@ TEST_P(Registration, ReservedTerabyteTakesNoTimeAndNoMemory) {
        OneSided(Opcode::kWrite, *pair.client, region.remote().at(memory.size() - 8), 1));
   EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));
   EXPECT_THAT(memory.bytes(memory.size() - 8, 8), HasPattern(1));
+}
+
+// What the kernel maps into every process for its own clock: not host memory that can be pinned,
+// as a GPU's is not. Empty if this kernel does not show it.
+std::span<std::byte> DeviceMapping() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    uint64_t first = 0, end = 0;
+    if (line.find("[vvar]") == std::string::npos) continue;
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64, &first, &end) == 2) {
+      return {reinterpret_cast<std::byte*>(first), end - first};
+    }
+  }
+  return {};
+}
+
+TEST_P(Registration, NoHostMemoryIsRefused) {
+  // Where registering pins: a hole, memory that is protected, memory to be written that is mapped
+  // for reading, and a mapping that is no memory at all, as a GPU's is.
+  // Expect: InvalidArgument, which names the range and what GPU memory would need.
+  if (device().capabilities().lazy_registration) GTEST_SKIP() << "it is found out at first use";
+  constexpr size_t kSize = 65536;
+  ProtectionDomain pd = Domain();
+  auto map = [](int protection) {
+    void* at = mmap(nullptr, kSize, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return std::span(static_cast<std::byte*>(at), kSize);
+  };
+  const std::span hole = map(PROT_READ), none = map(PROT_NONE), read_only = map(PROT_READ);
+  munmap(hole.data(), hole.size());
+  struct {
+    std::span<std::byte> memory;
+    Access access;
+  } const rows[] = {{hole, kEverything},
+                    {none, kEverything},
+                    {read_only, kEverything},
+                    {DeviceMapping(), Access::kLocalRead}};
+  for (const auto& row : rows) {
+    if (row.memory.empty()) continue;
+    const absl::Status refused = pd.Register(row.memory, row.access).status();
+    EXPECT_THAT(refused, StatusIs(kInvalid));
+    EXPECT_THAT(std::string(refused.message()),
+                AllOf(HasSubstr(absl::StrCat(
+                          "[0x", absl::Hex(reinterpret_cast<uint64_t>(row.memory.data())), ", ")),
+                      HasSubstr("dma-buf")));
+  }
+  munmap(none.data(), none.size());
+  munmap(read_only.data(), read_only.size());
 }
 
 TEST_P(Registration, KeysAreNotGuessable) {
