@@ -96,6 +96,7 @@ struct pair connect_pair(bool shared) {
   if (rdma_accept(pair.server.id, &parameters) != 0) cannot("accept");
   next_event(channel, RDMA_CM_EVENT_ESTABLISHED);
   next_event(channel, RDMA_CM_EVENT_ESTABLISHED);
+  rdma_destroy_id(listener);  // its port is the next pair's
   freeaddrinfo(address);
   return pair;
 }
@@ -172,7 +173,8 @@ void post_receive(struct end* end, struct ibv_sge entry) {
 void post_send(struct end* end, enum ibv_wr_opcode opcode, struct ibv_sge entry, uint64_t address,
                uint32_t key) {
   struct ibv_send_wr wr = {.sg_list = &entry, .num_sge = 1, .opcode = opcode}, *bad;
-  if (opcode == IBV_WR_SEND_WITH_INV) {
+  if (opcode == IBV_WR_LOCAL_INV) wr.num_sge = 0;
+  if (opcode == IBV_WR_SEND_WITH_INV || opcode == IBV_WR_LOCAL_INV) {
     wr.invalidate_rkey = key;
   } else {
     wr.wr.rdma.remote_addr = address;
@@ -180,6 +182,22 @@ void post_send(struct end* end, enum ibv_wr_opcode opcode, struct ibv_sge entry,
   }
   errno = ibv_post_send(end->qp, &wr, &bad);
   if (errno != 0) cannot("post a request");
+}
+
+uint32_t bind_window(struct end* end, size_t first, size_t length) {
+  struct ibv_mw* window = ibv_alloc_mw(end->qp->pd, IBV_MW_TYPE_2);
+  if (window == NULL) cannot("allocate a window of type 2");
+  const uint32_t key = ibv_inc_rkey(window->rkey);
+  struct ibv_send_wr bind = {.opcode = IBV_WR_BIND_MW}, *bad;
+  bind.bind_mw.mw = window;
+  bind.bind_mw.rkey = key;
+  bind.bind_mw.bind_info =
+      (struct ibv_mw_bind_info){end->mr, (uintptr_t)end->bytes + first, length,
+                                IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE};
+  errno = ibv_post_send(end->qp, &bind, &bad);
+  if (errno != 0) cannot("post the bind");
+  if (wait_one(end).status != IBV_WC_SUCCESS) cannot("bind the window");
+  return key;
 }
 
 int main(int argc, char** argv) {

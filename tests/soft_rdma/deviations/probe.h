@@ -51,5 +51,8 @@ void post_receive(struct end* end, struct ibv_sge entry);
 void post_send(struct end* end, enum ibv_wr_opcode opcode, struct ibv_sge entry, uint64_t address,
                uint32_t key);
 
+// The key of a new window of type 2 over that part of the end's memory, for reads and writes.
+uint32_t bind_window(struct end* end, size_t first, size_t length);
+
 // Ends the program with status 2: the set-up failed, nothing was shown.
 _Noreturn void cannot(const char* what);

@@ -2,7 +2,6 @@
 //
 // A window of type 2 over 4096 bytes in the middle of a region; the peer reaches outside of it
 // with the window's key (IBTA 10.6.7.2: it has bounds of its own).
-#include <errno.h>
 #include <stdio.h>
 
 #include "probe.h"
@@ -11,18 +10,7 @@ enum { kFirst = 8192, kWindow = 4096 };
 
 static bool outside(enum ibv_wr_opcode opcode, int64_t offset, char seen[kSeen]) {
   struct pair pair = connect_pair(false);
-  struct ibv_mw* window = ibv_alloc_mw(pair.server.qp->pd, IBV_MW_TYPE_2);
-  if (window == NULL) cannot("allocate a window of type 2");
-  const uint32_t key = ibv_inc_rkey(window->rkey);
-  struct ibv_send_wr bind = {.opcode = IBV_WR_BIND_MW}, *bad;
-  bind.bind_mw.mw = window;
-  bind.bind_mw.rkey = key;
-  bind.bind_mw.bind_info =
-      (struct ibv_mw_bind_info){pair.server.mr, (uintptr_t)pair.server.bytes + kFirst, kWindow,
-                                IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE};
-  errno = ibv_post_send(pair.server.qp, &bind, &bad);
-  if (errno != 0) cannot("post the bind");
-  if (wait_one(&pair.server).status != IBV_WC_SUCCESS) cannot("bind the window");
+  const uint32_t key = bind_window(&pair.server, kFirst, kWindow);
   post_send(&pair.client, opcode, piece(&pair.client, 0, 8),
             (uintptr_t)pair.server.bytes + kFirst + (uint64_t)offset, key);
   const struct ibv_wc wc = wait_one(&pair.client);
