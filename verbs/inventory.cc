@@ -138,7 +138,11 @@ void AssignAddresses(std::vector<Found>& all) {
     const std::string device = DeviceOf(channel, each->ifa_addr);
     if (device.empty() || inet_ntop(family, raw, text, sizeof text) == nullptr) continue;
     for (Found& found : all) {
-      if (found.info.name == device) found.info.addresses.push_back(text);
+      if (found.info.name != device) continue;
+      if (found.iwarp && found.info.addresses.empty()) {
+        absl::StrAppend(&found.info.detail, ", ", text, " on ", each->ifa_name);
+      }
+      found.info.addresses.push_back(text);
     }
   }
   if (list != nullptr) freeifaddrs(list);
@@ -221,7 +225,7 @@ void Examine(ibv_device* device, Found& found) {
   }
   const Gid* gid = ChooseGid(found.gids, 0);
   found.info.detail = states;
-  if (gid != nullptr) {
+  if (gid != nullptr && !found.iwarp) {  // an iWARP device's is its MAC address
     absl::StrAppend(&found.info.detail, ", ", gid->text,
                     gid->interface.empty() ? "" : absl::StrCat(" on ", gid->interface));
   }
