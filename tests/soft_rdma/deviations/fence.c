@@ -21,7 +21,7 @@ static long refusals(struct pair* pair) {
 }
 
 static bool sent_again(char seen[kSeen]) {
-  struct pair pair = connect_pair(false);
+  struct pair pair = connect_pair((struct set_up){0});
   const long before = refusals(&pair);
   struct ibv_sge entry = piece(&pair.client, 0, 8);
   struct ibv_send_wr read = {.sg_list = &entry, .num_sge = 1};

@@ -9,7 +9,7 @@
 #include "probe.h"
 
 static bool region(char seen[kSeen]) {
-  struct pair pair = connect_pair(false);
+  struct pair pair = connect_pair((struct set_up){0});
   post_receive(&pair.server, piece(&pair.server, 0, 8));
   post_send(&pair.client, IBV_WR_SEND_WITH_INV, piece(&pair.client, 0, 8), 0, pair.server.mr->rkey);
   const struct ibv_wc sent = wait_one(&pair.client), received = wait_one(&pair.server);
@@ -26,7 +26,7 @@ static const char* still_works(struct pair* pair, uint32_t key) {
 }
 
 static bool local_elsewhere(char seen[kSeen]) {
-  struct pair bound = connect_pair(false), other = connect_pair(false);
+  struct pair bound = connect_pair((struct set_up){0}), other = connect_pair((struct set_up){0});
   const uint32_t key = bind_window(&bound.server, 0, 4096);
   post_send(&other.server, IBV_WR_LOCAL_INV, piece(&other.server, 0, 0), 0, key);
   const struct ibv_wc wc = wait_one(&other.server);
@@ -36,7 +36,7 @@ static bool local_elsewhere(char seen[kSeen]) {
 }
 
 static bool peer_elsewhere(char seen[kSeen]) {
-  struct pair bound = connect_pair(false), other = connect_pair(false);
+  struct pair bound = connect_pair((struct set_up){0}), other = connect_pair((struct set_up){0});
   const uint32_t key = bind_window(&bound.server, 0, 4096);
   post_receive(&other.server, piece(&other.server, 8192, 8));
   post_send(&other.client, IBV_WR_SEND_WITH_INV, piece(&other.client, 0, 8), 0, key);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,10 +20,16 @@ static double now(void) {
   return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-// The next event, which has to be this one.
-static struct rdma_cm_event next_event(struct rdma_event_channel* channel,
-                                       enum rdma_cm_event_type expected) {
+bool readable_within(int fd, int milliseconds) {
+  struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+  return poll(&poll_fd, 1, milliseconds) == 1;
+}
+
+struct rdma_cm_event next_event(struct rdma_event_channel* channel,
+                                enum rdma_cm_event_type expected) {
   struct rdma_cm_event *event, copy;
+  errno = ETIMEDOUT;
+  if (!readable_within(channel->fd, 10000)) cannot(rdma_event_str(expected));
   if (rdma_get_cm_event(channel, &event) != 0) cannot("get an event of rdma_cm");
   copy = *event;
   rdma_ack_cm_event(event);
@@ -33,9 +38,13 @@ static struct rdma_cm_event next_event(struct rdma_event_channel* channel,
   cannot(rdma_event_str(copy.event));
 }
 
-static void make_end(struct end* end, bool shared) {
+void make_end(struct end* end, struct set_up how) {
   struct ibv_context* context = end->id->verbs;
-  end->cq = ibv_create_cq(context, 64, NULL, NULL, 0);
+  if (how.notified) {
+    end->channel = ibv_create_comp_channel(context);
+    if (end->channel == NULL) cannot("create a completion channel");
+  }
+  end->cq = ibv_create_cq(context, 64, NULL, end->channel, 0);
   if (end->cq == NULL) cannot("create a completion queue");
   struct ibv_qp_init_attr wanted = {
       .send_cq = end->cq,
@@ -45,7 +54,7 @@ static void make_end(struct end* end, bool shared) {
       .sq_sig_all = 1};
   if (rdma_create_qp(end->id, NULL, &wanted) != 0) cannot("create a queue pair");
   end->qp = end->id->qp;
-  if (shared) {
+  if (how.shared) {
     // A queue pair with an SRQ is made anew: its domain exists only now.
     struct ibv_srq_init_attr srq = {.attr = {.max_wr = 16, .max_sge = 1}};
     end->srq = ibv_create_srq(end->qp->pd, &srq);
@@ -65,13 +74,18 @@ static void make_end(struct end* end, bool shared) {
   if (end->mr == NULL) cannot("register memory");
 }
 
-struct pair connect_pair(bool shared) {
-  struct pair pair = {0};
+struct addrinfo* device_address(void) {
   const char* text = getenv("VERBENA_SOFT_RDMA_ADDRESS");
   struct addrinfo hints = {.ai_flags = AI_NUMERICHOST}, *address = NULL;
   if (text == NULL || getaddrinfo(text, "7471", &hints, &address) != 0) {
     cannot("read VERBENA_SOFT_RDMA_ADDRESS");
   }
+  return address;
+}
+
+struct pair connect_pair(struct set_up how) {
+  struct pair pair = {0};
+  struct addrinfo* address = device_address();
   struct rdma_event_channel* channel = rdma_create_event_channel();
   if (channel == NULL) cannot("open rdma_cm");
   struct rdma_cm_id* listener;
@@ -86,13 +100,16 @@ struct pair connect_pair(bool shared) {
   next_event(channel, RDMA_CM_EVENT_ADDR_RESOLVED);
   if (rdma_resolve_route(pair.client.id, 2000) != 0) cannot("resolve the route");
   next_event(channel, RDMA_CM_EVENT_ROUTE_RESOLVED);
-  make_end(&pair.client, false);
+  make_end(&pair.client, (struct set_up){0});
   // RNR is waited for: a receive that this program posts late is no row.
-  struct rdma_conn_param parameters = {
-      .responder_resources = 4, .initiator_depth = 4, .retry_count = 7, .rnr_retry_count = 7};
+  struct rdma_conn_param parameters = {.retry_count = 7, .rnr_retry_count = 7};
+  parameters.initiator_depth = how.connect_depth != 0 ? how.connect_depth : 4;
+  parameters.responder_resources = how.connect_resources != 0 ? how.connect_resources : 4;
   if (rdma_connect(pair.client.id, &parameters) != 0) cannot("connect");
   pair.server.id = next_event(channel, RDMA_CM_EVENT_CONNECT_REQUEST).id;
-  make_end(&pair.server, shared);
+  make_end(&pair.server, how);
+  parameters.initiator_depth = how.accept_depth != 0 ? how.accept_depth : 4;
+  parameters.responder_resources = how.accept_resources != 0 ? how.accept_resources : 4;
   if (rdma_accept(pair.server.id, &parameters) != 0) cannot("accept");
   next_event(channel, RDMA_CM_EVENT_ESTABLISHED);
   next_event(channel, RDMA_CM_EVENT_ESTABLISHED);
@@ -149,8 +166,7 @@ bool event_comes(struct end* end, enum ibv_event_type type) {
   if (fcntl(context->async_fd, F_SETFL, O_NONBLOCK) != 0) cannot("set O_NONBLOCK");
   double until = now() + 3;
   while (now() < until) {
-    struct pollfd poll_fd = {.fd = context->async_fd, .events = POLLIN};
-    if (poll(&poll_fd, 1, 100) != 1) continue;
+    if (!readable_within(context->async_fd, 100)) continue;
     struct ibv_async_event event;
     if (ibv_get_async_event(context, &event) != 0) continue;
     ibv_ack_async_event(&event);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <infiniband/verbs.h>
+#include <netdb.h>
 #include <rdma/rdma_cma.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,6 +28,7 @@ struct end {
   struct ibv_qp* qp;
   struct ibv_cq* cq;  // of both queues
   struct ibv_srq* srq;
+  struct ibv_comp_channel* channel;
   struct ibv_mr* mr;
   unsigned char* bytes;  // kMemory of them, zero; registered with all rights that the device knows
 };
@@ -34,8 +36,23 @@ struct pair {
   struct end client, server;
 };
 
-// Connects two new queue pairs. With `shared` the server's receives come from an SRQ.
-struct pair connect_pair(bool shared);
+// How the two ends are made; all zero will do.
+struct set_up {
+  bool shared;            // the server's receives come from an SRQ
+  bool notified;          // the server's completion queue has a channel
+  uint8_t connect_depth;  // initiator depth and responder resources of the client
+  uint8_t connect_resources;
+  uint8_t accept_depth;  // and of the server
+  uint8_t accept_resources;
+};
+struct pair connect_pair(struct set_up how);
+
+// The parts of it. The device's address, with a port; the next event, which has to be this one.
+struct addrinfo* device_address(void);
+struct rdma_cm_event next_event(struct rdma_event_channel* channel,
+                                enum rdma_cm_event_type expected);
+void make_end(struct end* end, struct set_up how);
+bool readable_within(int fd, int milliseconds);
 
 // No completion after ten seconds: status NOTHING.
 enum { NOTHING = 1000 };

@@ -9,7 +9,7 @@
 #include "probe.h"
 
 static bool read_placed(char seen[kSeen]) {
-  struct pair pair = connect_pair(false);
+  struct pair pair = connect_pair((struct set_up){0});
   memset(pair.server.bytes, 0x5a, 64);
   struct ibv_sge entries[] = {piece(&pair.client, 0, 8), piece(&pair.client, 4096, 8)};
   entries[1].lkey ^= 0x00ffff00;

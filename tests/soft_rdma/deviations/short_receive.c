@@ -7,7 +7,7 @@
 #include "probe.h"
 
 static bool too_long(uint32_t length, bool shared, struct pair* pair, char seen[kSeen]) {
-  *pair = connect_pair(shared);
+  *pair = connect_pair((struct set_up){.shared = shared});
   post_receive(&pair->server, piece(&pair->server, 0, length - 1));
   post_send(&pair->client, IBV_WR_SEND, piece(&pair->client, 0, length), 0, 0);
   const struct ibv_wc received = wait_one(&pair->server), sent = wait_one(&pair->client);

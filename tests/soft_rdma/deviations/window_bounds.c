@@ -9,7 +9,7 @@
 enum { kFirst = 8192, kWindow = 4096 };
 
 static bool outside(enum ibv_wr_opcode opcode, int64_t offset, char seen[kSeen]) {
-  struct pair pair = connect_pair(false);
+  struct pair pair = connect_pair((struct set_up){0});
   const uint32_t key = bind_window(&pair.server, kFirst, kWindow);
   post_send(&pair.client, opcode, piece(&pair.client, 0, 8),
             (uintptr_t)pair.server.bytes + kFirst + (uint64_t)offset, key);
