@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "transport/completion_queue.h"
@@ -53,6 +54,10 @@ void CompletionChannel::Join(CompletionQueue* cq) {
   children_.Add();
   epoll_event event{.events = EPOLLIN, .data = {.ptr = cq}};
   epoll_ctl(epoll_, EPOLL_CTL_ADD, cq->event_fd(), &event);
+}
+
+void CompletionChannel::Mute(CompletionQueue* cq) {
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, cq->event_fd(), nullptr);
 }
 
 void CompletionChannel::Leave(CompletionQueue* cq) {
@@ -155,12 +160,12 @@ CompletionQueue::~CompletionQueue() {
 
 absl::Status CompletionQueue::Close() {
   if (absl::Status s = children_.CheckNone("completion queue"); !s.ok()) return s;
-  if (channel_ != nullptr) channel_->Leave(this);
-  device_->service().RemoveChannel(events_->fd);
-  (void)TakeEvents();  // ibv_destroy_cq(3) waits until all are acknowledged
+  Absorb();  // ibv_destroy_cq(3) waits until all are acknowledged
   if (const int error = Lib().destroy_cq(cq_); error != 0) {
     return ErrnoStatus(error, "close completion queue", "Is a queue pair still using it?");
   }
+  if (channel_ != nullptr) channel_->Leave(this);
+  device_->service().RemoveChannel(events_->fd);
   device_->Forget(this);
   return absl::OkStatus();
 }
@@ -191,6 +196,11 @@ int CompletionQueue::TakeEvents() {
     Lib().ack_cq_events(cq, 1);
     if (asked_) ++wanted;
     asked_ = false;
+  }
+  // The descriptor of a device that was pulled out stays readable for ever.
+  if (errno != EAGAIN && errno != EINTR && !std::exchange(mute_, true)) {
+    if (channel_ != nullptr) channel_->Mute(this);
+    device_->service().RemoveChannel(events_->fd);
   }
   notifications_.fetch_add(static_cast<uint64_t>(wanted), std::memory_order_relaxed);
   return wanted;
@@ -236,6 +246,18 @@ bool CompletionQueue::Await(absl::Duration timeout) {
 
 bool CompletionQueue::Pull() {
   const std::lock_guard lock(mutex_);
+  PullLocked();
+  return !stash_.empty();
+}
+
+// Against the order of locks, so it must not wait.
+bool CompletionQueue::TryPull() {
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (lock.owns_lock()) PullLocked();
+  return lock.owns_lock();
+}
+
+void CompletionQueue::PullLocked() {
   pulls_.fetch_add(1, std::memory_order_seq_cst);
   WorkCompletion taken[kPollBatch];
   uint64_t names[kPollBatch];
@@ -246,7 +268,6 @@ bool CompletionQueue::Pull() {
     Stash({taken, n}, names);
   }
   pulls_.fetch_add(1, std::memory_order_seq_cst);
-  return !stash_.empty();
 }
 
 void CompletionQueue::Stash(std::span<const WorkCompletion> completions, const uint64_t* names) {

@@ -40,6 +40,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   Device* device() const { return device_; }
   void Join(CompletionQueue* cq);
   void Leave(CompletionQueue* cq);
+  void Mute(CompletionQueue* cq);  // it has no more events
   // Events of `cq` that were taken from its own channel by somebody else.
   void Add(CompletionQueue* cq, int events);
 
@@ -78,6 +79,8 @@ class CompletionQueue final : public provider::CompletionQueue {
 
   // Takes what the device has into the stash. True: the stash has something.
   bool Pull();
+  // The same on the service thread, with its mutex held. False: another thread is at it.
+  bool TryPull();
   // The next completion shall wake those who wait, if that hurts no arming of the application's.
   void ArmForWaiters();
   // Takes the kernel's events; how many of them the application had asked for.
@@ -101,6 +104,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
 
+  void PullLocked();
   size_t Unstash(std::span<WorkCompletion> out);
   // Another thread took completions from the device meanwhile: brings all into posting order.
   size_t StashAndUnstash(std::span<WorkCompletion> out, size_t count, const uint64_t* names);
@@ -123,6 +127,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   std::deque<Stashed> stash_;
   bool asked_ = false;  // the application armed it, and no event has come
   Notify asked_for_ = Notify::kSolicited;
+  bool mute_ = false;  // its descriptor is of no use any more
 
   absl::flat_hash_set<QueuePair*> queue_pairs_;  // the service's mutex
 };

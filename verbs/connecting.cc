@@ -116,7 +116,7 @@ void QueuePair::OnCm(const CmEvent& event) {
       if (state_ != QpState::kErr && DeviceFailed()) return FailedByDevice();
       return EnterError(absl::OkStatus());
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
-      break;
+      return device_->Gone();
     case RDMA_CM_EVENT_TIMEWAIT_EXIT:
     case RDMA_CM_EVENT_ADDR_CHANGE:
       return;
@@ -125,9 +125,7 @@ void QueuePair::OnCm(const CmEvent& event) {
   }
   const absl::Status why = absl::UnavailableError(
       absl::StrCat("connect ", peer_.ToString(), ": ",
-                   event.type == RDMA_CM_EVENT_DEVICE_REMOVAL ? "the device is being removed"
-                   : event.status < 0                         ? std::strerror(-event.status)
-                                                              : "the peer cannot be reached",
+                   event.status < 0 ? std::strerror(-event.status) : "the peer cannot be reached",
                    ". Is the address right, and the peer up?"));
   if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) return EnterError(why);
   if (phase_ != Phase::kIdle) ConnectFailed(why);
@@ -329,13 +327,29 @@ absl::Status QueuePair::Disconnect() {
   return absl::OkStatus();
 }
 
+// The kernel waits for the identifier. The goodbye may not get out any more.
+void QueuePair::DeviceGone(const absl::Status& why) {
+  if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) {
+    EnterError(why);
+    Part();
+  } else {
+    ConnectFailed(why);
+    EnterError(why);
+  }
+  DropId();
+  phase_ = Phase::kIdle;
+}
+
 void QueuePair::OnAttention() {
-  if (state_ == QpState::kErr) Part();
+  if (state_ != QpState::kErr) return;
+  Part();
+  FinishError();
 }
 
 void QueuePair::OnDeadline() {
-  if (state_ == QpState::kErr && srq_ != nullptr) return LastWqeReached();
-  if (phase_ == Phase::kIdle || phase_ == Phase::kConnected) return;
+  if (state_ == QpState::kErr) return FinishError();
+  if (state_ == QpState::kSqd || resuming_) return LookWhetherDrained();
+  if (state_ != QpState::kInit || phase_ == Phase::kIdle) return;
   ConnectFailed(absl::DeadlineExceededError(absl::StrCat(
       "connect ", peer_.ToString(), ": no answer within ", absl::FormatDuration(deadline_),
       ". Is the peer overloaded, or does a firewall drop UDP port 4791 (RoCE v2)?")));

@@ -2,6 +2,7 @@
 #include "verbs/device.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,7 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "transport/log.h"
+#include "verbs/address.h"
 #include "verbs/completion.h"
+#include "verbs/listener.h"
 #include "verbs/protection_domain.h"
 #include "verbs/queue_pair.h"
 #include "verbs/shared_receive_queue.h"
@@ -76,23 +79,113 @@ DeviceAttributes AttributesOf(const Found& found) {
 
 }  // namespace
 
+// Keeps the device open while something is made on it.
+class Device::Use {
+ public:
+  explicit Use(Device* device) : device_(device) {
+    device_->children_.Add();
+    // The other half is in OnDeadline: it sees the child, or this sees that the device is gone.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  ~Use() { device_->children_.Remove(); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+  absl::Status Check() const {
+    if (!device_->gone()) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat("device ", device_->name(),
+                     ": it was removed or failed. Use another, or open a new context."));
+  }
+
+ private:
+  Device* const device_;
+};
+
 Device::Device(provider::Context* owner, Service* service, Found found)
     : owner_(owner),
       service_(service),
       found_(std::move(found)),
       attributes_(AttributesOf(found_)),
       capabilities_(CapabilitiesOf(found_)) {
-  ProbeInline();
-  attributes_.max_inline = std::max(device_inline_, kLeastInline);
   const int fd = found_.context->async_fd;
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   service_->AddSource(this);
+  Watch();
 }
 
-Device::~Device() { service_->RemoveSource(this); }
+Device::~Device() {
+  if (watch_ != nullptr) Lib().destroy_id(watch_);
+  if (found_.context != nullptr) service_->RemoveSource(this);
+}
 
-// No attribute tells the limit, so the device is asked as ibv_create_qp(3) answers.
+// Without it, a context that is idle would not hear of the removal. A device without an address
+// has no connections either.
+void Device::Watch() {
+  for (const std::string& address : found_.info.addresses) {
+    absl::StatusOr<std::vector<Address>> at = Lookup(absl::StrCat("[", address, "]:0"), true);
+    CmHandler* const handler = this;
+    if (!at.ok() || Lib().create_id(service_->channel(), &watch_, handler, RDMA_PS_TCP) != 0) {
+      continue;
+    }
+    if (Lib().bind_addr(watch_, at->front().raw()) == 0 && watch_->verbs != nullptr) return;
+    Lib().destroy_id(watch_);
+    watch_ = nullptr;
+  }
+}
+
+void Device::OnCm(const CmEvent& event) {
+  if (event.type == RDMA_CM_EVENT_DEVICE_REMOVAL) Gone();
+}
+
+void Device::Gone() {
+  if (gone_.exchange(true, std::memory_order_seq_cst)) return;
+  const absl::Status why = absl::UnavailableError(absl::StrCat(
+      "device ", name(), ": it failed or is being removed. Close what was made from it."));
+  VERBENA_LOG(kWarn, "verbs", std::string(why.message()));
+  Event e;
+  e.type = EventType::kDeviceFatal;
+  e.status = why;
+  Push(this, std::move(e));
+  for (const auto& [number, qp] : queue_pairs_) qp->DeviceGone(why);
+  for (ConnectionRequest* request : std::exchange(requests_, {})) request->DeviceGone();
+  service_->SetDeadline(this, absl::ZeroDuration());
+}
+
+void Device::OnDeadline() {
+  constexpr absl::Duration kLook = absl::Milliseconds(20);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (children_.count() > 0) return service_->SetDeadline(this, kLook);
+  LetGo();
+}
+
+// librdmacm opens a device for itself, and closes a removed one only when it looks at the list of
+// devices again and finds another one there. Its descriptors get another meaning instead, while the
+// identifier still keeps it from closing them.
+void Device::LetGo() {
+  service_->RemoveSource(this);
+  found_.context.reset();
+  if (watch_ == nullptr) return;
+  if (const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC); nothing >= 0) {
+    dup3(nothing, watch_->verbs->cmd_fd, O_CLOEXEC);
+    dup3(nothing, watch_->verbs->async_fd, O_CLOEXEC);
+    close(nothing);
+  }
+  Lib().destroy_id(watch_);
+  watch_ = nullptr;
+}
+
+DeviceAttributes Device::attributes() const {
+  std::call_once(inline_probed_, [this] { const_cast<Device*>(this)->ProbeInline(); });
+  return attributes_;
+}
+
+// No attribute tells the limit, so the device is asked as ibv_create_qp(3) answers; not before
+// somebody wants to know, as a queue pair costs memory of the device.
 void Device::ProbeInline() {
+  const Use use(this);
+  attributes_.max_inline = kLeastInline;
+  if (gone()) return;
   ibv_pd* pd = Lib().alloc_pd(context());
   ibv_cq* cq = pd != nullptr ? Lib().create_cq(context(), 1, nullptr, nullptr, 0) : nullptr;
   for (uint32_t bytes : {1024u, 512u, 256u, 128u, 80u, 64u, 32u}) {
@@ -113,6 +206,7 @@ void Device::ProbeInline() {
   }
   if (cq != nullptr) Lib().destroy_cq(cq);
   if (pd != nullptr) Lib().dealloc_pd(pd);
+  attributes_.max_inline = std::max(device_inline_, kLeastInline);
 }
 
 DeviceCounters Device::counters() const {
@@ -132,15 +226,21 @@ DeviceCounters Device::counters() const {
 }
 
 absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> Device::AllocateProtectionDomain() {
+  const Use use(this);
+  if (absl::Status s = use.Check(); !s.ok()) return s;
   return ProtectionDomain::Create(this);
 }
 
 absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Device::CreateCompletionChannel() {
+  const Use use(this);
+  if (absl::Status s = use.Check(); !s.ok()) return s;
   return CompletionChannel::Create(this);
 }
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateCompletionQueue(
     const CqOptions& options) {
+  const Use use(this);
+  if (absl::Status s = use.Check(); !s.ok()) return s;
   return CompletionQueue::Create(this, options);
 }
 
@@ -160,7 +260,9 @@ void Device::Forget(const void* object) {
 }
 
 void Device::ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key) {
-  const std::lock_guard lock(service_->mutex());
+  // The service's own thread holds its mutex whenever it polls.
+  std::unique_lock lock(service_->mutex(), std::defer_lock);
+  if (!service_->on_its_thread()) lock.lock();
   const auto it = queue_pairs_.find(qp_number);
   if (it != queue_pairs_.end()) it->second->CompletionFailed(status, what, key);
 }
@@ -172,8 +274,10 @@ void Device::OnEvents() {
     Dispatch(event);
     Lib().ack_async_event(&event);
   }
+  if (errno == EAGAIN || errno == EINTR) return;
   // A device that was pulled out has nothing more to say, and its descriptor never falls silent.
-  if (errno != EAGAIN && errno != EINTR) service_->RemoveSource(this);
+  service_->RemoveSource(this);
+  Gone();
 }
 
 void Device::Dispatch(const ibv_async_event& event) {
@@ -186,14 +290,8 @@ void Device::Dispatch(const ibv_async_event& event) {
       static_cast<SharedReceiveQueue*>(event.element.srq->srq_context)
           ->OnEvent(event.event_type == IBV_EVENT_SRQ_LIMIT_REACHED);
       return;
-    case IBV_EVENT_DEVICE_FATAL: {
-      Event e;
-      e.type = EventType::kDeviceFatal;
-      e.status = absl::UnavailableError(absl::StrCat(
-          "device ", name(), ": it failed or is being removed. Close what was made from it."));
-      Push(this, std::move(e));
-      return;
-    }
+    case IBV_EVENT_DEVICE_FATAL:
+      return Gone();
     case IBV_EVENT_PORT_ACTIVE:
     case IBV_EVENT_PORT_ERR:
       VERBENA_LOG(kInfo, "verbs", "device ", name(), ": port ", event.element.port_num,

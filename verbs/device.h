@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "transport/provider.h"
 #include "verbs/errors.h"
 #include "verbs/inventory.h"
@@ -16,16 +18,20 @@
 
 namespace verbena::verbs {
 
+class ConnectionRequest;
 class QueuePair;
 
-class Device final : public provider::Device, public EventSource {
+class Device final : public provider::Device,
+                     public EventSource,
+                     public CmHandler,
+                     public Attended {
  public:
   Device(provider::Context* owner, Service* service, Found found);
   ~Device() override;
 
   provider::Context* owner() const override { return owner_; }
   const DeviceInfo& info() const override { return found_.info; }
-  DeviceAttributes attributes() const override { return attributes_; }
+  DeviceAttributes attributes() const override;
   Capabilities capabilities() const override { return capabilities_; }
   DeviceCounters counters() const override;
   absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> AllocateProtectionDomain() override;
@@ -35,6 +41,8 @@ class Device final : public provider::Device, public EventSource {
 
   int event_fd() const override { return found_.context->async_fd; }
   void OnEvents() override;
+  void OnCm(const CmEvent& event) override;
+  void OnDeadline() override;
 
   ibv_context* context() const { return found_.context.get(); }
   const std::string& name() const { return found_.info.name; }
@@ -54,7 +62,13 @@ class Device final : public provider::Device, public EventSource {
   // With the service's mutex held.
   void Join(uint32_t qp_number, QueuePair* qp) { queue_pairs_[qp_number] = qp; }
   void Leave(uint32_t qp_number) { queue_pairs_.erase(qp_number); }
-  const absl::flat_hash_map<uint32_t, QueuePair*>& queue_pairs() const { return queue_pairs_; }
+  void Join(ConnectionRequest* request) { requests_.insert(request); }
+  void Leave(ConnectionRequest* request) { requests_.erase(request); }
+  // It failed or is being removed. The kernel waits until nothing is open on it, so everything that
+  // this provider holds is let go of: connections at once, the device itself when the application
+  // has closed what it made.
+  void Gone();
+  bool gone() const { return gone_.load(std::memory_order_seq_cst); }
 
   // From a poll, without the mutex: the first completion of a queue pair that failed.
   void ReportFailure(uint32_t qp_number, WcStatus status, const char* what, uint32_t key);
@@ -70,6 +84,9 @@ class Device final : public provider::Device, public EventSource {
   Counts& counts() { return counts_; }
 
  private:
+  class Use;
+  void Watch();
+  void LetGo();
   void ProbeInline();
   void Dispatch(const ibv_async_event& event);
   void DispatchQueuePair(const ibv_async_event& event);
@@ -80,10 +97,14 @@ class Device final : public provider::Device, public EventSource {
   DeviceAttributes attributes_;
   Capabilities capabilities_;
   uint32_t device_inline_ = 0;
+  mutable std::once_flag inline_probed_;
+  std::atomic<bool> gone_{false};
+  rdma_cm_id* watch_ = nullptr;  // bound to the device: rdma_cm tells who is when it is removed
   Ledgers ledgers_;
   Children children_;
   provider::Host* host_ = nullptr;
   absl::flat_hash_map<uint32_t, QueuePair*> queue_pairs_;
+  absl::flat_hash_set<ConnectionRequest*> requests_;
   Counts counts_;
 };
 

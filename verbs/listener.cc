@@ -75,7 +75,7 @@ absl::Status Listener::Bind(Address address) {
 absl::Status Listener::Close() {
   const std::lock_guard lock(service_->mutex());
   for (auto& request : std::exchange(requests_, {})) request->Refuse("");
-  Lib().destroy_id(id_);
+  if (id_ != nullptr) Lib().destroy_id(id_);
   id_ = nullptr;
   return absl::OkStatus();
 }
@@ -101,18 +101,28 @@ std::unique_ptr<provider::ConnectionRequest> Listener::TryNext() {
 }
 
 void Listener::OnCm(const CmEvent& event) {
+  if (event.type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
+    VERBENA_LOG(kWarn, "connect", "listen ", address_,
+                ": its device is being removed; it hears no more callers");
+    Lib().destroy_id(id_);  // the kernel waits for it
+    id_ = nullptr;
+    return;
+  }
   if (event.type != RDMA_CM_EVENT_CONNECT_REQUEST) return;
   const char* name = event.id->verbs != nullptr ? event.id->verbs->device->name : "";
   Device* device = find_(name);
   ConnectionInfo info;
   info.local = Address::From(&event.id->route.addr.src_addr).ToString();
   info.peer = Address::From(&event.id->route.addr.dst_addr).ToString();
-  if (device == nullptr || requests_.size() >= static_cast<size_t>(options_.backlog)) {
+  if (device == nullptr || device->gone() ||
+      requests_.size() >= static_cast<size_t>(options_.backlog)) {
     ++counters_.refused;
-    VERBENA_LOG(kWarn, "connect", "listen ", address_, ": refused ", info.peer, ": ",
-                device == nullptr ? absl::StrCat("it came over device ", name,
-                                                 ", which this context does not use")
-                                  : "too many callers wait for an answer");
+    // A stranger can cause any number of these.
+    VERBENA_LOG(
+        kInfo, "connect", "listen ", address_, ": refused ", info.peer, ": ",
+        device == nullptr || device->gone()
+            ? absl::StrCat("it came over device ", name, ", which this context does not use")
+            : "too many callers wait for an answer");
     Lib().reject(event.id, nullptr, 0);
     Lib().destroy_id(event.id);
     return;
@@ -133,9 +143,21 @@ ConnectionRequest::ConnectionRequest(Device* device, rdma_cm_id* id, CmEvent eve
   CmHandler* const handler = this;
   id_->context = handler;
   device_->children().Add();
+  device_->Join(this);
 }
 
 ConnectionRequest::~ConnectionRequest() { device_->children().Remove(); }
+
+void ConnectionRequest::DeviceGone() {
+  left_ = true;
+  if (id_ != nullptr) Lib().destroy_id(id_);
+  Answered();
+}
+
+void ConnectionRequest::Answered() {
+  id_ = nullptr;
+  device_->Leave(this);
+}
 
 void ConnectionRequest::OnCm(const CmEvent& event) {
   switch (event.type) {
@@ -143,16 +165,17 @@ void ConnectionRequest::OnCm(const CmEvent& event) {
     case RDMA_CM_EVENT_DISCONNECTED:
     case RDMA_CM_EVENT_UNREACHABLE:
     case RDMA_CM_EVENT_CONNECT_ERROR:
-    case RDMA_CM_EVENT_DEVICE_REMOVAL:
       left_ = true;
       return;
+    case RDMA_CM_EVENT_DEVICE_REMOVAL:
+      return device_->Gone();
     default:
       return;
   }
 }
 
 absl::Status ConnectionRequest::CheckOpen(const char* what) const {
-  if (id_ != nullptr) return absl::OkStatus();
+  if (id_ != nullptr || left_) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(what, " ", info_.peer, ": the request was answered already"));
 }
@@ -161,7 +184,7 @@ void ConnectionRequest::Refuse(const std::string& private_data) {
   if (id_ == nullptr) return;
   Lib().reject(id_, private_data.data(), static_cast<uint8_t>(private_data.size()));
   Lib().destroy_id(id_);
-  id_ = nullptr;
+  Answered();
 }
 
 absl::Status ConnectionRequest::Close() {
@@ -193,7 +216,7 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
   }
   absl::Status s = mine->Accept(id_, offer_, parameters, info_);
   if (s.ok()) {
-    id_ = nullptr;
+    Answered();
   } else if (absl::IsUnavailable(s)) {
     Refuse("");
   } else if (absl::IsFailedPrecondition(s) && absl::StrContains(s.message(), "requires")) {

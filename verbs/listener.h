@@ -33,12 +33,14 @@ class ConnectionRequest final : public provider::ConnectionRequest, public CmHan
 
   // With the mutex held: says no, and forgets the identifier.
   void Refuse(const std::string& private_data);
+  void DeviceGone();
 
  private:
   absl::Status CheckOpen(const char* what) const;
+  void Answered();  // or nobody is there to be answered
 
   Device* const device_;
-  rdma_cm_id* id_;  // null: answered
+  rdma_cm_id* id_;  // null: answered, or the device is gone
   const CmEvent offer_;
   ConnectionInfo info_;
   bool left_ = false;

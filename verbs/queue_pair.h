@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void OnAsync(ibv_event_type type);
   void CompletionFailed(WcStatus status, const char* what, uint32_t key);
   void QueueOverflowed();
+  void DeviceGone(const absl::Status& why);
 
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }
@@ -99,6 +101,10 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   absl::Status Apply(const QpModify& change);
   int ToSqd();
   int ToRts();
+  bool Draining() const;
+  void LookAgain();
+  void LookWhetherDrained();
+  void Drained();
   absl::Status ToInit();
   absl::Status ToReset();
   int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
@@ -108,6 +114,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void LastWqeReached();
   // To ERR, whoever found the reason: `why` is kept unless the application asked for it (OK).
   void EnterError(const absl::Status& why);
+  void FinishError();
+  void SayGoodbye();
   void PushEvent(EventType type, const absl::Status& why) const;
 
   // connecting.cc
@@ -168,6 +176,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   ConnectOutcome outcome_;
   ConnectionInfo info_;
   absl::Status cause_;
+  std::optional<absl::Status> goodbye_;  // kDisconnected is due: no later than goodbye_by_
+  absl::Duration goodbye_by_;
+  absl::Duration shared_flush_by_;
   uint64_t rnr_received_before_ = 0;  // the port's counters when it was made
   uint64_t rnr_sent_before_ = 0;
 };

@@ -26,6 +26,8 @@ void Add(int epoll, int fd, uint32_t events, void* what) {
   epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
+thread_local const Service* served_here = nullptr;  // by this thread
+
 }  // namespace
 
 absl::Duration SteadyNow() {
@@ -89,7 +91,10 @@ void Service::Stop() {
 
 void Service::Wake() { (void)eventfd_write(wake_, 1); }
 
+bool Service::on_its_thread() const { return served_here == this; }
+
 void Service::Run() {
+  served_here = this;
   epoll_event ready[16];
   while (!stopping_.load(std::memory_order_acquire)) {
     int patience = 0;

@@ -66,6 +66,7 @@ class Service {
   void Stop();  // joins the thread
 
   std::mutex& mutex() { return mutex_; }
+  bool on_its_thread() const;  // which holds the mutex whenever it calls anybody
   rdma_event_channel* channel() const { return channel_; }
   uint64_t wakeups() const { return wakeups_.load(std::memory_order_relaxed); }
 

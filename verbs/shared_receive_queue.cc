@@ -27,7 +27,7 @@ absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> SharedReceiveQueue
     if (!s.ok()) return s;
   }
   auto srq = std::make_unique<SharedReceiveQueue>(domain, options);
-  if (srq->srq_ == nullptr || srq->ledger_ == nullptr) {
+  if (srq->srq_ == nullptr) {
     return ErrnoStatus(errno, absl::StrCat("create shared receive queue on device ", device),
                        "Ask for a smaller one, or close queues that are not needed.");
   }
@@ -53,6 +53,10 @@ SharedReceiveQueue::SharedReceiveQueue(ProtectionDomain* domain, const SrqOption
   limits_.max_sge = std::max(limits_.max_sge, attributes.attr.max_sge);
   limits_.max_sge = std::min(limits_.max_sge, domain_->device()->attributes().max_sge);
   ledger_ = domain_->device()->ledgers().Acquire(Ledger::Kind::kShared, limits_.max_wr);
+  if (ledger_ != nullptr) return;
+  (void)Lib().destroy_srq(srq_);  // or the domain could not be closed
+  srq_ = nullptr;
+  errno = ENOMEM;
 }
 
 SharedReceiveQueue::~SharedReceiveQueue() {

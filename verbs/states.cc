@@ -11,7 +11,10 @@
 namespace verbena::verbs {
 namespace {
 
-constexpr absl::Duration kFlushTime = absl::Milliseconds(100);
+// The flush of a queue pair that dies: a shared receive queue's end, and other queues'.
+constexpr absl::Duration kSharedFlushTime = absl::Milliseconds(100);
+constexpr absl::Duration kFlushTime = absl::Milliseconds(20);
+constexpr absl::Duration kLookAgain = absl::Milliseconds(1);
 
 QpState StateOf(ibv_qp_state state) {
   switch (state) {
@@ -78,15 +81,25 @@ absl::Status QueuePair::ToInit() {
   return absl::OkStatus();
 }
 
-// Without passing ERR, which would flush: RESET makes no completions (IBTA 10.3.1.1).
+// Without passing ERR, which would flush: RESET makes no completions (IBTA 10.3.1.1). A device that
+// does not take RESET while it drains has to; what it flushes then is void.
 absl::Status QueuePair::ToReset() {
   device_->service().Forget(this);
+  SayGoodbye();
   if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
   DropId();
   phase_ = Phase::kIdle;
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RESET;
-  if (const int error = ModifyDevice(attributes, IBV_QP_STATE); error != 0) {
+  int error = ModifyDevice(attributes, IBV_QP_STATE);
+  if (error != 0 && state_ != QpState::kErr) {
+    attributes.qp_state = IBV_QPS_ERR;
+    (void)ModifyDevice(attributes, IBV_QP_STATE);
+    attributes.qp_state = IBV_QPS_RESET;
+    error = ModifyDevice(attributes, IBV_QP_STATE);
+  }
+  if (error != 0) {
+    EnterError(absl::OkStatus());
     return ErrnoStatus(error, absl::StrCat("modify ", Name(), " to RESET"),
                        "Close it and make a new one.");
   }
@@ -165,22 +178,61 @@ absl::Status QueuePair::Apply(const QpModify& change) {
 }
 
 int QueuePair::ToSqd() {
-  drained_ = false;
-  if (std::exchange(resuming_, false)) return 0;  // the device has not left it yet
-  ibv_qp_attr attributes{};
-  attributes.qp_state = IBV_QPS_SQD;
-  attributes.en_sqd_async_notify = 1;
-  return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_EN_SQD_ASYNC_NOTIFY);
+  int error = 0;
+  if (!std::exchange(resuming_, false)) {  // else the device has not left it yet
+    ibv_qp_attr attributes{};
+    attributes.qp_state = IBV_QPS_SQD;
+    attributes.en_sqd_async_notify = 1;
+    error = ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_EN_SQD_ASYNC_NOTIFY);
+  }
+  if (error == 0) {
+    drained_ = false;
+    LookAgain();
+  }
+  return error;
 }
 
-// A device may refuse to leave SQD before it has drained; then it leaves when it says so.
+// A device may refuse to leave SQD before it has drained; then it leaves when it has.
 int QueuePair::ToRts() {
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RTS;
-  const int error = ModifyDevice(attributes, IBV_QP_STATE);
-  resuming_ = error != 0 && !drained_;
+  int error = ModifyDevice(attributes, IBV_QP_STATE);
+  resuming_ = error != 0 && Draining();
+  if (error != 0 && !resuming_) error = ModifyDevice(attributes, IBV_QP_STATE);  // it has by now
+  if (resuming_) LookAgain();
   if (error == 0 && send_ledger_->outstanding() > 0) RingDoorbell();
   return resuming_ ? 0 : error;
+}
+
+// The device's word: an event of a former SQD may have been read only now.
+bool QueuePair::Draining() const {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr unused{};
+  return Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused) == 0 &&
+         StateOf(attributes.qp_state) == QpState::kSqd && attributes.sq_draining != 0;
+}
+
+// Soft-RoCE's completer compares sequence numbers before it counts the last acknowledgement
+// (Linux 6.1 rxe_comp.c complete_ack), so it is the requester that finds the queue drained, and
+// only a doorbell runs it.
+void QueuePair::LookAgain() {
+  if (device_->software()) device_->service().SetDeadline(this, kLookAgain);
+}
+
+void QueuePair::LookWhetherDrained() {
+  if (drained_) return;
+  RingDoorbell();
+  if (Draining()) return LookAgain();
+  Drained();
+}
+
+void QueuePair::Drained() {
+  drained_ = true;
+  if (resuming_) {
+    if (ToRts() != 0) FailedByDevice();
+    return;
+  }
+  if (state_ == QpState::kSqd) PushEvent(EventType::kSendQueueDrained, absl::OkStatus());
 }
 
 QpAttributes QueuePair::Query() const {
@@ -236,20 +288,44 @@ void QueuePair::EnterError(const absl::Status& why) {
     ConnectFailed(absl::CancelledError(absl::StrCat("connect ", Name(), ": it went to ERR")));
   }
   if (cause_.ok() && !asked_) cause_ = why;
+  resuming_ = false;
   SetState(QpState::kErr);
   // On iWARP the goodbye is the stream's end, and ERR would reset the stream before it.
   if (connected && device_->iwarp()) Part();
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_ERR;
   (void)ModifyDevice(attributes, IBV_QP_STATE);
+  const absl::Duration now = SteadyNow();
+  shared_flush_by_ = now + kSharedFlushTime;
   if (connected) {
-    PushEvent(EventType::kDisconnected, why);
-    device_->service().Attend(this);
+    goodbye_ = why;
+    goodbye_by_ = now + kFlushTime;
+  }
+  device_->service().Attend(this);
+  device_->service().Changed();
+}
+
+// kDisconnected comes when the flush is in the queues: some drivers only begin it with ERR. Sends
+// without a completion of their own may never be known to be complete, so this has an end.
+void QueuePair::FinishError() {
+  const absl::Duration now = SteadyNow();
+  if (goodbye_.has_value()) {
+    const bool pulled = send_cq_->TryPull() && (receive_cq_ == send_cq_ || receive_cq_->TryPull());
+    const bool flushed =
+        pulled && send_ledger_->outstanding() == 0 && receive_ledger_->outstanding() == 0;
+    if (!flushed && now < goodbye_by_) return device_->service().SetDeadline(this, kLookAgain);
+    SayGoodbye();
   }
   // Not every driver says when a dying queue pair has let go of its shared receive queue
   // (IBTA 11.6.3): then it is said when the flush has had its time.
-  if (srq_ != nullptr) device_->service().SetDeadline(this, kFlushTime);
-  device_->service().Changed();
+  if (srq_ == nullptr || last_wqe_told_) return;
+  if (now < shared_flush_by_) return device_->service().SetDeadline(this, shared_flush_by_ - now);
+  LastWqeReached();
+}
+
+void QueuePair::SayGoodbye() {
+  if (!goodbye_.has_value()) return;
+  PushEvent(EventType::kDisconnected, *std::exchange(goodbye_, std::nullopt));
 }
 
 void QueuePair::PushEvent(EventType type, const absl::Status& why) const {
@@ -271,11 +347,8 @@ void QueuePair::OnAsync(ibv_event_type type) {
       }
       return;
     case IBV_EVENT_SQ_DRAINED:
-      if (drained_) return;
-      drained_ = true;
-      if (resuming_) (void)ToRts();
-      if (state_ != QpState::kSqd) return;
-      return PushEvent(EventType::kSendQueueDrained, absl::OkStatus());
+      if (state_ == QpState::kErr || drained_ || Draining()) return;
+      return Drained();
     case IBV_EVENT_QP_LAST_WQE_REACHED:
       return LastWqeReached();
     default:

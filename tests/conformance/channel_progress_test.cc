@@ -299,7 +299,8 @@ constexpr uint64_t kRounds = 200;
 TEST_P(ManySleepers, OnOneChannel) {
   // Four threads sleep in Next and arm again; four others send and Wait on one queue.
   // Expect: every message arrives, though no thread has a queue pair of its own.
-  Pair pair = MakePair(*this, {.server = {.channel = true}});
+  // Who serves may be late by all that one of the others sends.
+  Pair pair = MakePair(*this, {.server = {.limits = {.max_receive_wr = kRounds}, .channel = true}});
   std::vector<QueuePair> ours, theirs;
   for (int i = 0; i < kThreads; ++i) {
     ours.push_back(pair.client->NewQueuePair());
@@ -338,7 +339,8 @@ TEST_P(ManySleepers, OnOneChannel) {
 TEST_P(ManySleepers, OnTheTwoQueuesOfOneQueuePair) {
   // One thread Waits for the receives, one for the sends of the same queue pair, one is polling.
   // Expect: everybody gets what is his.
-  Pair pair = MakePair(*this, Both({.separate_receive_cq = true}));
+  Pair pair =
+      MakePair(*this, Both({.limits = {.max_receive_wr = kRounds}, .separate_receive_cq = true}));
   const auto receive = [&](End& end) {
     for (uint64_t i = 0; i < kRounds; ++i) EXPECT_THAT(end.receive_cq.Wait(1, kLong), IsOk());
   };

@@ -17,7 +17,8 @@ class Rnr : public Conformance {
     if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   }
 
-  // Until the client has been refused at least once.
+  // Until the client has been refused at least once. (The kernel reads a device's counters anew
+  // every 10 ms only: /sys/class/infiniband/*/ports/*/hw_counters/lifespan.)
   void WaitForNak(Pair& pair) {
     ASSERT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received > 0; }));
   }
@@ -70,6 +71,7 @@ TEST_P(Rnr, RetriesAreCounted) {
   EXPECT_THAT(done[0], Completed(1, WcStatus::kRnrRetryExceeded));
   EXPECT_THAT((std::vector{done[1], done[2]}),
               testing::UnorderedElementsAre(Flushed(2), Flushed(9)));
+  EXPECT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received >= 3; }));
   EXPECT_EQ(pair.client->qp.counters().rnr_naks_received, 3u);
   EXPECT_EQ(pair.server->qp.counters().rnr_naks_sent, 3u);
   EXPECT_EQ(pair.client->qp.state(), QpState::kErr);
@@ -82,6 +84,7 @@ TEST_P(Rnr, NoRetryAtAll) {
   Pair pair = MakePair(*this, {.connect = {.rnr_retry = 0}});
   Post(pair.client->qp, Message(*pair.client, 1));
   EXPECT_THAT(WaitOne(pair.client->cq), Completed(1, WcStatus::kRnrRetryExceeded));
+  EXPECT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received > 0; }));
   EXPECT_EQ(pair.client->qp.counters().rnr_naks_received, 1u);
 }
 
@@ -99,7 +102,7 @@ TEST_P(Rnr, SevenMeansForEver) {
 TEST_P(Rnr, ProgressRenewsTheRetries) {
   // rnr_retry 1; each of 5 messages is refused once or twice before its receive comes.
   // Expect: the count starts anew with each acknowledged request (IBTA 9.7.5.2.8).
-  Pair pair = MakePair(*this, {.connect = {.rnr_retry = 1}, .server_min_rnr_timer = 22});
+  Pair pair = MakePair(*this, {.connect = {.rnr_retry = 1}, .server_min_rnr_timer = 26});
   for (uint64_t i = 0; i < 5; ++i) {
     const uint64_t before = pair.client->qp.counters().rnr_naks_received;
     Post(pair.client->qp, Message(*pair.client, i));
@@ -204,6 +207,19 @@ TEST_P(Rnr, EarlierReadsStillAnswer) {
               ElementsAre(Succeeded(0), Succeeded(1), Succeeded(2), Succeeded(3)));
   EXPECT_TRUE(StaysEmpty(pair.client->cq));
   EXPECT_THAT(pair.client->bytes(0, 100000), HasPattern(1));
+}
+
+TEST_P(Rnr, FencedReadIsSentAgain) {
+  // A send that is refused, and behind it a read with a fence, which has to be sent again with it.
+  // Expect: when a receive is there both complete: no request waits for itself.
+  Pair pair = MakePair(*this, {.server_min_rnr_timer = kShort});
+  SendWr read = OneSided(Opcode::kRead, *pair.client, pair.server->at(0), 2);
+  read.flags = SendFlags::kFence;
+  Check(pair.client->qp.PostSend(std::vector<SendWr>{Message(*pair.client, 1), read}));
+  WaitForNak(pair);
+  PostReceive(pair.server->qp, {.local = pair.server->slice(0, 100), .id = 3});
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(1));
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(2));
 }
 
 TEST_P(Rnr, WriteWithImmWaitsForAReceive) {

@@ -152,6 +152,56 @@ TEST_P(States, SqdOfAnIdleQueuePairDrainsAtOnce) {
   EXPECT_FALSE(pair.client->qp.Query().draining);
 }
 
+TEST_P(States, DrainingAgainBeforeItWasSaidStrandsNothing) {
+  // A full send queue, and SQD and RTS in quick turns: events of one drain come during the next.
+  // Expect: no turn is refused, everything completes, and the last SQD is said to have drained.
+  constexpr uint64_t kCount = 16;
+  constexpr uint32_t kSize = 20000;
+  Pair pair = MakePair(*this, Both({.limits = {.max_send_wr = kCount}}));
+  const auto turn = [&](QpState to) { Check(pair.client->qp.Modify({.state = to})); };
+  for (int round = 0; round < 50; ++round) {
+    for (uint64_t i = 0; i < kCount; ++i) {
+      Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                             .local = pair.client->slice(0, kSize),
+                             .remote = pair.server->at(0),
+                             .id = i});
+    }
+    for (int turns = round % 4; turns >= 0; --turns) {
+      turn(QpState::kSqd);
+      RunFor(absl::Microseconds(10 * (round % 7)));
+      turn(QpState::kRts);
+    }
+    const std::vector<WorkCompletion> done = WaitFor(pair.client->cq, kCount);
+    for (uint64_t i = 0; i < kCount; ++i) ASSERT_THAT(done[i], Succeeded(i));
+  }
+  turn(QpState::kSqd);
+  EXPECT_TRUE(RunUntil([&] { return !pair.client->qp.Query().draining; }));
+  WaitForEvent(client(), EventType::kSendQueueDrained);
+}
+
+TEST_P(States, ResetWhileDraining) {
+  // Sends that wait for receives, SQD, and RESET before it has drained.
+  // Expect: RESET is taken (IBTA 10.3.1.1), no completions, and it connects again.
+  Pair pair = MakePair(*this);
+  for (uint64_t i = 0; i < 3; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
+  }
+  Check(pair.client->qp.Modify({.state = QpState::kSqd}));
+  Check(pair.client->qp.Modify({.state = QpState::kReset}));
+  EXPECT_TRUE(StaysEmpty(pair.client->cq));
+  WaitForEvent(server(), EventType::kDisconnected);
+  Check(pair.server->qp.Modify({.state = QpState::kReset}));
+  for (End* end : {pair.server.get(), pair.client.get()}) {
+    Check(end->qp.Modify({.state = QpState::kInit}));
+  }
+  Connect(*this, pair.client->qp, pair.server->qp);
+  Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                         .local = pair.client->slice(0, 8),
+                         .remote = pair.server->at(0),
+                         .id = 5});
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(5));
+}
+
 TEST_P(States, PostsInSqdRunAfterRts) {
   // Ten writes are posted in SQD.
   // Expect: none runs until RTS; then all, in order.
