@@ -312,6 +312,17 @@ void CompletionQueue::DropVoid() {
   stashed_.store(stash_.size(), std::memory_order_release);
 }
 
+void CompletionQueue::DropShared(uint32_t qp_number) {
+  const std::lock_guard lock(mutex_);
+  PullLocked();
+  std::erase_if(stash_, [&](const Stashed& entry) {
+    const Ledger* ledger = device_->ledgers().Find(entry.name);
+    return ledger != nullptr && ledger->kind() == Ledger::Kind::kShared &&
+           entry.completion.qp_number == qp_number;
+  });
+  stashed_.store(stash_.size(), std::memory_order_release);
+}
+
 absl::Status CompletionQueue::Resize(uint32_t entries) {
   if (entries == 0) {
     return absl::InvalidArgumentError("resize completion queue: 0 entries, at least 1 is needed");

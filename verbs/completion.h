@@ -87,6 +87,8 @@ class CompletionQueue final : public provider::CompletionQueue {
   int TakeEvents();
   // A queue pair is gone or reset: its completions in the stash are void.
   void DropVoid();
+  // The same for what it took from a shared receive queue, whose places are free by then.
+  void DropShared(uint32_t qp_number);
 
   // With the service's mutex held.
   void Join(QueuePair* qp);

@@ -110,7 +110,22 @@ bool QueuePair::MakeInlineArea() {
   return inline_mr_ != nullptr;
 }
 
+// Some drivers drop the completions of a queue pair that goes, and tell nobody of the shared
+// receives in them. So they are taken first, when nothing more can arrive.
+void QueuePair::LeaveSharedQueue() {
+  if (srq_ == nullptr) return;
+  {
+    const std::lock_guard lock(device_->service().mutex());
+    if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
+    ibv_qp_attr attributes{};
+    attributes.qp_state = IBV_QPS_ERR;
+    (void)ModifyDevice(attributes, IBV_QP_STATE);
+  }
+  receive_cq_->DropShared(number_);
+}
+
 absl::Status QueuePair::Close() {
+  LeaveSharedQueue();
   {
     const std::lock_guard lock(device_->service().mutex());
     device_->service().Forget(this);

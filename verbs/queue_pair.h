@@ -83,6 +83,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   bool Make(const QueuePairOptions& options);
   bool MakeInlineArea();
+  void LeaveSharedQueue();  // before RESET and destruction
 
   // datapath.cc
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);

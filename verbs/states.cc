@@ -118,11 +118,17 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   {
     const std::lock_guard lock(device_->service().mutex());
     if (result = provider::CheckModify(state_, change); !result.ok()) return result;
-    result = Apply(change);
+    if (change.state != QpState::kReset) result = Apply(change);
   }
   if (change.state == QpState::kReset) {
+    LeaveSharedQueue();
+    {
+      const std::lock_guard lock(device_->service().mutex());
+      result = Apply(change);
+    }
     send_cq_->DropVoid();
     receive_cq_->DropVoid();
+    if (srq_ != nullptr) receive_cq_->DropShared(number_);
   }
   device_->service().Changed();
   return result;

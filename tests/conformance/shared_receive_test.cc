@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shared receive queues: ibv_create_srq(3), ibv_modify_srq(3), ibv_post_srq_recv(3); IBTA 10.2.9.
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -185,6 +186,23 @@ TEST_P(SharedReceives, HalfAMessageFlushesItsReceive) {
   EXPECT_EQ(wc.id, 1u);
   // The network may have been faster than we.
   EXPECT_THAT(wc.status, testing::AnyOf(WcStatus::kFlushed, WcStatus::kSuccess));
+}
+
+TEST_P(SharedReceives, ClosedQueuePairsKeepNoPlaces) {
+  // Four times as many connections as the queue has places, one after the other. Each takes a
+  // receive and is closed before anybody polls.
+  // Expect: there is always a place for the next receive, and nothing is said of who is gone.
+  Pair pair = MakeShared({.max_wr = 4});
+  const uint64_t rounds = 4 * std::min(pair.server->srq.limits().max_wr, 16u);
+  for (uint64_t id = 0; id < rounds; ++id) {
+    QueuePair ours = pair.client->NewQueuePair(), theirs = pair.server->NewQueuePair();
+    Connect(*this, ours, theirs);
+    PostShared(pair, id);
+    Post(ours, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = id});
+    EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(id));
+    Check(theirs.Close());
+  }
+  EXPECT_TRUE(StaysEmpty(pair.server->cq));
 }
 
 TEST_P(SharedReceives, WriteWithImmTakesFromIt) {
