@@ -57,6 +57,21 @@ std::vector<provider::Device*> Context::devices() const {
   return all;
 }
 
+Contact Context::contact() const {
+  Contact contact = base_->contact();
+  contact.rdma = core_.mode({});
+  contact.absent = core_.absent();
+  for (const auto& each : rdma_) {
+    for (const Way& way : each->contact().ways) {
+      const bool serves = std::any_of(
+          core_.usable().begin(), core_.usable().end(),
+          [&way](const Usable& usable) { return usable.device->info().name == way.device; });
+      if (serves) contact.ways.push_back(way);
+    }
+  }
+  return contact;
+}
+
 absl::Status Context::Insist(Rdma mode, const std::string& what,
                              const std::vector<Candidate>& candidates) {
   if (mode != Rdma::kRequired) return absl::OkStatus();

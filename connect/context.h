@@ -34,6 +34,7 @@ class Context final : public provider::Context, public provider::Host {
   absl::StatusOr<std::unique_ptr<provider::Path>> Resolve(const std::string& address,
                                                           const ResolveOptions& options) override;
   void SetHost(provider::Host* host) override { host_ = host; }
+  Contact contact() const override;
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
     return base_->Await(ready, timeout);
   }

@@ -37,6 +37,7 @@ class Core {
   const std::string& base_name() const { return base_->devices().front()->info().name; }
   Rdma mode(const std::optional<Rdma>& option) const { return option.value_or(settings_.rdma); }
   const std::vector<Usable>& usable() const { return usable_; }
+  const std::vector<Candidate>& absent() const { return absent_; }
   uint8_t links() const;
   std::vector<Ip> addresses() const;
 

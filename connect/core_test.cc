@@ -42,6 +42,7 @@ class List final : public provider::Context {
   }
   absl::Status Close() override { return absl::OkStatus(); }
   absl::Status CheckClosable() const override { return absl::OkStatus(); }
+  Contact contact() const override { return {}; }
   std::vector<provider::Device*> devices() const override {
     std::vector<provider::Device*> all;
     for (const auto& each : owned_) all.push_back(each.get());

@@ -74,6 +74,18 @@ TEST(Examples, EventDriven) {
   EXPECT_THAT(done.out, AllOf(HasSubstr("server got: hello"), HasSubstr("client got: hello")));
 }
 
+TEST(Examples, OutOfBand) {
+  const std::string job = Scratch("job");
+  std::filesystem::remove_all(job);
+  std::filesystem::create_directory(job);
+  Process first({Program("out_of_band"), "0", job});
+  Process second({Program("out_of_band"), "1", job});
+  EXPECT_EQ(first.Wait(), 0) << first.err();
+  EXPECT_EQ(second.Wait(), 0) << second.err();
+  EXPECT_THAT(first.out(), HasSubstr("over tcp has greetings from rank 1"));
+  EXPECT_THAT(second.out(), HasSubstr("over tcp has greetings from rank 0"));
+}
+
 TEST(FileCopy, AllSizes) {
   for (size_t size : {size_t{0}, size_t{1}, size_t{1} << 20, (size_t{37} << 20) + 12345}) {
     const std::string source = MakeFile("source", size);

@@ -11,17 +11,14 @@
 
 namespace verbena::fallback {
 
-namespace {
-
-absl::Status CheckIdle(const QueuePair& qp, QpState state, bool busy) {
-  if (state == QpState::kInit && !busy) return absl::OkStatus();
+absl::Status QueuePair::CheckIdle() const {
+  const bool busy = phase_ != Phase::kIdle;
+  if (engine_.state() == QpState::kInit && !busy) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("connect qp ", qp.number(), ": it is in state ", QpStateName(state),
+      absl::StrCat("connect qp ", number(), ": it is in state ", QpStateName(engine_.state()),
                    busy ? " and connecting already" : "",
                    "; only one in INIT can be connected (modify it to RESET, then INIT)"));
 }
-
-}  // namespace
 
 absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
                                      const ConnectParameters& parameters,
@@ -35,32 +32,36 @@ absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
   }
   absl::Status result;
   WithOwnership([&] {
-    result = CheckIdle(*this, engine_.state(), phase_ != Phase::kIdle);
+    result = CheckIdle();
     if (!result.ok()) return;
-    connecting_ = std::make_unique<Connecting>();
-    connecting_->addresses = std::move(to);
-    connecting_->parameters = parameters;
-    connecting_->offer = {parameters.private_data, parameters.initiator_depth,
-                          parameters.responder_resources, parameters.require, selection.rendezvous};
+    engine::Offer offer{parameters.private_data, parameters.initiator_depth,
+                        parameters.responder_resources, parameters.require, selection.rendezvous};
     for (const Candidate& each : selection.candidates) {
-      if (selection.tell_peer && !each.chosen) connecting_->offer.note.push_back(each);
+      if (selection.tell_peer && !each.chosen) offer.note.push_back(each);
     }
-    {
-      std::lock_guard lock(mutex_);
-      outcome_ = {};
-      info_ = info;
-    }
-    engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
-                     std::min<uint8_t>(parameters.retry_count, 7),
-                     std::min<uint8_t>(parameters.timeout, 31));
-    deadline_ = parameters.deadline == absl::InfiniteDuration()
-                    ? io::kNever
-                    : device_->hub().Now() + absl::ToInt64Nanoseconds(parameters.deadline);
-    device_->hub().SetDeadline(this, deadline_);
-    device_->counts().connects.fetch_add(1);
+    Begin(std::move(to), parameters, std::move(offer), info);
     TryNextAddress();
   });
   return result;
+}
+
+void QueuePair::Begin(std::vector<io::Address> to, const ConnectParameters& parameters,
+                      engine::Offer offer, const ConnectionInfo& info) {
+  connecting_ = std::make_unique<Connecting>();
+  connecting_->addresses = std::move(to);
+  connecting_->parameters = parameters;
+  connecting_->offer = std::move(offer);
+  {
+    std::lock_guard lock(mutex_);
+    outcome_ = {};
+    info_ = info;
+  }
+  engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
+                   std::min<uint8_t>(parameters.retry_count, 7),
+                   std::min<uint8_t>(parameters.timeout, 31));
+  deadline_ = device_->hub().In(parameters.deadline);
+  device_->hub().SetDeadline(this, deadline_);
+  device_->counts().connects.fetch_add(1);
 }
 
 void QueuePair::TryNextAddress() {
@@ -77,12 +78,17 @@ void QueuePair::TryNextAddress() {
     connectable_.store(false, std::memory_order_release);
     watching_write_ = true;
     device_->hub().Watch(this, socket_, false, true);
+    if (connecting_->meeting != nullptr) connecting_->meeting->StartTry(device_->hub().Now());
     return;
   }
   ConnectFailed(connecting_->last_error, false);
 }
 
 void QueuePair::ContinueConnect() {
+  if (connecting_->meeting != nullptr) {
+    Meet();
+    if (connecting_ == nullptr) return;
+  }
   io::Streams& streams = device_->hub().streams();
   if (phase_ == Phase::kConnecting) {
     if (!connectable_.load(std::memory_order_acquire)) return;
@@ -134,11 +140,17 @@ void QueuePair::ContinueConnect() {
   absl::StatusOr<engine::PeerReply> reply =
       engine::DecodeReply(connecting_->reader.frame(), connecting_->offer);
   if (!reply.ok()) return ConnectFailed(reply.status(), false);
+  if (connecting_->meeting != nullptr && !AnswerIsTheirs(&*reply)) {
+    return ConnectFailed(
+        absl::UnavailableError(absl::StrCat(
+            connecting_->current.ToString(), ": ",
+            reply->rejected ? PlainText(reply->private_data) : "the answer is not the peer's")),
+        false);
+  }
   if (reply->rejected) {
-    const std::string text =
-        absl::StrCat("connect ", connecting_->current.ToString(), ": the peer rejected",
-                     reply->private_data.empty() ? "" : ": ",
-                     absl::Utf8SafeCHexEscape(reply->private_data));
+    const std::string text = absl::StrCat(
+        "connect ", connecting_->current.ToString(), ": the peer rejected",
+        reply->private_data.empty() ? "" : ": ", absl::Utf8SafeCHexEscape(reply->private_data));
     device_->counts().rejects.fetch_add(1);
     CloseConnecting();
     return ConnectDone(
@@ -165,16 +177,18 @@ void QueuePair::ContinueConnect() {
 
 void QueuePair::ConnectFailed(const absl::Status& why, bool try_next) {
   if (connecting_ == nullptr) return;
-  connecting_->last_error = why;
-  if (socket_ != io::kNoSocket) {
-    device_->hub().poller().Unwatch(socket_);
-    device_->hub().streams().Close(socket_, true);
-    socket_ = io::kNoSocket;
-  }
+  const bool meeting = connecting_->meeting != nullptr;
+  const bool final = absl::IsCancelled(why) || absl::IsFailedPrecondition(why) ||
+                     device_->hub().Now() >= deadline_;
+  if (meeting && !final) return EndTry(why);
+  if (!meeting || !absl::IsDeadlineExceeded(why)) connecting_->last_error = why;
+  DropSocket(true);
   phase_ = Phase::kIdle;
   if (try_next && connecting_->next < connecting_->addresses.size()) return TryNextAddress();
   absl::Status status = connecting_->last_error;
-  if (absl::IsDeadlineExceeded(why)) {
+  if (meeting && absl::IsDeadlineExceeded(why)) {
+    status = NotMet();
+  } else if (absl::IsDeadlineExceeded(why)) {
     status = absl::DeadlineExceededError(
         absl::StrCat("connect ", connecting_->current.ToString(), ": no answer within ",
                      absl::FormatDuration(connecting_->parameters.deadline),
@@ -187,16 +201,19 @@ void QueuePair::ConnectFailed(const absl::Status& why, bool try_next) {
 
 void QueuePair::CloseConnecting() {
   if (connecting_ == nullptr) return;
-  if (socket_ != io::kNoSocket) {
-    device_->hub().poller().Unwatch(socket_);
-    device_->hub().streams().Close(socket_, false);
-    socket_ = io::kNoSocket;
-  }
-  unsent_request_.clear();
+  DropSocket(false);
   connecting_.reset();
   phase_ = Phase::kIdle;
   deadline_ = io::kNever;
   device_->hub().SetDeadline(this, io::kNever);
+}
+
+void QueuePair::DropSocket(bool reset) {
+  unsent_request_.clear();
+  if (socket_ == io::kNoSocket) return;
+  device_->hub().poller().Unwatch(socket_);
+  device_->hub().streams().Close(socket_, reset);
+  socket_ = io::kNoSocket;
 }
 
 void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
@@ -224,7 +241,7 @@ absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& pee
   if (!session.ok()) return session.status();
   absl::Status result;
   WithOwnership([&] {
-    result = CheckIdle(*this, engine_.state(), phase_ != Phase::kIdle);
+    result = CheckIdle();
     if (!result.ok()) return;
     const std::vector<std::byte> reply = engine::EncodeReply(peer, offer, *session);
     engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
@@ -254,6 +271,8 @@ void QueuePair::Attach(const engine::Session& session) {
   if (receive_cq_ != send_cq_) receive_cq_->StreamBegins();
   last_traffic_ = device_->hub().Now();
   engine_.Connected(session);
+  const std::lock_guard lock(mutex_);
+  if (contact_) device_->meeting().Taken(engine::PlaceOf(contact_->nonce), contact_->nonce);
 }
 
 // Silence: the transport timer of InfiniBand, 4.096 µs × 2^timeout, once and for every retry

@@ -55,6 +55,7 @@ class Context final : public provider::Context {
 
   absl::Status Close() override {
     if (absl::Status s = CheckClosable(); !s.ok()) return s;
+    device_.meeting().Close();
     // Last words of closed connections are still on their way, for a second at most.
     Hub& hub = device_.hub();
     world_->Await([&] { return !hub.lingering(); }, hub.Now() + kLastWords);
@@ -77,6 +78,7 @@ class Context final : public provider::Context {
     return std::make_unique<Path>(&device_, *std::move(to));
   }
   void SetHost(provider::Host* host) override { device_.SetHost(host); }
+  Contact contact() const override { return {.ways = {{.device = device_.info().name}}}; }
   bool Await(absl::FunctionRef<bool()> ready, absl::Duration timeout) override {
     return world_->Await(ready, device_.hub().In(timeout));
   }
@@ -91,6 +93,7 @@ class Context final : public provider::Context {
   static constexpr Nanos kLastWords = 1'500'000'000;
 
   void Stop() {
+    device_.meeting().Close();
     if (!stopped_) world_->Stop(&device_.hub());
     stopped_ = true;
   }

@@ -174,7 +174,7 @@ void QueuePair::OnDeadline() {
   if (TryOwn()) {
     if (phase_ == Phase::kStreaming && engine_.closing() && device_->hub().Now() >= deadline_) {
       DropStream();
-    } else if ((phase_ == Phase::kConnecting || phase_ == Phase::kAwaitingReply) &&
+    } else if (phase_ != Phase::kIdle && phase_ != Phase::kStreaming &&
                device_->hub().Now() >= deadline_) {
       ConnectFailed(absl::DeadlineExceededError("no answer in time"), false);
     }

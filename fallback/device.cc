@@ -73,7 +73,7 @@ DeviceAttributes Device::Attributes() {
 
 Device::Device(provider::Context* context, io::World* world, io::Address from,
                const DeviceInfo& info)
-    : context_(context), info_(info), from_(from), hub_(world) {}
+    : context_(context), info_(info), from_(from), hub_(world), meeting_(this) {}
 
 Device::~Device() = default;
 
@@ -82,6 +82,7 @@ Capabilities Device::capabilities() const {
   c.immediate = c.atomics = c.send_with_invalidate = c.memory_windows = c.rnr = true;
   c.remote_completion = c.unguessable_keys = c.global_atomics = true;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
+  c.out_of_band = c.out_of_band_handshake = true;
   return c;
 }
 
@@ -126,6 +127,11 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateComplet
     return s;
   }
   return CompletionQueue::Create(this, options);
+}
+
+std::vector<io::Address> Device::Addresses() {
+  return from_.empty() || from_.is_any() ? hub_.streams().Addresses()
+                                         : std::vector<io::Address>{from_};
 }
 
 void Device::SetHost(provider::Host* host) {

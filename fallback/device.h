@@ -7,11 +7,13 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/hub.h"
 #include "fallback/io/address.h"
+#include "fallback/meeting.h"
 #include "transport/checks.h"
 #include "transport/provider.h"
 
@@ -50,7 +52,9 @@ class Device final : public provider::Device {
   engine::KeyTable& keys() { return keys_; }
   Children& children() { return children_; }
   const Children& children() const { return children_; }
+  Meeting& meeting() { return meeting_; }
   const io::Address& from() const { return from_; }
+  std::vector<io::Address> Addresses();  // at which peers reach it
 
   // Events of `object`; wakes whoever waits for them.
   void SetHost(provider::Host* host);
@@ -80,6 +84,7 @@ class Device final : public provider::Device {
   const io::Address from_;
   engine::KeyTable keys_;
   Hub hub_;
+  Meeting meeting_;
   Children children_;
   provider::Host* host_ = nullptr;
   std::unique_ptr<HostTimer> timer_;

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/meeting.h"
 #include "fallback/queue_pair.h"
 #include "transport/log.h"
 
@@ -21,6 +22,16 @@ constexpr Nanos kPause = 100'000'000;  // without descriptors: look away, else t
 absl::StatusOr<std::unique_ptr<provider::Listener>> Listener::Create(Device* device,
                                                                      const std::string& address,
                                                                      const ListenOptions& options) {
+  return Make(device, address, options, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> Listener::CreateHidden(Device* device, Meeting* meeting) {
+  return Make(device, ":0", {}, meeting);
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Make(Device* device, const std::string& address,
+                                                         const ListenOptions& options,
+                                                         Meeting* meeting) {
   absl::StatusOr<io::HostPort> where = io::ParseHostPort(address);
   if (!where.ok()) return where.status();
   if (where->host.empty() && !device->from().empty()) {
@@ -43,14 +54,15 @@ absl::StatusOr<std::unique_ptr<provider::Listener>> Listener::Create(Device* dev
                                                        std::strerror(errno),
                                                        "). Raise the limit: `ulimit -n`"));
     }
-    return std::make_unique<Listener>(device, *socket, fd, options);
+    return std::make_unique<Listener>(device, *socket, fd, options, meeting);
   }
   return last;
 }
 
-Listener::Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options)
-    : device_(device), socket_(socket), fd_(fd), options_(options) {
-  device_->children().Add();
+Listener::Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options,
+                   Meeting* meeting)
+    : device_(device), socket_(socket), fd_(fd), options_(options), meeting_(meeting) {
+  if (meeting_ == nullptr) device_->children().Add();
   device_->hub().Add(this);
   device_->hub().Watch(this, socket_, true, false);
 }
@@ -78,7 +90,7 @@ absl::Status Listener::Close() {
 
 Listener::~Listener() {
   close(fd_);
-  device_->children().Remove();
+  if (meeting_ == nullptr) device_->children().Remove();
 }
 
 std::string Listener::address() const { return device_->hub().streams().Local(socket_).ToString(); }
@@ -167,9 +179,19 @@ std::unique_ptr<Handshake> Listener::Take(Handshake* handshake) {
 void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
   // What only who composes providers can answer is for nobody else to see.
   const bool selects = options_.rdma.value_or(Rdma::kOff) != Rdma::kOff;
-  if (peer.rendezvous && !selects) return RefuseRendezvous(handshake, peer);
+  if (peer.rendezvous && !selects) {
+    return Decline(handshake, peer, "no RDMA device is in use by this listener");
+  }
+  if (peer.out_of_band && meeting_ == nullptr) {
+    return Decline(handshake, peer, "this listener takes no out-of-band connections");
+  }
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
+  if (meeting_ != nullptr) {
+    meeting_->Arrived(owned->socket_, std::move(peer));
+    device_->hub().Retire(std::move(owned));
+    return;
+  }
   io::Streams& streams = device_->hub().streams();
   ConnectionInfo info;
   info.local = streams.Local(owned->socket_).ToString();
@@ -193,11 +215,10 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
   device_->Changed();
 }
 
-void Listener::RefuseRendezvous(Handshake* handshake, const engine::PeerRequest& peer) {
+void Listener::Decline(Handshake* handshake, const engine::PeerRequest& peer, const char* why) {
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
-  device_->hub().Linger(owned->socket_,
-                        engine::EncodeReject(peer, "no RDMA device is in use by this listener"));
+  device_->hub().Linger(owned->socket_, engine::EncodeReject(peer, why));
   device_->counts().rejects.fetch_add(1);
   device_->hub().Retire(std::move(owned));
 }

@@ -17,6 +17,7 @@
 namespace verbena::fallback {
 
 class Listener;
+class Meeting;
 
 class ConnectionRequest final : public provider::ConnectionRequest {
  public:
@@ -63,7 +64,10 @@ class Listener final : public provider::Listener, public Watched {
   static absl::StatusOr<std::unique_ptr<provider::Listener>> Create(Device* device,
                                                                     const std::string& address,
                                                                     const ListenOptions& options);
-  Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options);
+  // One whose requests are `meeting`'s; nobody's child.
+  static absl::StatusOr<std::unique_ptr<Listener>> CreateHidden(Device* device, Meeting* meeting);
+  Listener(Device* device, io::Socket socket, int fd, const ListenOptions& options,
+           Meeting* meeting);
   ~Listener() override;
 
   absl::Status Close() override;
@@ -76,18 +80,23 @@ class Listener final : public provider::Listener, public Watched {
   void OnDeadline() override;  // after a pause for want of descriptors
 
   Device* device() const { return device_; }
+  io::Socket socket() const { return socket_; }
   // From a handshake of ours, on the service: it is done, well or not.
   void Arrived(Handshake* handshake, engine::PeerRequest peer);
   void Refused(Handshake* handshake, const std::string& why, std::vector<std::byte> answer = {});
-  void RefuseRendezvous(Handshake* handshake, const engine::PeerRequest& peer);
 
  private:
+  static absl::StatusOr<std::unique_ptr<Listener>> Make(Device* device, const std::string& address,
+                                                        const ListenOptions& options,
+                                                        Meeting* meeting);
+  void Decline(Handshake* handshake, const engine::PeerRequest& peer, const char* why);
   std::unique_ptr<Handshake> Take(Handshake* handshake);
 
   Device* const device_;
   const io::Socket socket_;
   const int fd_;  // eventfd: readable while requests wait
   const ListenOptions options_;
+  Meeting* const meeting_;  // null: requests are the application's
   mutable std::mutex mutex_;
   absl::flat_hash_map<Handshake*, std::unique_ptr<Handshake>> handshakes_;
   std::deque<std::unique_ptr<ConnectionRequest>> requests_;

@@ -80,6 +80,7 @@ void QueuePair::WithOwnership(absl::FunctionRef<void()> f) const {
 absl::Status QueuePair::Close() {
   WithOwnership([this] {
     CloseConnecting();
+    ForgetContact();
     if (socket_ != io::kNoSocket) {
       engine_.Disconnect();
       SendSome(true, device_->hub().Now());
@@ -104,6 +105,7 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   WithOwnership([&] {
     if (change.state == QpState::kReset) {
       CloseConnecting();
+      ForgetContact();
       if (socket_ != io::kNoSocket) {
         engine_.Disconnect();
         SendSome(true, device_->hub().Now());

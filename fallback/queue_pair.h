@@ -14,6 +14,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@
 #include "fallback/completion.h"
 #include "fallback/engine/handshake.h"
 #include "fallback/engine/queue_pair.h"
+#include "fallback/engine/token.h"
 #include "fallback/hub.h"
 #include "fallback/protection_domain.h"
 #include "fallback/shared_receive_queue.h"
@@ -54,6 +56,9 @@ class QueuePair final : public provider::QueuePair,
   ConnectOutcome outcome() const override;
   ConnectionInfo connection() const override;
   QpCounters counters() const override { return engine_.counters(); }
+
+  absl::StatusOr<Contact> contact() override;  // out_of_band.cc
+  absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) override;  // there
 
   // Connecting. The outcome is an event and outcome().
   absl::Status StartConnect(std::vector<io::Address> to, const ConnectParameters& parameters,
@@ -121,15 +126,28 @@ class QueuePair final : public provider::QueuePair,
   void WithOwnership(absl::FunctionRef<void()> f) const;
 
   // connecting.cc, owner
+  absl::Status CheckIdle() const;
+  void Begin(std::vector<io::Address> to, const ConnectParameters& parameters, engine::Offer offer,
+             const ConnectionInfo& info);
   void TryNextAddress();
   void ContinueConnect();
   void ConnectFailed(const absl::Status& why, bool try_next);
   void ConnectDone(ConnectOutcome outcome, EventType event);
   void Attach(const engine::Session& session);
   void CloseConnecting();
-  void EndStream();  // hands the socket to the lingerer
+  void DropSocket(bool reset);  // of a connect under way
+  void EndStream();             // hands the socket to the lingerer
   void DropStream();
   void SetLiveness(uint8_t timeout, uint8_t retry_count);
+
+  // out_of_band.cc, owner
+  void ForgetContact();
+  void Meet();
+  void EndTry(const absl::Status& why);
+  void AnswerCall();
+  void AwaitConfirmation();
+  bool AnswerIsTheirs(engine::PeerReply* reply) const;  // takes the proof off
+  absl::Status NotMet() const;
 
   Device* const device_;
   ProtectionDomain* const domain_;
@@ -146,7 +164,15 @@ class QueuePair final : public provider::QueuePair,
   std::atomic<bool> failure_requested_{false};
 
   // Owner only.
-  enum class Phase : uint8_t { kIdle, kConnecting, kAwaitingReply, kStreaming };
+  // Out of band also: kMeeting, between two tries; kAnswered, the caller has to confirm.
+  enum class Phase : uint8_t {
+    kIdle,
+    kMeeting,
+    kConnecting,
+    kAwaitingReply,
+    kAnswered,
+    kStreaming
+  };
   Phase phase_ = Phase::kIdle;
   io::Socket socket_ = io::kNoSocket;
   std::atomic<bool> hot_{false};               // written by the owner, read by posting threads
@@ -162,6 +188,17 @@ class QueuePair final : public provider::QueuePair,
   uint64_t served_ = 0;          // drives by pollers
   uint64_t served_at_tick_ = 0;
   Nanos last_traffic_ = 0;
+  struct Rendezvous {  // of an out-of-band connect
+    engine::Place place = {};
+    Nonce own = {}, peer = {};
+    engine::Token mine = {}, theirs = {};  // the calls of both ends
+    bool lower = false;                    // this end's nonce is
+    engine::Session session;               // of the answer
+    Nanos dial_at = 0;
+    Nanos next_at = 0;            // of a try: the next address
+    Nanos yield_at = io::kNever;  // the peer's call is answered instead of waiting for an answer
+    void StartTry(Nanos now);
+  };
   struct Connecting {
     std::vector<io::Address> addresses;
     size_t next = 0;
@@ -170,11 +207,13 @@ class QueuePair final : public provider::QueuePair,
     engine::Offer offer;
     engine::FrameReader reader;
     absl::Status last_error;
+    std::unique_ptr<Rendezvous> meeting;
   };
   std::unique_ptr<Connecting> connecting_;
 
-  mutable std::mutex mutex_;  // outcome and info
+  mutable std::mutex mutex_;  // the rest
   ConnectOutcome outcome_;
+  std::optional<Contact> contact_;
   ConnectionInfo info_;
 };
 

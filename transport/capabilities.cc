@@ -36,6 +36,8 @@ std::string ToString(const Capabilities& capabilities) {
       {capabilities.peer_counters, "peer_counters"},
       {capabilities.responder_events, "responder_events"},
       {capabilities.own_peer_known, "own_peer_known"},
+      {capabilities.out_of_band, "out_of_band"},
+      {capabilities.out_of_band_handshake, "out_of_band_handshake"},
   };
   // A bit without a name here would never be shown to anybody.
   static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));

@@ -22,6 +22,9 @@ struct Capabilities {
   bool peer_counters = false;      // counters tell what peers did, and what passed on the wire
   bool responder_events = false;   // events tell the target that, and why, it refused a peer
   bool own_peer_known = false;     // ConnectionInfo::own_peer tells whether the peer is Verbena
+  bool out_of_band = false;        // QueuePair::address(), QueuePair::Connect
+  // … and that Connect waits for the peer, and Disconnect reaches it.
+  bool out_of_band_handshake = false;
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".

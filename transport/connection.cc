@@ -21,8 +21,8 @@ namespace {
 // For the provider to report that its own deadline has passed.
 constexpr absl::Duration kReportSlack = absl::Seconds(1);
 
-std::string Attempt(const Path& path, const QueuePair& qp) {
-  return absl::StrCat("connect ", path.info().peer, " (qp 0x", absl::Hex(qp.number()), ")");
+std::string Attempt(const std::string& peer, const QueuePair& qp) {
+  return absl::StrCat("connect ", peer, " (qp 0x", absl::Hex(qp.number()), ")");
 }
 
 absl::Status Rejection(const std::string& attempt, const ConnectOutcome& outcome) {
@@ -42,6 +42,32 @@ absl::Status Unreachable(const std::string& attempt, const ConnectOutcome& outco
   return absl::UnavailableError(absl::StrCat(attempt,
                                              ": the peer cannot be reached. Is the "
                                              "address right, and does it listen?"));
+}
+
+absl::StatusOr<Accepted> AwaitOutcome(provider::Context* context, QueuePair& qp,
+                                      const ConnectParameters& parameters,
+                                      const std::string& attempt) {
+  ConnectOutcome outcome;
+  const auto ready = [&] {
+    outcome = qp.impl()->outcome();
+    return outcome.kind != ConnectOutcome::Kind::kPending;
+  };
+  context->Await(ready, parameters.deadline + kReportSlack);
+  switch (outcome.kind) {
+    case ConnectOutcome::Kind::kEstablished:
+      return Accepted{std::move(outcome.private_data)};
+    case ConnectOutcome::Kind::kRejected:
+      return Rejection(attempt, outcome);
+    case ConnectOutcome::Kind::kUnreachable:
+      return Unreachable(attempt, outcome);
+    case ConnectOutcome::Kind::kPending:
+      break;
+  }
+  // Nobody waits for it any more, so it must not come about later.
+  (void)qp.Disconnect();
+  return absl::DeadlineExceededError(absl::StrCat(attempt, ": no answer within ",
+                                                  absl::FormatDuration(parameters.deadline),
+                                                  ". Is the peer overloaded or stuck?"));
 }
 
 }  // namespace
@@ -81,27 +107,13 @@ absl::StatusOr<ConnectionRequest> Listener::Next(absl::Duration timeout) {
 
 absl::StatusOr<Accepted> Path::Connect(QueuePair& qp, const ConnectParameters& parameters) {
   if (absl::Status status = impl_->Connect(*qp.impl(), parameters); !status.ok()) return status;
-  ConnectOutcome outcome;
-  const auto ready = [&] {
-    outcome = qp.impl()->outcome();
-    return outcome.kind != ConnectOutcome::Kind::kPending;
-  };
-  context_->Await(ready, parameters.deadline + kReportSlack);
-  switch (outcome.kind) {
-    case ConnectOutcome::Kind::kEstablished:
-      return Accepted{std::move(outcome.private_data)};
-    case ConnectOutcome::Kind::kRejected:
-      return Rejection(Attempt(*this, qp), outcome);
-    case ConnectOutcome::Kind::kUnreachable:
-      return Unreachable(Attempt(*this, qp), outcome);
-    case ConnectOutcome::Kind::kPending:
-      break;
-  }
-  // Nobody waits for it any more, so it must not come about later.
-  (void)qp.Disconnect();
-  return absl::DeadlineExceededError(absl::StrCat(Attempt(*this, qp), ": no answer within ",
-                                                  absl::FormatDuration(parameters.deadline),
-                                                  ". Is the peer overloaded or stuck?"));
+  return AwaitOutcome(context_, qp, parameters, Attempt(info().peer, qp));
+}
+
+absl::Status QueuePair::Connect(const std::string& peer_address,
+                                const ConnectParameters& parameters) {
+  if (absl::Status status = StartConnect(peer_address, parameters); !status.ok()) return status;
+  return AwaitOutcome(context_, *this, parameters, Attempt("out of band", *this)).status();
 }
 
 }  // namespace verbena

@@ -16,6 +16,8 @@
 #include "absl/strings/str_join.h"
 #include "connect/compose.h"
 #include "transport/context_state.h"
+#include "transport/log.h"
+#include "transport/out_of_band.h"
 #include "transport/providers.h"
 
 namespace verbena {
@@ -27,7 +29,7 @@ struct Choice {
   const char* from;
 };
 
-Choice Choose(const ContextOptions& options) {
+Choice ChooseName(const ContextOptions& options) {
   if (!options.device.empty()) return {options.device, "ContextOptions::device"};
   const char* text = std::getenv("VERBENA_DEVICE");
   if (text != nullptr && *text != '\0') return {text, "VERBENA_DEVICE"};
@@ -71,7 +73,7 @@ absl::Status OutOfDescriptors() {
 }  // namespace
 
 absl::StatusOr<Context> Context::Open(const ContextOptions& options) {
-  const Choice choice = Choose(options);
+  const Choice choice = ChooseName(options);
   const absl::StatusOr<Rdma> rdma = ChooseRdma(options);
   if (!rdma.ok()) return rdma.status();
   const size_t colon = choice.device.find(':');
@@ -182,6 +184,29 @@ absl::StatusOr<Path> Context::Resolve(const std::string& address, const ResolveO
   return absl::InternalError(
       absl::StrCat("resolve ", address,
                    ": the way found is on a device that is not the context's. Report this."));
+}
+
+std::string Context::address() const {
+  Contact contact = state_->provider->contact();
+  contact.nonce = state_->nonce;
+  return Encode(contact);
+}
+
+absl::StatusOr<Device*> Context::Choose(const std::string& peer_address,
+                                        std::vector<Candidate>* why) const {
+  const absl::StatusOr<Contact> theirs = DecodeContact(peer_address);
+  if (!theirs.ok()) return theirs.status();
+  const absl::StatusOr<Contact> mine = DecodeContact(address());  // as the peer sees it
+  if (!mine.ok()) return mine.status();
+  const absl::StatusOr<DevicePair> choice = ChooseDevices(*mine, *theirs);
+  if (!choice.ok()) return choice.status();
+  VERBENA_LOG(kInfo, "select", "out of band: over ", Explain({.candidates = choice->candidates}));
+  if (why != nullptr) *why = choice->candidates;
+  for (const auto& device : state_->devices) {
+    if (device->name() == choice->device) return device.get();
+  }
+  return absl::InternalError(
+      absl::StrCat("choose: device ", choice->device, " is not the context's. Report this."));
 }
 
 ContextCounters Context::counters() const { return state_->provider->counters(); }

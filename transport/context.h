@@ -47,6 +47,16 @@ class Context {
   // host.
   absl::StatusOr<Path> Resolve(const std::string& address, const ResolveOptions& options = {});
 
+  // Out of band: what this end has, for a peer's Choose. At most kMaxContact bytes, opaque, the
+  // same each time.
+  std::string address() const;
+  // The device to make the queue pair's objects on; the peer's Choose of our address names the one
+  // at its end. A pure function of both addresses. `why`, if wanted: candidate by candidate.
+  // Unavailable: RDMA is required, or nothing is in common, with all reasons. InvalidArgument: not
+  // a context's address.
+  absl::StatusOr<Device*> Choose(const std::string& peer_address,
+                                 std::vector<Candidate>* why = nullptr) const;
+
   ContextCounters counters() const;
   EventQueue& events() const;
 

@@ -8,6 +8,7 @@
 
 #include "transport/device.h"
 #include "transport/events.h"
+#include "transport/out_of_band.h"
 #include "transport/provider.h"
 
 namespace verbena {
@@ -25,6 +26,7 @@ struct ContextState {
   }
 
   // In this order, since a provider may push events until its destructor returns.
+  const Nonce nonce = NewNonce();  // of Context::address()
   EventQueue events;
   std::unique_ptr<provider::Context> provider;
   std::vector<std::unique_ptr<Device>> devices;  // fixed when the context opens

@@ -104,6 +104,12 @@ class QueuePair : public Object<provider::QueuePair> {
   ConnectOutcome outcome() const override { return latest; }
   ConnectionInfo connection() const override { return {}; }
   QpCounters counters() const override { return {}; }
+  absl::StatusOr<Contact> contact() override {
+    return Contact{.queue_pair = true, .ways = {{.device = "fake"}}};
+  }
+  absl::Status Connect(const Contact&, const ConnectParameters&) override {
+    return absl::OkStatus();
+  }
 
   QpAttributes attributes{.state = QpState::kInit, .qp_number = 0x12};
   absl::Status why;
@@ -232,6 +238,7 @@ class Context : public Object<provider::Context> {
 
   void Wake() override {}
   absl::Status CheckClosable() const override { return refusal; }
+  Contact contact() const override { return {.ways = {{.device = "fake"}}}; }
 
   mutable Device device{this, "fake"};
   provider::Host* host = nullptr;

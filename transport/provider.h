@@ -21,6 +21,7 @@
 #include "transport/counters.h"
 #include "transport/events.h"
 #include "transport/options.h"
+#include "transport/out_of_band.h"
 #include "transport/qp_state.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
@@ -85,9 +86,12 @@ class QueuePair : public Object {
   virtual Capabilities capabilities() const = 0;  // of the peer, once connected
   virtual absl::Status Disconnect() = 0;   // as rdma_disconnect(3): to ERR, flush, tell the peer
   virtual absl::Status cause() const = 0;  // why it is in ERR; OK: it is not, or was asked to
-  virtual ConnectOutcome outcome() const = 0;  // of the latest Path::Connect with this queue pair
+  virtual ConnectOutcome outcome() const = 0;  // of the latest connect of this queue pair
   virtual ConnectionInfo connection() const = 0;
   virtual QpCounters counters() const = 0;
+  // Out of band. The contact stays until RESET; Connect needs it taken. The outcome is an event.
+  virtual absl::StatusOr<Contact> contact() = 0;
+  virtual absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) = 0;
 };
 
 class ProtectionDomain : public Object {
@@ -170,6 +174,7 @@ class Context : public Object {
   // FailedPrecondition: what Close() would refuse for.
   virtual absl::Status CheckClosable() const = 0;
   virtual ContextCounters counters() const { return {}; }
+  virtual Contact contact() const = 0;  // the devices; not the nonce
 
   // For the provider that others are composed on (connect/): a clock, which Await's time-outs are
   // counted in, and Host::OnTimer in `after` or sooner, on the service and without a lock held.

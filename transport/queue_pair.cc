@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "transport/out_of_band.h"
 
 namespace verbena {
 namespace {
@@ -36,6 +37,23 @@ bool Disconnected(const provider::QueuePair& qp) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> QueuePair::address() {
+  const absl::StatusOr<Contact> contact = impl_->contact();
+  if (!contact.ok()) return contact.status();
+  return Encode(*contact);
+}
+
+absl::Status QueuePair::StartConnect(const std::string& peer_address,
+                                     const ConnectParameters& parameters) {
+  if (!parameters.private_data.empty()) {
+    return absl::InvalidArgumentError(
+        "connect: out of band there is no private data. Exchange it with the address.");
+  }
+  const absl::StatusOr<Contact> peer = DecodeContact(peer_address);
+  if (!peer.ok()) return peer.status();
+  return impl_->Connect(*peer, parameters);
+}
 
 absl::Status QueuePair::WaitUntilDisconnected(absl::Duration timeout) {
   if (context_->Await([&] { return Disconnected(*impl_); }, timeout)) return absl::OkStatus();

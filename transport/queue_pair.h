@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -42,6 +43,21 @@ class QueuePair : public Handle<provider::QueuePair> {
   QpState state() const { return impl_->Query().state; }
   uint32_t number() const { return impl_->Query().qp_number; }
   Capabilities capabilities() const { return impl_->capabilities(); }
+
+  // Out of band, by exchange of addresses over a channel of the program's own, in any order. At
+  // most kMaxContact bytes, opaque, good for one connection: RESET ends it. Unimplemented: not on
+  // this device (capabilities().out_of_band).
+  absl::StatusOr<std::string> address();
+  // Both ends connect to the other's address. Blocks until the peer has done so too, and refuses
+  // as Path::Connect; without out_of_band_handshake it waits for nobody. There is no private data.
+  // InvalidArgument: not an address, changed on the way, or this queue pair's own.
+  // FailedPrecondition: the own address was not taken before, or the peer is on another kind of
+  // device; see Context::Choose. Aborted: the peer has connected to somebody else.
+  absl::Status Connect(const std::string& peer_address, const ConnectParameters& parameters = {});
+  // Returns before there is an answer; the outcome is an event: kEstablished or kUnreachable, or
+  // kRejected.
+  absl::Status StartConnect(const std::string& peer_address,
+                            const ConnectParameters& parameters = {});
 
   // Ends the connection: ERR at both ends, what is outstanding is flushed, kDisconnected at both.
   absl::Status Disconnect() { return impl_->Disconnect(); }

@@ -143,6 +143,11 @@ class Context final : public provider::Context {
         "resolve ", address, ": ", reasons,
         ". Is the address one of the peer's RDMA network, and the port active? TCP may reach it."));
   }
+  Contact contact() const override {
+    Contact contact{.rdma = Rdma::kRequired};
+    for (const auto& device : devices_) contact.ways.push_back(device->way());
+    return contact;
+  }
   void SetHost(provider::Host* host) override {
     for (const auto& device : devices_) device->SetHost(host);
   }

@@ -46,6 +46,7 @@ Capabilities CapabilitiesOf(const Found& found) {
   c.memory_windows = type2 && a.max_mw > 0;
   // Soft-RoCE and Soft-iWARP raise none of the events IBV_EVENT_QP_ACCESS_ERR and _REQ_ERR.
   c.responder_events = !found.software;
+  c.out_of_band = !found.iwarp;  // docs/decisions/0015-out-of-band.md
   c.send_with_invalidate =
       c.memory_windows && (a.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;
   return c;

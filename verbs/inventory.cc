@@ -38,32 +38,6 @@ const char* StateName(ibv_port_state state) {
   }
 }
 
-std::string Text(const ibv_gid& gid) {
-  char text[INET6_ADDRSTRLEN] = "?";
-  const auto* v6 = reinterpret_cast<const in6_addr*>(gid.raw);
-  if (IN6_IS_ADDR_V4MAPPED(v6)) {
-    inet_ntop(AF_INET, &gid.raw[12], text, sizeof text);
-  } else {
-    inet_ntop(AF_INET6, gid.raw, text, sizeof text);
-  }
-  return text;
-}
-
-std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most) {
-  std::vector<ibv_gid_entry> entries(std::max<size_t>(most, 1));
-  const ssize_t n =
-      Lib().query_gid_table(context, entries.data(), entries.size(), 0, sizeof(ibv_gid_entry));
-  std::vector<Gid> out;
-  for (ssize_t i = 0; i < n; ++i) {
-    const ibv_gid_entry& entry = entries[static_cast<size_t>(i)];
-    if (entry.port_num != port) continue;
-    char name[IF_NAMESIZE] = "";
-    if (entry.ndev_ifindex != 0) (void)if_indextoname(entry.ndev_ifindex, name);
-    out.push_back({entry, Text(entry.gid), name});
-  }
-  return out;
-}
-
 int FamilyOf(const Gid& gid) {
   return IN6_IS_ADDR_V4MAPPED(reinterpret_cast<const in6_addr*>(gid.entry.gid.raw)) ? AF_INET
                                                                                     : AF_INET6;
@@ -276,6 +250,32 @@ std::string WhyHidden(const std::string& devices) {
 }
 
 }  // namespace
+
+std::string GidText(const uint8_t* gid) {
+  char text[INET6_ADDRSTRLEN] = "?";
+  const auto* v6 = reinterpret_cast<const in6_addr*>(gid);
+  if (IN6_IS_ADDR_V4MAPPED(v6)) {
+    inet_ntop(AF_INET, gid + 12, text, sizeof text);
+  } else {
+    inet_ntop(AF_INET6, gid, text, sizeof text);
+  }
+  return text;
+}
+
+std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most) {
+  std::vector<ibv_gid_entry> entries(std::max<size_t>(most, 1));
+  const ssize_t n =
+      Lib().query_gid_table(context, entries.data(), entries.size(), 0, sizeof(ibv_gid_entry));
+  std::vector<Gid> out;
+  for (ssize_t i = 0; i < n; ++i) {
+    const ibv_gid_entry& entry = entries[static_cast<size_t>(i)];
+    if (entry.port_num != port) continue;
+    char name[IF_NAMESIZE] = "";
+    if (entry.ndev_ifindex != 0) (void)if_indextoname(entry.ndev_ifindex, name);
+    out.push_back({entry, GidText(entry.gid.raw), name});
+  }
+  return out;
+}
 
 const Gid* ChooseGid(const std::vector<Gid>& gids, int family) {
   const Gid* best = nullptr;

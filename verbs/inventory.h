@@ -30,6 +30,11 @@ struct Gid {
 // links. Null: none.
 const Gid* ChooseGid(const std::vector<Gid>& gids, int family);
 
+std::string GidText(const uint8_t* gid);  // 16 bytes: "10.0.0.1", "fd00::1"
+
+// Those of a port, as of now.
+std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most);
+
 // An opened device. `info.usable` is false if `context` is null or no port is active.
 struct Found {
   DeviceInfo info;

@@ -44,6 +44,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   ConnectionInfo connection() const override;
   QpCounters counters() const override;
 
+  absl::StatusOr<Contact> contact() override;  // out_of_band.cc
+  absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) override;  // there
+
   // connecting.cc. The outcome is an event and outcome().
   absl::Status StartConnect(const Address& to, const ConnectParameters& parameters,
                             const ConnectionInfo& info);
@@ -119,6 +122,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void SayGoodbye();
   void PushEvent(EventType type, const absl::Status& why) const;
 
+  // out_of_band.cc
+  int ToReadyToSend(const Way& mine, const Way& peer);
+
   // connecting.cc
   absl::Status CheckIdle(const char* what) const;
   absl::Status CheckRequirements(const char* what, const Require& require) const;
@@ -180,6 +186,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   std::optional<absl::Status> goodbye_;  // kDisconnected is due: no later than goodbye_by_
   absl::Duration goodbye_by_;
   absl::Duration shared_flush_by_;
+  std::optional<Contact> contact_;    // until RESET
   uint64_t rnr_received_before_ = 0;  // the port's counters when it was made
   uint64_t rnr_sent_before_ = 0;
 };

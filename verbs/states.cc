@@ -110,6 +110,7 @@ absl::Status QueuePair::ToReset() {
   outcome_ = {};
   asked_ = parted_ = drained_ = resuming_ = last_wqe_told_ = false;
   initiator_depth_ = responder_resources_ = 0;
+  contact_.reset();
   return absl::OkStatus();
 }
 

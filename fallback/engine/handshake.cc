@@ -75,6 +75,10 @@ std::vector<std::byte> EncodeRequest(const Offer& mine) {
     record.required |= wire::kNote;  // who does not know it would take it for the application's
     before += EncodeNote(mine.note);
   }
+  if (mine.out_of_band) {
+    record.features |= wire::kOutOfBand;
+    record.required |= wire::kOutOfBand;
+  }
   const std::vector<std::byte> data = WithRecord(before, record);
   wire::MpaFrame f;
   f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
@@ -100,8 +104,9 @@ absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> bytes) {
     application = found->application;
     out.rendezvous = (out.record.required & wire::kRendezvous) != 0;
     if ((out.record.features & wire::kNote) != 0) out.note = TakeNote(&application);
-    out.record.features &= ~wire::kNote;
-    out.record.required &= ~wire::kNote;
+    out.out_of_band = (out.record.required & wire::kOutOfBand) != 0;
+    out.record.features &= ~(wire::kNote | wire::kOutOfBand);
+    out.record.required &= ~(wire::kNote | wire::kOutOfBand);
   }
   out.private_data = ToText(application);
   out.frame.private_data = {};

@@ -25,6 +25,7 @@ struct Offer {
   Require require;
   bool rendezvous = false;           // asks for a way over RDMA; the answer is a reject in any case
   std::vector<Candidate> note = {};  // devices that were not chosen: for the peer to know
+  bool out_of_band = false;          // private data is a call (token.h)
 };
 
 // Collects exactly one frame: never a byte beyond it.
@@ -52,6 +53,7 @@ struct PeerRequest {
   std::string private_data;     // the application's
   bool rendezvous = false;      // see Offer
   std::vector<Candidate> note;  // see Offer
+  bool out_of_band = false;     // see Offer
 };
 absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> frame);
 

@@ -289,6 +289,7 @@ Capabilities QueuePair::capabilities() const {
   c.remote_completion = (f & wire::kAcknowledge) != 0;
   c.send_with_invalidate = c.memory_windows = c.unguessable_keys = true;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
+  c.out_of_band = c.out_of_band_handshake = true;
   return c;
 }
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -54,6 +55,8 @@ class Streams {
   virtual void Close(Socket socket, bool reset) = 0;
   virtual void SetLiveness(Socket socket, const Liveness& liveness) = 0;
 
+  // Where peers reach this node, best first; ports 0.
+  virtual std::vector<Address> Addresses() const = 0;
   virtual Address Local(Socket socket) const = 0;
   virtual Address Peer(Socket socket) const = 0;
 };

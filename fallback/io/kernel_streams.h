@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "fallback/io/io.h"
+#include "fallback/io/local_addresses.h"
 
 namespace verbena::io {
 
@@ -21,6 +22,7 @@ class KernelStreams final : public Streams {
   void FinishSending(Socket socket) override;
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
+  std::vector<Address> Addresses() const override { return LocalAddresses(); }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;
 

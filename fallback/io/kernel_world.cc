@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include <atomic>
 #include <chrono>
@@ -33,6 +34,10 @@ class KernelWorld final : public World {
 
   Streams& streams() override { return streams_; }
   Poller& poller() override { return *poller_; }
+  void Random(std::span<uint8_t> out) override {
+    while (getrandom(out.data(), out.size(), 0) != static_cast<ssize_t>(out.size())) {
+    }
+  }
   bool descriptors() const override { return true; }
   void Start(Service* service) override;
   void Stop(Service* service) override;

@@ -22,6 +22,7 @@ class SimStreams final : public Streams {
   void FinishSending(Socket socket) override;
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
+  std::vector<Address> Addresses() const override { return {node_.address}; }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;
 
@@ -60,6 +61,10 @@ class SimWorld final : public World {
 
   Streams& streams() override { return streams_; }
   Poller& poller() override { return poller_; }
+  void Random(std::span<uint8_t> out) override {
+    std::lock_guard lock(hub_.mutex);
+    for (uint8_t& byte : out) byte = static_cast<uint8_t>(hub_.wire.Below(256));
+  }
   bool descriptors() const override { return false; }
   void Start(Service* service) override { hub_.Start(service); }
   void Stop(Service* service) override { hub_.Stop(service); }

@@ -2,6 +2,9 @@
 // One provider's surroundings: its streams, its poller, and who turns the crank.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "absl/functional/function_ref.h"
 #include "fallback/io/io.h"
 
@@ -22,6 +25,8 @@ class World {
   virtual ~World() = default;
   virtual Streams& streams() = 0;
   virtual Poller& poller() = 0;
+  // Numbers that nobody else can guess; a simulated world's are its seed's.
+  virtual void Random(std::span<uint8_t> out) = 0;
   // Whether its sockets are descriptors of this process, which epoll(7) takes.
   virtual bool descriptors() const = 0;
 

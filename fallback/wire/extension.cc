@@ -47,6 +47,8 @@ const char* FeatureName(uint32_t bit) {
       return "rendezvous";
     case kNote:
       return "note";
+    case kOutOfBand:
+      return "out_of_band";
     default:
       return "unknown";
   }

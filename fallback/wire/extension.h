@@ -35,9 +35,10 @@ inline constexpr uint32_t kRnr = 1u << 1;          // RnrNak, Resume, Ready; nee
 inline constexpr uint32_t kImmediate = 1u << 2;    // kWithImmediate on Send and Write
 inline constexpr uint32_t kAtomics = 1u << 3;      // RFC 7306 atomic operations
 inline constexpr uint32_t kLargeFpdu = 1u << 4;    // FPDUs beyond the MSS, up to fpdu_kib
-// These two say what a Request is, not what an end can do; nobody negotiates them.
+// These say what a Request is, not what an end can do; nobody negotiates them.
 inline constexpr uint32_t kRendezvous = 1u << 5;  // asks for a way over RDMA; only to be rejected
 inline constexpr uint32_t kNote = 1u << 6;        // a note stands before the record
+inline constexpr uint32_t kOutOfBand = 1u << 7;   // from a holder of the queue pair's address
 
 // A note: text, then its length as one byte.
 inline constexpr size_t kMaxNote = 160;

@@ -25,6 +25,7 @@ class Unattended final : public io::World, io::Service {
 
   io::Streams& streams() override { return inner_->streams(); }
   io::Poller& poller() override { return inner_->poller(); }
+  void Random(std::span<uint8_t> out) override { inner_->Random(out); }
   bool descriptors() const override { return inner_->descriptors(); }
   void Start(io::Service* service) override {
     service_ = service;

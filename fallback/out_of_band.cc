@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// How two queue pairs that know each other's address meet: docs/decisions/0015-out-of-band.md. The
+// end with the lower nonce dials at once, the other when it was not called for a while; who has
+// been called answers. All of it by the owner, but contact().
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "fallback/meeting.h"
+#include "fallback/queue_pair.h"
+
+namespace verbena::fallback {
+namespace {
+
+constexpr Nanos kTurnOfTheOther = 300'000'000;  // before the higher nonce dials, and between tries
+constexpr Nanos kAnswerIsLate = 1'000'000'000;  // of a call that is out, when another one waits
+constexpr Nanos kNextAddress = 1'000'000'000;   // of a try, when there are more addresses
+constexpr size_t kMaxAddresses = 8;
+constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+Ip ToIp(const io::Address& address) {
+  Ip ip{};
+  if (address.family() == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
+    std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
+    std::copy_n(reinterpret_cast<const uint8_t*>(&v4->sin_addr), 4, ip.begin() + sizeof kMapped);
+  } else {
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
+    std::copy_n(v6->sin6_addr.s6_addr, ip.size(), ip.begin());
+  }
+  return ip;
+}
+
+// An IPv4 address as such, as address.h promises.
+io::Address ToAddress(const Ip& ip, uint16_t port) {
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = htons(port);
+  std::copy(ip.begin(), ip.end(), v6.sin6_addr.s6_addr);
+  return io::Address::From(reinterpret_cast<const sockaddr*>(&v6), sizeof v6);
+}
+
+int CommonBits(const Ip& a, const Ip& b) {
+  int bits = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const int same = std::countl_zero(static_cast<uint8_t>(a[i] ^ b[i]));
+    bits += same;
+    if (same < 8) break;
+  }
+  return bits;
+}
+
+// Those of networks that this end is in come first.
+std::vector<io::Address> InOrder(const Way& way, const std::vector<io::Address>& own) {
+  std::vector<std::pair<int, io::Address>> rated;
+  for (const Ip& ip : way.addresses) {
+    int bits = 0;
+    for (const io::Address& each : own) bits = std::max(bits, CommonBits(ip, ToIp(each)));
+    rated.emplace_back(-bits, ToAddress(ip, way.port));
+  }
+  std::stable_sort(rated.begin(), rated.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<io::Address> out;
+  for (auto& each : rated) out.push_back(each.second);
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<Contact> QueuePair::contact() {
+  const absl::StatusOr<uint16_t> port = device_->meeting().Open();
+  if (!port.ok()) {
+    return absl::Status(port.status().code(),
+                        absl::StrCat("address of qp ", number(), ": ", port.status().message()));
+  }
+  const std::lock_guard lock(mutex_);
+  if (contact_) return *contact_;
+  if (const QpState state = engine_.state(); state != QpState::kInit && state != QpState::kReset) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("address of qp ", number(), ": it is in state ", QpStateName(state),
+                     ", and an address is for one in INIT (modify it to RESET, then INIT)"));
+  }
+  Contact c;
+  c.queue_pair = true;
+  device_->hub().world().Random(c.nonce);
+  Way way;
+  way.device = device_->info().name;
+  way.port = *port;
+  way.qp_number = number();
+  for (const io::Address& each : device_->Addresses()) {
+    if (way.addresses.size() < kMaxAddresses) way.addresses.push_back(ToIp(each));
+  }
+  c.ways = {std::move(way)};
+  device_->meeting().Expect(engine::PlaceOf(c.nonce), this);
+  contact_ = std::move(c);
+  return *contact_;
+}
+
+void QueuePair::ForgetContact() {
+  std::optional<Contact> former;
+  {
+    const std::lock_guard lock(mutex_);
+    former.swap(contact_);
+  }
+  if (former) device_->meeting().Forget(engine::PlaceOf(former->nonce));
+}
+
+absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& parameters) {
+  absl::Status result;
+  WithOwnership([&] {
+    result = CheckIdle();
+    if (!result.ok()) return;
+    std::optional<Contact> mine;
+    {
+      const std::lock_guard lock(mutex_);
+      mine = contact_;
+    }
+    if (!mine) {
+      result = absl::FailedPreconditionError(
+          absl::StrCat("connect qp ", number(),
+                       ": its own address was not taken yet, and the peer needs it. Call address() "
+                       "first."));
+      return;
+    }
+    result = CheckPeer(*mine, peer);
+    if (!result.ok()) return;
+    auto meeting = std::make_unique<Rendezvous>();
+    meeting->place = engine::PlaceOf(mine->nonce);
+    meeting->own = mine->nonce;
+    meeting->peer = peer.nonce;
+    meeting->mine = engine::CallOf(peer.nonce, mine->nonce);
+    meeting->theirs = engine::CallOf(mine->nonce, peer.nonce);
+    meeting->lower = mine->nonce < peer.nonce;
+    meeting->dial_at = device_->hub().Now() + (meeting->lower ? 0 : kTurnOfTheOther);
+    engine::Offer offer{
+        .private_data = engine::EncodeCall({engine::PlaceOf(peer.nonce), meeting->mine}),
+        .initiator_depth = parameters.initiator_depth,
+        .responder_resources = parameters.responder_resources,
+        .require = parameters.require,
+        .out_of_band = true};
+    ConnectionInfo info;
+    info.own_peer = true;
+    info.candidates.push_back({device_->info().name, true, "both addresses are of this kind"});
+    Begin(InOrder(peer.ways.front(), device_->Addresses()), parameters, std::move(offer), info);
+    connecting_->meeting = std::move(meeting);
+    phase_ = Phase::kMeeting;
+  });
+  return result;  // letting go of it began the meeting: Work
+}
+
+// One step, whatever brought it about: a call, the clock, the outcome of a try.
+void QueuePair::Meet() {
+  Rendezvous& m = *connecting_->meeting;
+  const Nanos now = device_->hub().Now();
+  if (device_->meeting().Has(m.place, m.theirs)) {
+    // What is answered stands at both ends only if the other end does not take this end's call.
+    const bool mine_may_stand = m.lower && phase_ == Phase::kAwaitingReply;
+    if (mine_may_stand && m.yield_at == io::kNever) m.yield_at = now + kAnswerIsLate;
+    if (!mine_may_stand || now >= m.yield_at) {
+      AnswerCall();
+      if (connecting_ == nullptr) return;
+    }
+  }
+  if (phase_ == Phase::kAnswered) {
+    AwaitConfirmation();
+    if (connecting_ == nullptr) return;
+  }
+  if (phase_ == Phase::kConnecting && now >= m.next_at &&
+      connecting_->next < connecting_->addresses.size() &&
+      !connectable_.load(std::memory_order_acquire)) {
+    EndTry(absl::DeadlineExceededError(
+        absl::StrCat("no answer from ", connecting_->current.ToString(), " for a second")));
+  }
+  if (phase_ == Phase::kMeeting && now >= m.dial_at && connecting_->next == 0) TryNextAddress();
+  if (connecting_ == nullptr) return;
+  Nanos at = deadline_;
+  if (phase_ == Phase::kMeeting) at = std::min(at, m.dial_at);
+  if (phase_ == Phase::kConnecting && connecting_->next < connecting_->addresses.size()) {
+    at = std::min(at, m.next_at);
+  }
+  if (phase_ == Phase::kAwaitingReply) at = std::min(at, m.yield_at);
+  device_->hub().SetDeadline(this, at);
+}
+
+void QueuePair::Rendezvous::StartTry(Nanos now) { next_at = now + kNextAddress; }
+
+// A try came to nothing: the next address, or all of them again in a while.
+void QueuePair::EndTry(const absl::Status& why) {
+  connecting_->last_error = why;
+  DropSocket(true);
+  Rendezvous& m = *connecting_->meeting;
+  m.yield_at = io::kNever;
+  phase_ = Phase::kMeeting;
+  if (connecting_->next < connecting_->addresses.size()) return TryNextAddress();
+  connecting_->next = 0;
+  m.dial_at = device_->hub().Now() + kTurnOfTheOther;
+  device_->hub().SetDeadline(this, std::min(deadline_, m.dial_at));
+}
+
+// The caller may have given up, and its call stayed: until it confirms (the frame with which an
+// initiator begins, RFC 6581 9), nothing is decided and the queue pair stays in INIT.
+void QueuePair::AnswerCall() {
+  Rendezvous& m = *connecting_->meeting;
+  std::optional<Caller> caller = device_->meeting().Take(m.place, m.theirs);
+  if (!caller) return;
+  DropSocket(true);
+  phase_ = Phase::kMeeting;
+  engine::Offer offer = connecting_->offer;
+  offer.private_data = engine::Text(engine::AnswerTo(m.own, m.theirs));
+  absl::StatusOr<engine::Session> session = engine::Agree(caller->request, offer);
+  if (!session.ok()) {
+    const size_t room = Device::Attributes().private_data_reject - offer.private_data.size();
+    absl::StrAppend(&offer.private_data, session.status().message().substr(0, room));
+    device_->hub().Linger(caller->socket,
+                          engine::EncodeReject(caller->request, offer.private_data));
+    return ConnectFailed(session.status(), false);
+  }
+  m.session = *session;
+  unsent_request_ = engine::EncodeReply(caller->request, offer, *session);
+  socket_ = caller->socket;
+  phase_ = Phase::kAnswered;
+  device_->hub().Watch(this, socket_, true, true);
+}
+
+void QueuePair::AwaitConfirmation() {
+  io::Streams& streams = device_->hub().streams();
+  const Nanos now = device_->hub().Now();
+  if (!unsent_request_.empty()) {
+    const iovec v{unsent_request_.data(), unsent_request_.size()};
+    const ssize_t n = streams.Send(socket_, {&v, 1});
+    if (n < 0 && n != -EAGAIN) return EndTry(absl::UnavailableError("the peer left"));
+    if (n > 0) unsent_request_.erase(unsent_request_.begin(), unsent_request_.begin() + n);
+    device_->hub().ChangeWatch(this, socket_, true, !unsent_request_.empty());
+  }
+  std::byte first;
+  const iovec v{&first, 1};
+  const ssize_t n = streams.Receive(socket_, {&v, 1});
+  if (n == -EAGAIN) return;
+  if (n <= 0 || !unsent_request_.empty()) return EndTry(absl::UnavailableError("the peer left"));
+  const engine::Session session = connecting_->meeting->session;
+  const ConnectParameters parameters = connecting_->parameters;
+  connecting_.reset();
+  SetLiveness(parameters.timeout, parameters.retry_count);
+  {
+    const std::lock_guard lock(mutex_);
+    info_.local = streams.Local(socket_).ToString();
+    info_.peer = streams.Peer(socket_).ToString();
+    outcome_.kind = ConnectOutcome::Kind::kEstablished;
+  }
+  Attach(session);
+  watching_write_ = false;
+  device_->counts().accepts.fetch_add(1);
+  iovec space[engine::kMaxSge + 1];
+  (void)engine_.ReceiveSpace(space, engine::kMaxSge + 1);
+  *static_cast<std::byte*>(space[0].iov_base) = first;
+  engine_.Received(1, now);
+  ServeStream(Why::kReady, now);  // the rest of it: the engine says kEstablished then
+  device_->hub().world().Changed();
+}
+
+bool QueuePair::AnswerIsTheirs(engine::PeerReply* reply) const {
+  const std::string proof =
+      engine::Text(engine::AnswerTo(connecting_->meeting->peer, connecting_->meeting->mine));
+  if (!absl::StartsWith(reply->private_data, proof)) return false;
+  reply->private_data.erase(0, proof.size());
+  return true;
+}
+
+absl::Status QueuePair::NotMet() const {
+  std::string tried;
+  if (!connecting_->last_error.ok()) {
+    tried = absl::StrCat("; the latest try: ", connecting_->last_error.message());
+  }
+  return absl::DeadlineExceededError(absl::StrCat(
+      "connect qp ", number(), " out of band: the peer did not come within ",
+      absl::FormatDuration(connecting_->parameters.deadline), tried,
+      ". Does it connect to the address that this queue pair gave, and does a firewall let one of "
+      "both ends reach the other?"));
+}
+
+}  // namespace verbena::fallback
