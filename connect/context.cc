@@ -62,7 +62,9 @@ Contact Context::contact() const {
   contact.rdma = core_.mode({});
   contact.absent = core_.absent();
   for (const auto& each : rdma_) {
-    for (const Way& way : each->contact().ways) {
+    Contact theirs = each->contact();
+    contact.absent.insert(contact.absent.end(), theirs.absent.begin(), theirs.absent.end());
+    for (const Way& way : theirs.ways) {
       const bool serves = std::any_of(
           core_.usable().begin(), core_.usable().end(),
           [&way](const Usable& usable) { return usable.device->info().name == way.device; });

@@ -74,11 +74,12 @@ void QueuePair::TryNextAddress() {
       continue;
     }
     socket_ = *socket;
+    SetTrafficClass(connecting_->parameters.traffic_class);
     phase_ = Phase::kConnecting;
     connectable_.store(false, std::memory_order_release);
     watching_write_ = true;
     device_->hub().Watch(this, socket_, false, true);
-    if (connecting_->meeting != nullptr) connecting_->meeting->StartTry(device_->hub().Now());
+    if (connecting_->meeting != nullptr) BoundTry();
     return;
   }
   ConnectFailed(connecting_->last_error, false);
@@ -248,6 +249,7 @@ absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& pee
                      std::min<uint8_t>(parameters.retry_count, 7),
                      std::min<uint8_t>(parameters.timeout, 31));
     socket_ = socket;
+    SetTrafficClass(parameters.traffic_class);
     SetLiveness(parameters.timeout, parameters.retry_count);
     engine_.SendFirst(reply);
     {
@@ -283,6 +285,11 @@ void QueuePair::SetLiveness(uint8_t timeout, uint8_t retry_count) {
       (Nanos{4096} << std::min<int>(timeout, 31)) * (std::min<int>(retry_count, 7) + 1);
   constexpr Nanos kLeast = 1'000'000'000;
   device_->hub().streams().SetLiveness(socket_, {std::max(total, kLeast), std::max(total, kLeast)});
+}
+
+void QueuePair::SetTrafficClass(uint8_t traffic_class) {
+  traffic_class_.store(traffic_class, std::memory_order_relaxed);
+  if (traffic_class != 0) device_->hub().streams().SetTrafficClass(socket_, traffic_class);
 }
 
 void QueuePair::EndStream() {

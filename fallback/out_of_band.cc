@@ -185,7 +185,11 @@ void QueuePair::Meet() {
   device_->hub().SetDeadline(this, at);
 }
 
-void QueuePair::Rendezvous::StartTry(Nanos now) { next_at = now + kNextAddress; }
+void QueuePair::BoundTry() {
+  Nanos& next_at = connecting_->meeting->next_at;
+  next_at = device_->hub().Now() + kNextAddress;
+  device_->hub().SetDeadline(this, std::min(deadline_, next_at));
+}
 
 // A try came to nothing: the next address, or all of them again in a while.
 void QueuePair::EndTry(const absl::Status& why) {
@@ -221,6 +225,7 @@ void QueuePair::AnswerCall() {
   m.session = *session;
   unsent_request_ = engine::EncodeReply(caller->request, offer, *session);
   socket_ = caller->socket;
+  SetTrafficClass(connecting_->parameters.traffic_class);
   phase_ = Phase::kAnswered;
   device_->hub().Watch(this, socket_, true, true);
 }

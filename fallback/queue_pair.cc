@@ -126,7 +126,9 @@ QpAttributes QueuePair::Query() const {
   // Whoever asks may be waiting for the last request: see Work. The mark comes first, so that
   // either this call sees that it is done or the owner sees the mark.
   drain_watched_.store(true, std::memory_order_seq_cst);
-  return engine_.Query();
+  QpAttributes now = engine_.Query();
+  now.traffic_class = traffic_class_.load(std::memory_order_relaxed);
+  return now;
 }
 
 absl::Status QueuePair::Disconnect() {

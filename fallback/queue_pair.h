@@ -139,10 +139,12 @@ class QueuePair final : public provider::QueuePair,
   void EndStream();             // hands the socket to the lingerer
   void DropStream();
   void SetLiveness(uint8_t timeout, uint8_t retry_count);
+  void SetTrafficClass(uint8_t traffic_class);
 
   // out_of_band.cc, owner
   void ForgetContact();
   void Meet();
+  void BoundTry();
   void EndTry(const absl::Status& why);
   void AnswerCall();
   void AwaitConfirmation();
@@ -162,6 +164,7 @@ class QueuePair final : public provider::QueuePair,
   std::atomic<bool> has_unsent_{false};
   mutable std::atomic<bool> drain_watched_{false};
   std::atomic<bool> failure_requested_{false};
+  std::atomic<uint8_t> traffic_class_{0};  // written by the owner
 
   // Owner only.
   // Out of band also: kMeeting, between two tries; kAnswered, the caller has to confirm.
@@ -197,7 +200,6 @@ class QueuePair final : public provider::QueuePair,
     Nanos dial_at = 0;
     Nanos next_at = 0;            // of a try: the next address
     Nanos yield_at = io::kNever;  // the peer's call is answered instead of waiting for an answer
-    void StartTry(Nanos now);
   };
   struct Connecting {
     std::vector<io::Address> addresses;

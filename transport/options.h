@@ -89,6 +89,8 @@ struct ConnectParameters {
   uint8_t rnr_retry = 7;               // 7: for ever
   uint8_t retry_count = 7;
   uint8_t timeout = 18;  // code, see QpModify: 1.07 s × 8
+  // Of this end's packets: DSCP × 4, as RDMA_OPTION_ID_TOS and IP_TOS. 0: the system's.
+  uint8_t traffic_class = 0;
   Require require = {};
   absl::Duration deadline = absl::Seconds(10);  // for the whole hand-shake
 };
@@ -100,6 +102,8 @@ struct AcceptParameters {
   uint8_t rnr_retry = 7;
   uint8_t retry_count = 7;
   uint8_t timeout = 18;
+  // As above. 0 on a device: the caller's, which InfiniBand's and RoCE's request carries.
+  uint8_t traffic_class = 0;
   Require require = {};
 };
 

@@ -46,7 +46,8 @@ class QueuePair : public Handle<provider::QueuePair> {
 
   // Out of band, by exchange of addresses over a channel of the program's own, in any order. At
   // most kMaxContact bytes, opaque, good for one connection: RESET ends it. Unimplemented: not on
-  // this device (capabilities().out_of_band).
+  // this device (capabilities().out_of_band). InvalidArgument: VERBENA_GID_INDEX names no GID of
+  // the port.
   absl::StatusOr<std::string> address();
   // Both ends connect to the other's address. Blocks until the peer has done so too, and refuses
   // as Path::Connect; without out_of_band_handshake it waits for nobody. There is no private data.

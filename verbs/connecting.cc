@@ -77,6 +77,7 @@ absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters&
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
   timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  traffic_class_ = parameters.traffic_class;
   deadline_ = parameters.deadline;
   outcome_ = {};
   info_ = info;
@@ -88,6 +89,8 @@ absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters&
   CmHandler* const handler = this;
   constexpr int kNoTimeoutMs = 1 << 30;  // the deadline of the whole decides
   if (lib.create_id(device_->service().channel(), &id_, handler, RDMA_PS_TCP) != 0 ||
+      (traffic_class_ != 0 && lib.set_option(id_, RDMA_OPTION_ID, RDMA_OPTION_ID_TOS,
+                                             &traffic_class_, sizeof traffic_class_) != 0) ||
       lib.resolve_addr(id_, nullptr, peer_.raw(), kNoTimeoutMs) != 0) {
     ConnectFailed(ErrnoStatus(errno, absl::StrCat("connect ", peer_.ToString()),
                               "Does an RDMA device reach this address?"));
@@ -191,6 +194,7 @@ int QueuePair::ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resour
     attributes.timeout = timeout_;
     attributes.retry_cnt = retry_count_;
     attributes.rnr_retry = rnr_retry_;
+    if (traffic_class_ != 0) attributes.ah_attr.grh.traffic_class = traffic_class_;
     if (const int error = ModifyDevice(attributes, mask); error != 0) return error;
   }
   return 0;
@@ -280,6 +284,7 @@ absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
   timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  traffic_class_ = parameters.traffic_class;
   id_ = id;
   info_ = info;
   parted_ = false;

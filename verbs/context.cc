@@ -145,7 +145,14 @@ class Context final : public provider::Context {
   }
   Contact contact() const override {
     Contact contact{.rdma = Rdma::kRequired};
-    for (const auto& device : devices_) contact.ways.push_back(device->way());
+    for (const auto& device : devices_) {
+      absl::StatusOr<Way> way = device->way();
+      if (way.ok()) {
+        contact.ways.push_back(*std::move(way));
+      } else {
+        contact.absent.push_back({device->name(), false, std::string(way.status().message())});
+      }
+    }
     return contact;
   }
   void SetHost(provider::Host* host) override {

@@ -49,8 +49,8 @@ class Device final : public provider::Device,
   bool iwarp() const { return found_.iwarp; }
   bool software() const { return found_.software; }
   uint8_t port() const { return found_.port; }
-  Way way() const;                // without a queue pair; out_of_band.cc
-  std::vector<Gid> gids() const;  // of the port, as of now; out_of_band.cc
+  absl::StatusOr<Way> way() const;  // without a queue pair; out_of_band.cc
+  std::vector<Gid> gids() const;    // of the port, as of now; out_of_band.cc
   uint32_t device_inline() const { return device_inline_; }  // bytes that the driver takes
   Service& service() { return *service_; }
   Ledgers& ledgers() { return ledgers_; }

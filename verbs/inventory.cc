@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace verbena::verbs {
@@ -50,6 +51,20 @@ bool MadeForGuests(const std::string& interface) {
     if (absl::StartsWith(interface, prefix)) return true;
   }
   return false;
+}
+
+// "0 (fe80::1 on eth0, RoCE v1), 1 (10.0.0.1 on eth0, RoCE v2)"
+std::string TableText(const std::vector<Gid>& gids) {
+  std::string text;
+  for (const Gid& gid : gids) {
+    absl::StrAppend(&text, text.empty() ? "" : ", ", gid.entry.gid_index, " (", gid.text,
+                    gid.interface.empty() ? "" : absl::StrCat(" on ", gid.interface),
+                    gid.entry.gid_type == IBV_GID_TYPE_ROCE_V2   ? ", RoCE v2"
+                    : gid.entry.gid_type == IBV_GID_TYPE_ROCE_V1 ? ", RoCE v1"
+                                                                 : "",
+                    ")");
+  }
+  return text.empty() ? "none" : text;
 }
 
 int Score(const Gid& gid, int family) {
@@ -288,6 +303,32 @@ const Gid* ChooseGid(const std::vector<Gid>& gids, int family) {
     }
   }
   return best;
+}
+
+absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
+                                const std::vector<Gid>& gids, const char* wanted) {
+  if (wanted != nullptr && *wanted != '\0') {
+    uint32_t index = 0;
+    const bool number = absl::SimpleAtoi(wanted, &index);
+    for (const Gid& gid : gids) {
+      if (number && gid.entry.gid_index == index && index <= UINT8_MAX) return gid;
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("device ", device, ": VERBENA_GID_INDEX is `", wanted,
+                     "`, and its port has no such GID; it has ", TableText(gids),
+                     ". Set it to one of these numbers, or unset it."));
+  }
+  const Gid* best = ChooseGid(gids, 0);
+  if (best == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "device ", device, ": its GID table is empty. Give its network interface an address."));
+  }
+  const auto* v6 = reinterpret_cast<const in6_addr*>(best->entry.gid.raw);
+  if (!ethernet || (!IN6_IS_ADDR_LINKLOCAL(v6) && !MadeForGuests(best->interface))) return *best;
+  return absl::FailedPreconditionError(
+      absl::StrCat("device ", device,
+                   ": its port has only GIDs that other machines may not reach: ", TableText(gids),
+                   ". Give its network interface an address, or name one with VERBENA_GID_INDEX."));
 }
 
 absl::StatusOr<std::vector<Found>> FindDevices() {

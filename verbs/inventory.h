@@ -30,6 +30,13 @@ struct Gid {
 // links. Null: none.
 const Gid* ChooseGid(const std::vector<Gid>& gids, int family);
 
+// The GID that out-of-band addresses of `device` name: the entry with the index that `wanted` says
+// (VERBENA_GID_INDEX; null: unset), else the best by ChooseGid. InvalidArgument: there is no such
+// entry. FailedPrecondition: on RoCE (`ethernet`), only link-local ones or ones of container links,
+// which must be asked for; or none at all.
+absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
+                                const std::vector<Gid>& gids, const char* wanted);
+
 std::string GidText(const uint8_t* gid);  // 16 bytes: "10.0.0.1", "fd00::1"
 
 // Those of a port, as of now.

@@ -62,6 +62,7 @@ namespace verbena::verbs {
   X(notify, rdma_notify, "RDMACM_1.0")                               \
   X(get_cm_event, rdma_get_cm_event, "RDMACM_1.0")                   \
   X(ack_cm_event, rdma_ack_cm_event, "RDMACM_1.0")                   \
+  X(set_option, rdma_set_option, "RDMACM_1.0")                       \
   X(establish, rdma_establish, "RDMACM_1.2")                         \
   X(init_qp_attr, rdma_init_qp_attr, "RDMACM_1.2")
 

@@ -3,6 +3,7 @@
 // no identifier, no hand-shake (docs/decisions/0015-out-of-band.md).
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -22,15 +23,21 @@ uint32_t Random24() {
 
 }  // namespace
 
-Way Device::way() const {
+absl::StatusOr<Way> Device::way() const {
+  if (!capabilities_.out_of_band) {
+    return absl::UnimplementedError(absl::StrCat(
+        "device ", name(),
+        ": an iWARP device connects through its connection manager only. Use Listen and Resolve, "
+        "or TCP."));
+  }
+  const absl::StatusOr<Gid> gid = GidForPeers(name(), found_.info.link == Link::kRoce, gids(),
+                                              std::getenv("VERBENA_GID_INDEX"));
+  if (!gid.ok()) return gid.status();
   Way way;
   way.device = name();
   way.link = found_.info.link;
-  const Gid* gid = ChooseGid(found_.gids, 0);
-  if (gid != nullptr) {
-    std::memcpy(way.gid.data(), gid->entry.gid.raw, way.gid.size());
-    way.gid_type = static_cast<uint8_t>(gid->entry.gid_type);
-  }
+  std::memcpy(way.gid.data(), gid->entry.gid.raw, way.gid.size());
+  way.gid_type = static_cast<uint8_t>(gid->entry.gid_type);
   way.lid = found_.port_attributes.lid;
   way.mtu = static_cast<uint8_t>(found_.port_attributes.active_mtu);
   way.responder_resources =
@@ -47,18 +54,14 @@ std::vector<Gid> Device::gids() const {
 absl::StatusOr<Contact> QueuePair::contact() {
   const std::lock_guard lock(device_->service().mutex());
   if (contact_) return *contact_;
-  if (!capabilities_.out_of_band) {
-    return absl::UnimplementedError(absl::StrCat(
-        "address of ", Name(),
-        ": an iWARP device connects through its connection manager only. Use Listen and Resolve, "
-        "or TCP."));
-  }
   if (state_ != QpState::kInit && state_ != QpState::kReset) {
     return absl::FailedPreconditionError(
         absl::StrCat("address of ", Name(), ": it is in state ", QpStateName(state_),
                      ", and an address is for one in INIT (modify it to RESET, then INIT)"));
   }
-  Contact contact{.queue_pair = true, .nonce = NewNonce(), .ways = {device_->way()}};
+  const absl::StatusOr<Way> way = device_->way();
+  if (!way.ok()) return way.status();
+  Contact contact{.queue_pair = true, .nonce = NewNonce(), .ways = {*way}};
   contact.ways.front().qp_number = number_;
   contact.ways.front().psn = Random24();
   contact_ = contact;
@@ -86,6 +89,7 @@ absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& pa
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
   timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  traffic_class_ = parameters.traffic_class;
   initiator_depth_ = std::min({parameters.initiator_depth, uint32_t{there.responder_resources},
                                device_->attributes().max_initiator_depth});
   responder_resources_ = mine.responder_resources;
@@ -130,6 +134,7 @@ int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
   attributes.ah_attr.dlid = peer.lid;
   attributes.ah_attr.is_global = 1;
   attributes.ah_attr.grh.hop_limit = kHopLimit;
+  attributes.ah_attr.grh.traffic_class = traffic_class_;
   attributes.ah_attr.grh.sgid_index = static_cast<uint8_t>(own->entry.gid_index);
   std::memcpy(attributes.ah_attr.grh.dgid.raw, peer.gid.data(), peer.gid.size());
   int error = ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
@@ -144,6 +149,17 @@ int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
   attributes.max_rd_atomic = static_cast<uint8_t>(initiator_depth_);
   return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
                                       IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+// As the device has it; the kernel's connection manager copies the caller's to the other end. On
+// iWARP nobody tells.
+uint8_t QueuePair::TrafficClass() const {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr unused{};
+  if (phase_ != Phase::kConnected && phase_ != Phase::kAccepting) return 0;
+  if (device_->iwarp()) return traffic_class_;
+  if (Lib().query_qp(qp_, &attributes, IBV_QP_AV, &unused) != 0) return traffic_class_;
+  return attributes.ah_attr.grh.traffic_class;
 }
 
 }  // namespace verbena::verbs

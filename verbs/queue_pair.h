@@ -124,6 +124,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   // out_of_band.cc
   int ToReadyToSend(const Way& mine, const Way& peer);
+  uint8_t TrafficClass() const;
 
   // connecting.cc
   absl::Status CheckIdle(const char* what) const;
@@ -167,6 +168,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint8_t rnr_retry_ = 7;
   uint8_t retry_count_ = 7;
   uint8_t timeout_ = 18;
+  uint8_t traffic_class_ = 0;
   uint32_t initiator_depth_ = 0;
   uint32_t responder_resources_ = 0;
   bool drained_ = false;

@@ -265,6 +265,7 @@ QpAttributes QueuePair::Query() const {
   out.rnr_retry = rnr_retry_;
   out.retry_count = retry_count_;
   out.timeout = timeout_;
+  out.traffic_class = TrafficClass();
   out.initiator_depth = initiator_depth_;
   out.responder_resources = responder_resources_;
   out.send_outstanding = static_cast<uint32_t>(send_ledger_->outstanding());

@@ -54,6 +54,8 @@ class Streams {
   // reset: drop what is unsent, send RST. Unwatch before: a closed number may come again.
   virtual void Close(Socket socket, bool reset) = 0;
   virtual void SetLiveness(Socket socket, const Liveness& liveness) = 0;
+  virtual void SetTrafficClass(Socket socket,
+                               uint8_t traffic_class) = 0;  // of what is sent from now
 
   // Where peers reach this node, best first; ports 0.
   virtual std::vector<Address> Addresses() const = 0;

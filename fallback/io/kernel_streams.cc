@@ -209,6 +209,13 @@ void KernelStreams::SetLiveness(Socket socket, const Liveness& liveness) {
   SetOption(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
+// An IPv6 socket may carry IPv4, from a listener for both: then IP_TOS counts (ip(7)), else
+// IPV6_TCLASS. The kernel keeps the two ECN bits of a TCP socket to itself.
+void KernelStreams::SetTrafficClass(Socket socket, uint8_t traffic_class) {
+  SetOption(socket, IPPROTO_IP, IP_TOS, traffic_class);
+  SetOption(socket, IPPROTO_IPV6, IPV6_TCLASS, traffic_class);
+}
+
 Address KernelStreams::Local(Socket socket) const {
   sockaddr_storage storage{};
   socklen_t length = sizeof(storage);

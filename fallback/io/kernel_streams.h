@@ -22,6 +22,7 @@ class KernelStreams final : public Streams {
   void FinishSending(Socket socket) override;
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
+  void SetTrafficClass(Socket socket, uint8_t traffic_class) override;
   std::vector<Address> Addresses() const override { return LocalAddresses(); }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;

@@ -157,6 +157,28 @@ TEST_F(KernelStreamsTest, Liveness) {
 }
 
 // Expect: nobody there, or somebody else there, is said with the address and the errno.
+// IPv4, IPv6, and IPv4 that comes in on an IPv6 socket. Expect: the option that counts for what the
+// socket carries is set (ip(7), ipv6(7)).
+TEST_F(KernelStreamsTest, TrafficClass) {
+  for (const bool mapped : {false, true}) {
+    auto listener = streams_.Listen(Ip(mapped ? "::" : "127.0.0.1"), 8);
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    auto caller = streams_.Connect(Ip("127.0.0.1", streams_.Local(*listener).port()), {});
+    ASSERT_TRUE(caller.ok() && WaitFor(*caller, POLLOUT) && WaitFor(*listener, POLLIN));
+    const Socket callee = streams_.Accept(*listener);
+    for (Socket each : {*caller, callee}) {
+      EXPECT_EQ(Option(each, IPPROTO_IP, IP_TOS), 0);
+      streams_.SetTrafficClass(each, 0x68);
+      EXPECT_EQ(Option(each, IPPROTO_IP, IP_TOS), 0x68);
+    }
+    CloseAll({*listener, *caller, callee});
+  }
+  const Pair pair = Connected(Ip("::1"));
+  streams_.SetTrafficClass(pair.caller, 0x68);
+  EXPECT_EQ(Option(pair.caller, IPPROTO_IPV6, IPV6_TCLASS), 0x68);
+  CloseAll(pair);
+}
+
 TEST_F(KernelStreamsTest, RefusedAndInUse) {
   auto listener = streams_.Listen(Ip("127.0.0.1"), 8);
   ASSERT_TRUE(listener.ok());

@@ -22,6 +22,7 @@ class SimStreams final : public Streams {
   void FinishSending(Socket socket) override;
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
+  void SetTrafficClass(Socket, uint8_t) override {}
   std::vector<Address> Addresses() const override { return {node_.address}; }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;

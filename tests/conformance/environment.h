@@ -36,6 +36,8 @@ class Ground {
   // From now on nothing passes between the first two hosts, and nobody says so; false: this ground
   // cannot.
   virtual bool Silence(bool on) = 0;
+  // Of the packets of `qp`, as the kernel says; -1: this ground cannot tell.
+  virtual int TrafficClass(const QueuePair&) { return -1; }
   virtual std::string Report() const { return ""; }  // what was injected
 };
 

@@ -67,6 +67,12 @@ class Kernel : public Ground {
     return fd >= 0 && syscall(SYS_connect, fd, &nowhere, sizeof nowhere) == 0;
   }
   bool Silence(bool) override { return false; }
+  int TrafficClass(const QueuePair& qp) override {
+    const int fd = FindSocket(qp.connection());
+    int value = -1;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, IPPROTO_IP, IP_TOS, &value, &size) == 0 ? value : -1;
+  }
 
  private:
   std::string provider_;

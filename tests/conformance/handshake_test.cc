@@ -93,11 +93,8 @@ struct DepthRow {
 };
 
 const DepthRow kDepths[] = {
-    {"Equal", 16, 16, 16, 16},
-    {"ServerTakesLess", 64, 8, 8, 4},
-    {"ClientOffersLess", 2, 3, 64, 64},
-    {"OneEach", 1, 1, 1, 1},
-    {"Deep", 128, 128, 128, 128},
+    {"Equal", 16, 16, 16, 16}, {"ServerTakesLess", 64, 8, 8, 4}, {"ClientOffersLess", 2, 3, 64, 64},
+    {"OneEach", 1, 1, 1, 1},   {"Deep", 128, 128, 128, 128},
 };
 CONFORMANCE_TABLE(Depths, DepthRow, kDepths);
 
@@ -133,6 +130,23 @@ TEST_P(Negotiation, RequirementsThatAreMet) {
     EXPECT_EQ(actual.immediate, most.immediate);
     EXPECT_EQ(actual.rnr, most.rnr);
     EXPECT_EQ(actual.remote_completion, most.remote_completion);
+  }
+}
+
+TEST_P(Negotiation, TrafficClassOfEachEnd) {
+  // Both ends ask for a traffic class (RDMA_OPTION_ID_TOS of rdma_set_option(3), IP_TOS of ip(7)).
+  // Expect: the queue pair has it, and the socket, where there is one.
+  if (client().devices()[0]->info().link == Link::kIwarp) {
+    GTEST_SKIP() << "an iWARP device does not tell";
+  }
+  Pair pair =
+      MakePair(*this, {.connect = {.traffic_class = 0x68}, .accept = {.traffic_class = 0x20}});
+  EXPECT_EQ(pair.client->qp.Query().traffic_class, 0x68);
+  EXPECT_EQ(pair.server->qp.Query().traffic_class, 0x20);
+  EXPECT_THAT(ground().TrafficClass(pair.client->qp), testing::AnyOf(-1, 0x68));
+  EXPECT_THAT(ground().TrafficClass(pair.server->qp), testing::AnyOf(-1, 0x20));
+  if (client().devices()[0]->info().provider == "tcp" && !simulated()) {
+    EXPECT_EQ(ground().TrafficClass(pair.client->qp), 0x68);
   }
 }
 

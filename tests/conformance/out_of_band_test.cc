@@ -134,8 +134,9 @@ TEST_P(OutOfBand, CapabilitiesAsWithAListener) {
                     .rnr = most.rnr,
                     .remote_completion = most.remote_completion};
   Check(c.server.qp.StartConnect(c.client_address, {.retry_count = 6, .require = all}));
-  Check(c.client.qp.StartConnect(c.server_address,
-                                 {.initiator_depth = 4, .rnr_retry = 3, .timeout = 19}));
+  Check(c.client.qp.StartConnect(
+      c.server_address,
+      {.initiator_depth = 4, .rnr_retry = 3, .timeout = 19, .traffic_class = 0x68}));
   ExpectConnected(*this, c.server, c.client);
   EXPECT_EQ(ToString(c.client.qp.capabilities()), ToString(pair.client->qp.capabilities()));
   EXPECT_EQ(ToString(c.server.qp.capabilities()), ToString(pair.server->qp.capabilities()));
@@ -146,6 +147,8 @@ TEST_P(OutOfBand, CapabilitiesAsWithAListener) {
   EXPECT_EQ(ours.rnr_retry, 3);
   EXPECT_EQ(ours.timeout, 19);
   EXPECT_EQ(theirs.retry_count, 6);
+  EXPECT_EQ(ours.traffic_class, 0x68);
+  EXPECT_EQ(theirs.traffic_class, 0);
   EXPECT_THAT(c.client.qp.connection().candidates, testing::SizeIs(1));
 }
 
