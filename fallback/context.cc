@@ -71,9 +71,9 @@ class Context final : public provider::Context {
   }
   absl::StatusOr<std::unique_ptr<provider::Path>> Resolve(const std::string& address,
                                                           const ResolveOptions&) override {
-    absl::StatusOr<io::HostPort> where = io::ParseHostPort(address);
+    absl::StatusOr<provider::HostPort> where = provider::ParseHostPort(address);
     if (!where.ok()) return where.status();
-    absl::StatusOr<std::vector<io::Address>> to = io::Lookup(*where, false);
+    absl::StatusOr<std::vector<io::Address>> to = provider::Lookup(*where, false);
     if (!to.ok()) return to.status();
     return std::make_unique<Path>(&device_, *std::move(to));
   }
@@ -110,7 +110,7 @@ absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::Wo
                                                           const DeviceInfo& info) {
   io::Address from;
   if (!argument.empty()) {
-    absl::StatusOr<std::vector<io::Address>> found = io::Lookup({argument, 0}, true);
+    absl::StatusOr<std::vector<io::Address>> found = provider::Lookup({argument, 0}, true);
     if (!found.ok()) return found.status();
     from = found->front();
   }

@@ -12,7 +12,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/hub.h"
-#include "fallback/io/address.h"
+#include "transport/address.h"
 #include "fallback/meeting.h"
 #include "transport/checks.h"
 #include "transport/provider.h"

@@ -32,13 +32,13 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::CreateHidden(Device* device,
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Make(Device* device, const std::string& address,
                                                          const ListenOptions& options,
                                                          Meeting* meeting) {
-  absl::StatusOr<io::HostPort> where = io::ParseHostPort(address);
+  absl::StatusOr<provider::HostPort> where = provider::ParseHostPort(address);
   if (!where.ok()) return where.status();
   if (where->host.empty() && !device->from().empty()) {
-    where = io::ParseHostPort(device->from().ToString());
-    where->port = io::ParseHostPort(address)->port;
+    where = provider::ParseHostPort(device->from().ToString());
+    where->port = provider::ParseHostPort(address)->port;
   }
-  absl::StatusOr<std::vector<io::Address>> addresses = io::Lookup(*where, true);
+  absl::StatusOr<std::vector<io::Address>> addresses = provider::Lookup(*where, true);
   if (!addresses.ok()) return addresses.status();
   absl::Status last = absl::NotFoundError(absl::StrCat("listen ", address, ": no address"));
   for (const io::Address& a : *addresses) {

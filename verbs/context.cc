@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "verbs/address.h"
 #include "verbs/device.h"
 #include "verbs/inventory.h"
 #include "verbs/listener.h"
@@ -125,7 +124,9 @@ class Context final : public provider::Context {
   }
   absl::StatusOr<std::unique_ptr<provider::Path>> Resolve(const std::string& address,
                                                           const ResolveOptions& options) override {
-    absl::StatusOr<std::vector<Address>> to = Lookup(address, false);
+    absl::StatusOr<provider::HostPort> where = provider::ParseHostPort(address);
+    if (!where.ok()) return where.status();
+    absl::StatusOr<std::vector<Address>> to = provider::Lookup(*where, false);
     if (!to.ok()) return to.status();
     std::string reasons;
     for (const Address& each : *to) {

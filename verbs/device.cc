@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "transport/log.h"
-#include "verbs/address.h"
 #include "verbs/completion.h"
 #include "verbs/listener.h"
 #include "verbs/protection_domain.h"
@@ -124,12 +123,12 @@ Device::~Device() {
 // has no connections either.
 void Device::Watch() {
   for (const std::string& address : found_.info.addresses) {
-    absl::StatusOr<std::vector<Address>> at = Lookup(absl::StrCat("[", address, "]:0"), true);
+    absl::StatusOr<Address> at = Address::FromIp(address, 0);
     CmHandler* const handler = this;
     if (!at.ok() || Lib().create_id(service_->channel(), &watch_, handler, RDMA_PS_TCP) != 0) {
       continue;
     }
-    if (Lib().bind_addr(watch_, at->front().raw()) == 0 && watch_->verbs != nullptr) return;
+    if (Lib().bind_addr(watch_, at->raw()) == 0 && watch_->verbs != nullptr) return;
     Lib().destroy_id(watch_);
     watch_ = nullptr;
   }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "transport/address.h"
 #include "transport/checks.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
@@ -23,6 +24,7 @@ PostError PostErrorOf(int error);
 
 WcStatus WcStatusOf(ibv_wc_status status);
 
+using provider::Address;
 using provider::CheckLimit;
 using provider::Children;
 

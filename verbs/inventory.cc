@@ -18,6 +18,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "transport/address.h"
 
 namespace verbena::verbs {
 namespace {
@@ -44,15 +45,6 @@ int FamilyOf(const Gid& gid) {
                                                                                     : AF_INET6;
 }
 
-// What runtimes of containers and virtual machines make; peers elsewhere never reach its addresses.
-bool MadeForGuests(const std::string& interface) {
-  for (const char* prefix : {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman",
-                             "lxc", "vnet", "tap"}) {
-    if (absl::StartsWith(interface, prefix)) return true;
-  }
-  return false;
-}
-
 // "0 (fe80::1 on eth0, RoCE v1), 1 (10.0.0.1 on eth0, RoCE v2)"
 std::string TableText(const std::vector<Gid>& gids) {
   std::string text;
@@ -72,7 +64,7 @@ int Score(const Gid& gid, int family) {
   if (family != 0 && FamilyOf(gid) != family) return -1;
   int score = 0;
   if (!IN6_IS_ADDR_LINKLOCAL(v6)) score += 8;
-  if (!MadeForGuests(gid.interface)) score += 4;
+  if (!provider::MadeForGuests(gid.interface)) score += 4;
   if (gid.entry.gid_type != IBV_GID_TYPE_ROCE_V1) score += 2;
   if (FamilyOf(gid) == AF_INET) score += 1;
   return score;
@@ -324,7 +316,8 @@ absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
         "device ", device, ": its GID table is empty. Give its network interface an address."));
   }
   const auto* v6 = reinterpret_cast<const in6_addr*>(best->entry.gid.raw);
-  if (!ethernet || (!IN6_IS_ADDR_LINKLOCAL(v6) && !MadeForGuests(best->interface))) return *best;
+  if (!ethernet || (!IN6_IS_ADDR_LINKLOCAL(v6) && !provider::MadeForGuests(best->interface)))
+    return *best;
   return absl::FailedPreconditionError(
       absl::StrCat("device ", device,
                    ": its port has only GIDs that other machines may not reach: ", TableText(gids),

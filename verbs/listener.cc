@@ -20,7 +20,9 @@ absl::StatusOr<std::unique_ptr<provider::Listener>> Listener::Create(Service* se
                                                                      FindDevice find,
                                                                      const std::string& address,
                                                                      const ListenOptions& options) {
-  absl::StatusOr<std::vector<Address>> addresses = Lookup(address, true);
+  absl::StatusOr<provider::HostPort> where = provider::ParseHostPort(address);
+  if (!where.ok()) return where.status();
+  absl::StatusOr<std::vector<Address>> addresses = provider::Lookup(*where, true);
   if (!addresses.ok()) return addresses.status();
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) {

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "transport/provider.h"
-#include "verbs/address.h"
 #include "verbs/device.h"
 #include "verbs/service.h"
 

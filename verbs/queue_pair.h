@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "transport/provider.h"
-#include "verbs/address.h"
 #include "verbs/completion.h"
 #include "verbs/protection_domain.h"
 #include "verbs/service.h"

@@ -13,9 +13,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "fallback/io/address.h"
+#include "transport/address.h"
 
 namespace verbena::io {
+
+using provider::Address;
 
 using Socket = int;  // a descriptor, or a number of the simulated network
 inline constexpr Socket kNoSocket = -1;

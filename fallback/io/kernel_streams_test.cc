@@ -112,7 +112,7 @@ TEST_F(KernelStreamsTest, ManyPiecesAreAShortWrite) {
 
 // An IPv4 caller on a listener at [::]. Expect: taken, and shown as an IPv4 address.
 TEST_F(KernelStreamsTest, DualStackListenerTakesIpv4) {
-  auto any = Lookup({"", 0}, true);
+  auto any = provider::Lookup({"", 0}, true);
   ASSERT_TRUE(any.ok());
   if (any->front().family() != AF_INET6) GTEST_SKIP() << "this machine has no IPv6";
   auto listener = streams_.Listen(any->front(), 8);

@@ -7,24 +7,14 @@
 
 #include <algorithm>
 
-#include "absl/strings/match.h"
-#include "absl/strings/string_view.h"
 
 namespace verbena::io {
 namespace {
 
-bool MadeForGuests(absl::string_view interface) {
-  for (const char* prefix : {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman",
-                             "lxc", "vnet", "tap"}) {
-    if (absl::StartsWith(interface, prefix)) return true;
-  }
-  return false;
-}
-
 int Rank(const ifaddrs& each) {
   int rank = each.ifa_addr->sa_family == AF_INET6 ? 1 : 0;
   if ((each.ifa_flags & IFF_LOOPBACK) != 0) return rank + 4;
-  return MadeForGuests(each.ifa_name) ? rank + 2 : rank;
+  return provider::MadeForGuests(each.ifa_name) ? rank + 2 : rank;
 }
 
 bool Usable(const ifaddrs& each) {

@@ -4,9 +4,11 @@
 
 #include <vector>
 
-#include "fallback/io/address.h"
+#include "transport/address.h"
 
 namespace verbena::io {
+
+using provider::Address;
 
 // Those of interfaces that are up, IPv4 first: no link-local ones, which need a zone; none of
 // bridges and links to containers and guests, which mean something else on every machine, unless

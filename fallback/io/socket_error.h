@@ -4,9 +4,11 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "fallback/io/address.h"
+#include "transport/address.h"
 
 namespace verbena::io {
+
+using provider::Address;
 
 enum class SocketAction { kConnect, kListen };
 

@@ -12,15 +12,16 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace verbena::io {
+namespace verbena::provider {
 
 struct Address {
   sockaddr_storage storage{};
   socklen_t length = 0;  // 0: unspecified
 
-  // From what the kernel filled in. An IPv4 peer of a dual-stack socket (::ffff:10.0.0.1) becomes
-  // the IPv4 address that people know.
+  // From what the kernel filled in; without a length the family tells. An IPv4 peer of a dual-stack
+  // socket (::ffff:10.0.0.1) becomes the IPv4 address that people know.
   static Address From(const sockaddr* address, socklen_t length);
+  static Address From(const sockaddr* address);
   // A numeric address, never looked up; InvalidArgument if it is not one.
   static absl::StatusOr<Address> FromIp(absl::string_view ip, uint16_t port);
 
@@ -33,6 +34,7 @@ struct Address {
   std::string ip() const;        // "10.0.0.1", "::1", "fe80::1%eth0"
   std::string ToString() const;  // "10.0.0.1:7471", "[::1]:7471"
 
+  sockaddr* raw() { return reinterpret_cast<sockaddr*>(&storage); }  // as librdmacm takes it
   const sockaddr* raw() const { return reinterpret_cast<const sockaddr*>(&storage); }
 
   friend bool operator==(const Address& a, const Address& b);
@@ -49,4 +51,8 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text);
 // resolver said. `passive`: for listening (empty host: [::] if the machine has IPv6, else 0.0.0.0).
 absl::StatusOr<std::vector<Address>> Lookup(const HostPort& where, bool passive);
 
-}  // namespace verbena::io
+// By its name: what runtimes of containers and virtual machines make. Peers elsewhere never reach
+// its addresses.
+bool MadeForGuests(absl::string_view interface);
+
+}  // namespace verbena::provider

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fallback/io/address.h"
+#include "transport/address.h"
 
 #include <string>
 
 #include "gtest/gtest.h"
 
-namespace verbena::io {
+namespace verbena::provider {
 namespace {
 
 // Every form that is taken.
@@ -110,4 +110,4 @@ TEST(Lookup, UnknownHost) {
 }
 
 }  // namespace
-}  // namespace verbena::io
+}  // namespace verbena::provider

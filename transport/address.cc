@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fallback/io/address.h"
+#include "transport/address.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -12,10 +12,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-namespace verbena::io {
+namespace verbena::provider {
 namespace {
 
 const sockaddr_in& V4(const Address& a) { return reinterpret_cast<const sockaddr_in&>(a.storage); }
@@ -81,6 +82,11 @@ Address Address::From(const sockaddr* address, socklen_t length) {
     return Make4(ip, V6(result).sin6_port);
   }
   return result;
+}
+
+Address Address::From(const sockaddr* address) {
+  if (address->sa_family == AF_INET) return From(address, sizeof(sockaddr_in));
+  return address->sa_family == AF_INET6 ? From(address, sizeof(sockaddr_in6)) : Address();
 }
 
 absl::StatusOr<Address> Address::FromIp(absl::string_view ip, uint16_t port) {
@@ -215,4 +221,12 @@ absl::StatusOr<std::vector<Address>> Lookup(const HostPort& where, bool passive)
   return result;
 }
 
-}  // namespace verbena::io
+bool MadeForGuests(absl::string_view interface) {
+  for (const char* prefix : {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman",
+                             "lxc", "vnet", "tap"}) {
+    if (absl::StartsWith(interface, prefix)) return true;
+  }
+  return false;
+}
+
+}  // namespace verbena::provider
