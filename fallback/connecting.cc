@@ -138,9 +138,20 @@ void QueuePair::ContinueConnect() {
     }
     if (*complete) break;
   }
+  TakeReply();
+}
+
+void QueuePair::TakeReply() {
+  io::Streams& streams = device_->hub().streams();
   absl::StatusOr<engine::PeerReply> reply =
       engine::DecodeReply(connecting_->reader.frame(), connecting_->offer);
-  if (!reply.ok()) return ConnectFailed(reply.status(), false);
+  if (!reply.ok()) {
+    // Out of band nobody has proved yet to be the peer, and a stranger's answer ends only this try.
+    return ConnectFailed(connecting_->meeting != nullptr
+                             ? absl::UnavailableError(reply.status().message())
+                             : reply.status(),
+                         false);
+  }
   if (connecting_->meeting != nullptr && !AnswerIsTheirs(&*reply)) {
     return ConnectFailed(
         absl::UnavailableError(absl::StrCat(

@@ -131,6 +131,7 @@ class QueuePair final : public provider::QueuePair,
              const ConnectionInfo& info);
   void TryNextAddress();
   void ContinueConnect();
+  void TakeReply();
   void ConnectFailed(const absl::Status& why, bool try_next);
   void ConnectDone(ConnectOutcome outcome, EventType event);
   void Attach(const engine::Session& session);
