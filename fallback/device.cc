@@ -83,6 +83,7 @@ Capabilities Device::capabilities() const {
   c.remote_completion = c.unguessable_keys = c.global_atomics = true;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
+  c.refusal_reasons = c.queue_pair_rights = true;
   return c;
 }
 

@@ -38,6 +38,8 @@ std::string ToString(const Capabilities& capabilities) {
       {capabilities.own_peer_known, "own_peer_known"},
       {capabilities.out_of_band, "out_of_band"},
       {capabilities.out_of_band_handshake, "out_of_band_handshake"},
+      {capabilities.refusal_reasons, "refusal_reasons"},
+      {capabilities.queue_pair_rights, "queue_pair_rights"},
   };
   // A bit without a name here would never be shown to anybody.
   static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));

@@ -25,6 +25,9 @@ struct Capabilities {
   bool out_of_band = false;        // QueuePair::address(), QueuePair::Connect
   // … and that Connect waits for the peer, and Disconnect reaches it.
   bool out_of_band_handshake = false;
+  // A status tells why the peer refused, or that it is gone; without: kRemoteOperationError is all.
+  bool refusal_reasons = false;
+  bool queue_pair_rights = false;  // a queue pair's own access narrows what its regions grant
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".

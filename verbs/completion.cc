@@ -144,7 +144,9 @@ CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
                                  CompletionChannel* channel, ibv_comp_channel* events)
     : device_(device), context_(options.context), channel_(channel), events_(events) {
   device_->children().Add();
-  cq_ = Lib().create_cq(device_->context(), static_cast<int>(options.entries), this, events_, 0);
+  cq_ = Lib().create_cq(device_->context(),
+                        static_cast<int>(options.entries * device_->completions_a_request()), this,
+                        events_, 0);
   if (cq_ == nullptr) return;
   fcntl(events_->fd, F_SETFL, fcntl(events_->fd, F_GETFL) | O_NONBLOCK);
   device_->service().AddChannel(events_->fd);
@@ -247,6 +249,7 @@ bool CompletionQueue::Await(absl::Duration timeout) {
 bool CompletionQueue::Pull() {
   const std::lock_guard lock(mutex_);
   PullLocked();
+  if (attention_.load(std::memory_order_acquire) != 0) Attend();
   return !stash_.empty();
 }
 
@@ -254,6 +257,7 @@ bool CompletionQueue::Pull() {
 bool CompletionQueue::TryPull() {
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (lock.owns_lock()) PullLocked();
+  if (lock.owns_lock() && attention_.load(std::memory_order_acquire) != 0) Attend();
   return lock.owns_lock();
 }
 
@@ -264,10 +268,37 @@ void CompletionQueue::PullLocked() {
   bool more = true;
   // No more than the application made it for: the rest waits in the device.
   while (more && stash_.size() < entries()) {
-    const size_t n = PollDevice(taken, true, names, &more);
+    const size_t n = PollDevice(taken, For::kStash, names, &more);
     Stash({taken, n}, names);
   }
   pulls_.fetch_add(1, std::memory_order_seq_cst);
+}
+
+// What the device has flushed comes first.
+void CompletionQueue::Attend() {
+  PullLocked();
+  attention_.store(0, std::memory_order_seq_cst);
+  // The service's own thread holds its mutex whenever it polls.
+  std::unique_lock lock(device_->service().mutex(), std::defer_lock);
+  if (!device_->service().on_its_thread()) lock.lock();
+  for (QueuePair* qp : queue_pairs_) qp->OnPoll(this);
+}
+
+void CompletionQueue::StashOne(uint64_t name, const WorkCompletion& completion) {
+  Stash({&completion, 1}, &name);
+  completions_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void CompletionQueue::FlushNow() {
+  FlushSoon();
+  int wanted = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(asked_, false)) wanted = 1;
+    notifications_.fetch_add(static_cast<uint64_t>(wanted), std::memory_order_relaxed);
+  }
+  if (wanted > 0 && channel_ != nullptr) channel_->Add(this, wanted);
+  device_->service().Changed();
 }
 
 void CompletionQueue::Stash(std::span<const WorkCompletion> completions, const uint64_t* names) {
@@ -291,6 +322,7 @@ size_t CompletionQueue::UnstashLocked(std::span<WorkCompletion> out) {
 
 size_t CompletionQueue::Unstash(std::span<WorkCompletion> out) {
   const std::lock_guard lock(mutex_);
+  if (attention_.load(std::memory_order_acquire) != 0) Attend();
   return UnstashLocked(out);
 }
 

@@ -25,6 +25,8 @@ namespace verbena::verbs {
 class CompletionQueue;
 class QueuePair;
 
+WcOpcode CompletionOf(Opcode opcode);
+
 class CompletionChannel final : public provider::CompletionChannel {
  public:
   static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);
@@ -90,6 +92,15 @@ class CompletionQueue final : public provider::CompletionQueue {
   // The same for what it took from a shared receive queue, whose places are free by then.
   void DropShared(uint32_t qp_number);
 
+  // A queue pair in ERR has requests that the device will not flush: whoever looks next does.
+  void FlushSoon() { attention_.fetch_or(kLost, std::memory_order_release); }
+  // Requests wait for a place at their queue pair: every poll looks whether there is one.
+  void LookForRoom() { attention_.fetch_or(kWaiting, std::memory_order_release); }
+  // The same, and wakes those who wait for a completion.
+  void FlushNow();
+  // From QueuePair::OnPoll, which this queue calls.
+  void StashOne(uint64_t name, const WorkCompletion& completion);
+
   // With the service's mutex held.
   void Join(QueuePair* qp);
   void Leave(QueuePair* qp);
@@ -101,10 +112,15 @@ class CompletionQueue final : public provider::CompletionQueue {
     WorkCompletion completion;
   };
 
+  enum class For : uint8_t { kDelivery, kStash };
+
   // polling.cc
-  size_t PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names, bool* more);
-  bool Translate(const ibv_wc& wc, bool keep, WorkCompletion* out);
+  size_t PollDevice(std::span<WorkCompletion> out, For purpose, uint64_t* names, bool* more);
+  bool Translate(const ibv_wc& wc, For purpose, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
+  bool JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place, WorkCompletion* out);
+
+  void Attend();
 
   void PullLocked();
   size_t Unstash(std::span<WorkCompletion> out);
@@ -124,6 +140,8 @@ class CompletionQueue final : public provider::CompletionQueue {
       overflows_{0};
   std::atomic<size_t> stashed_{0};
   std::atomic<uint32_t> pulls_{0};  // odd: one is going on
+  static constexpr uint8_t kLost = 1, kWaiting = 2;
+  std::atomic<uint8_t> attention_{0};  // FlushSoon, LookForRoom
 
   std::mutex mutex_;  // what follows
   std::deque<Stashed> stash_;

@@ -71,9 +71,10 @@ absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters&
   if (absl::Status s = CheckIdle("connect"); !s.ok()) return s;
   DropId();
   peer_ = to;
-  parameters_ = {parameters.private_data,
+  parameters_ = {PrivateData(parameters.private_data),
                  std::min(parameters.initiator_depth, limits.max_initiator_depth),
                  std::min(parameters.responder_resources, limits.max_responder_resources)};
+  SetConfirms(parameters.require.remote_completion);
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
   timeout_ = std::min<uint8_t>(parameters.timeout, 31);
@@ -180,6 +181,7 @@ void QueuePair::RouteResolved() {
 int QueuePair::ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources) {
   initiator_depth_ = initiator_depth;
   responder_resources_ = responder_resources;
+  if (iwarp_ != nullptr) iwarp_->set_depth(initiator_depth);
   if (device_->iwarp()) return 0;  // the kernel's connection manager does it
   for (ibv_qp_state state : {IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS}) {
     ibv_qp_attr attributes{};
@@ -211,6 +213,7 @@ void QueuePair::Responded(const CmEvent& event) {
   const uint32_t ord = std::min<uint32_t>(parameters_.initiator_depth, event.initiator_depth);
   const uint32_t ird =
       std::min<uint32_t>(parameters_.responder_resources, event.responder_resources);
+  if (iwarp_ != nullptr) iwarp_->set_peer(event.confirmation);
   int error = ToReadyToSend(ord, ird);
   if (error == 0 && event.type == RDMA_CM_EVENT_CONNECT_RESPONSE && Lib().establish(id_) != 0) {
     error = errno;
@@ -276,11 +279,13 @@ absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
   if (absl::Status s = CheckIdle("accept"); !s.ok()) return s;
   DropId();
   const DeviceAttributes limits = device_->attributes();
-  parameters_ = {parameters.private_data,
+  parameters_ = {PrivateData(parameters.private_data),
                  std::min({parameters.initiator_depth, limits.max_initiator_depth,
                            uint32_t{offer.initiator_depth}}),
                  std::min({parameters.responder_resources, limits.max_responder_resources,
                            uint32_t{offer.responder_resources}})};
+  SetConfirms(parameters.require.remote_completion);
+  if (iwarp_ != nullptr) iwarp_->set_peer(offer.confirmation);
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
   timeout_ = std::min<uint8_t>(parameters.timeout, 31);
@@ -352,6 +357,7 @@ void QueuePair::OnAttention() {
 }
 
 void QueuePair::OnDeadline() {
+  if (iwarp_ != nullptr && LookForHeld()) return;
   if (state_ == QpState::kErr) return FinishError();
   if (state_ == QpState::kSqd || resuming_) return LookWhetherDrained();
   if (state_ != QpState::kInit || phase_ == Phase::kIdle) return;

@@ -54,6 +54,13 @@ bool Supported(Opcode opcode, const Capabilities& can) {
   }
 }
 
+// Of a request that is not supported: whether nobody could support it.
+PostError WhyRefused(const SendWr& wr) {
+  const bool no_window = wr.opcode == Opcode::kBindWindow && wr.bind.window == nullptr;
+  const bool no_inline = Has(wr.flags, SendFlags::kInline) && !TakesInline(wr.opcode);
+  return no_window || no_inline ? PostError::kInvalidOpcode : PostError::kUnsupported;
+}
+
 // Verbs flags have the same order, and other places.
 unsigned FlagsOf(SendFlags flags) {
   unsigned out = 0;
@@ -93,21 +100,21 @@ uint32_t Taken(int error, const Wr* first, const Wr* bad, uint32_t count) {
 
 PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges) {
   if (static_cast<uint8_t>(wr.opcode) >= kOpcodeCount) return PostError::kInvalidOpcode;
-  if (!Supported(wr.opcode, capabilities_)) return PostError::kUnsupported;
+  if (!Supported(wr.opcode, capabilities_)) return WhyRefused(wr);
   if (wr.local.size() > limits_.max_send_sge) return PostError::kTooManySges;
   *out = {};
   out->wr_id = send_ledger_->Name(position);
   out->opcode = kOpcodes[static_cast<uint8_t>(wr.opcode)];
-  out->send_flags = FlagsOf(wr.flags);
+  out->send_flags = (FlagsOf(wr.flags) | always_) & possible_;
   out->sg_list = sges;
   out->num_sge = static_cast<int>(wr.local.size());
   const uint64_t length = CopyEntries(wr.local, sges);
   Ledger::Place& place = send_ledger_->at(position);
-  place.id = wr.id;
+  place.Begin(position, wr.id);
+  place.quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0;
   place.key = wr.remote.key;
   place.opcode = wr.opcode;
   place.fails_as = WcStatus::kSuccess;
-  place.unused = false;
   switch (wr.opcode) {
     case Opcode::kSendWithImm:
       out->imm_data = htonl(wr.immediate);
@@ -143,6 +150,14 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
     default:
       break;
   }
+  if (iwarp_ != nullptr) [[unlikely]] {
+    if (!iwarp_->Takes(wr)) return PostError::kTooManySges;
+    place.length = static_cast<uint32_t>(length);
+    if (!Has(wr.flags, SendFlags::kInline) &&
+        !domain_->iwarp()->keys().Covers(wr.local, wr.opcode == Opcode::kRead)) {
+      return BuildFailing(WcStatus::kLocalProtectionError, &place, out, sges);
+    }
+  }
   if (Has(wr.flags, SendFlags::kInline)) return CopyInline(wr, length, position, out, sges);
   // IBTA 9.7.2; some drivers cut the sum of the entries to 32 bits.
   if (length > max_message_) {
@@ -155,6 +170,8 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
 PostError QueuePair::BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out,
                                   ibv_sge* sges) {
   place->fails_as = status;
+  // Or it would cut off the confirmations of those before it.
+  if (iwarp_ != nullptr) out->send_flags |= IBV_SEND_FENCE;
   sges[0] = {.addr = 0, .length = 1, .lkey = 0};
   out->opcode = IBV_WR_RDMA_WRITE;
   out->send_flags &= ~static_cast<unsigned>(IBV_SEND_INLINE);
@@ -224,9 +241,12 @@ PostError QueuePair::Refusal() const {
 
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   PostResult result;
-  if ((may_post_.load(std::memory_order_acquire) & kSends) == 0) return {0, Refusal()};
+  const uint8_t may = may_post_.load(std::memory_order_acquire);
+  if ((may & kSends) == 0) return {0, Refusal()};
+  if ((may & kKeeps) != 0) [[unlikely]]
+    return KeepSends(requests);
   while (result.accepted < requests.size() && result.ok()) {
-    ibv_send_wr work[kBatch];
+    ibv_send_wr work[2 * kBatch + kSges];  // an iWARP device gets more than one for some
     ibv_sge sges[kSges];
     const SendWr* const wanted = &requests[result.accepted];
     const size_t left = requests.size() - result.accepted;
@@ -237,31 +257,50 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
       result.error = PostError::kQueueFull;
       break;
     }
-    uint32_t n = 0, used = 0;
+    uint32_t n = 0, used = 0, built = 0;
+    bool wait = false;
     // A request that is built to fail has an entry though it was posted with none.
     for (; n < places && used + std::max<size_t>(wanted[n].local.size(), 1) <= kSges; ++n) {
-      result.error = Build(wanted[n], first + n, &work[n], &sges[used]);
+      if (iwarp_ != nullptr && !MayStart(wanted[n], first + n)) [[unlikely]] {
+        wait = true;
+        break;
+      }
+      result.error = Build(wanted[n], first + n, &work[built], &sges[used]);
       if (!result.ok()) break;
-      used += static_cast<uint32_t>(work[n].num_sge);
-      if (n > 0) work[n - 1].next = &work[n];
+      used += static_cast<uint32_t>(work[built].num_sge);
+      if (built > 0) work[built - 1].next = &work[built];
+      ++built;
+      if (iwarp_ != nullptr) built += iwarp_->Finish(&work[built - 1]);
       // The key of a window changes when its bind was posted, and the driver reads it there.
       if (wanted[n].opcode == Opcode::kBindWindow && ++n > 0) break;
     }
-    if (n == 0 && result.ok()) result.error = PostError::kTooManySges;
+    if (n == 0 && result.ok() && !wait) result.error = PostError::kTooManySges;
     uint32_t taken = 0;
     if (n > 0) {
       ibv_send_wr* bad = nullptr;
       const int error = ibv_post_send(qp_, work, &bad);
-      taken = Taken(error, work, bad, n);
-      if (taken < n) result.error = PostErrorOf(error);
+      taken = Taken(error, work, bad, built);
+      if (taken < built) result.error = PostErrorOf(error);
+      if (iwarp_ != nullptr) taken = IwarpSends::Requests(work, taken);
       if (wanted[n - 1].opcode == Opcode::kBindWindow) {
         BindPosted(wanted[n - 1], first + n - 1, taken == n);
       }
     }
     send_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
+    if (wait && result.ok()) [[unlikely]] {
+      const PostResult rest = Wait(requests.subspan(result.accepted));
+      return {result.accepted + rest.accepted, rest.error};
+    }
   }
+  if (iwarp_ != nullptr) CheckNotLost(send_cq_);
   return result;
+}
+
+// The device drops what comes after it has failed, which may be known only now.
+void QueuePair::CheckNotLost(CompletionQueue* cq) {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if ((may_post_.load(std::memory_order_acquire) & kFlushes) != 0) cq->FlushNow();
 }
 
 PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
@@ -269,6 +308,8 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   if (srq_ != nullptr) return {0, PostError::kUsesSharedQueue};
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kReceives) == 0) return {0, Refusal()};
+  if ((may & kFlushes) != 0 && iwarp_ != nullptr) [[unlikely]]
+    return KeepReceives(requests);
   while (result.accepted < requests.size() && result.ok()) {
     ibv_recv_wr work[kBatch];
     ibv_sge sges[kSges];
@@ -284,10 +325,12 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     uint32_t n = 0, used = 0;
     for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
       if (wanted[n].local.size() > limits_.max_receive_sge) break;
-      Ledger::Place& place = receive_ledger_->at(first + n);
-      place.id = wanted[n].id;
-      place.unused = false;
+      receive_ledger_->at(first + n).Begin(first + n, wanted[n].id);
       used += BuildReceive(wanted[n], receive_ledger_->Name(first + n), &work[n], &sges[used]);
+      if (iwarp_ != nullptr && work[n].num_sge == 0) {
+        work[n].sg_list = IwarpSends::Nothing();
+        work[n].num_sge = 1;
+      }
       if (n > 0) work[n - 1].next = &work[n];
     }
     if (n < places && wanted[n].local.size() > limits_.max_receive_sge) {
@@ -300,6 +343,7 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     receive_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
   }
+  if (iwarp_ != nullptr) CheckNotLost(receive_cq_);
   if ((may & kFlushes) != 0 && result.accepted > 0) Kick();
   return result;
 }

@@ -37,9 +37,14 @@ Capabilities CapabilitiesOf(const Found& found) {
   const bool type2 =
       (a.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
   Capabilities c;
-  // RFC 5040 has neither immediate data nor a refusal for want of a receive, and its completions
-  // are local; RFC 7306 is optional and verbs do not tell whether a peer has it.
-  c.immediate = c.rnr = c.remote_completion = !found.iwarp;
+  // RFC 5040 has neither immediate data nor a refusal for want of a receive; RFC 7306 is optional
+  // and verbs do not tell whether a peer has it. Completions are local unless IwarpSends confirms.
+  c.immediate = c.rnr = !found.iwarp;
+  c.remote_completion = true;
+  // The Terminate message that says why stays in the driver.
+  c.refusal_reasons = !found.iwarp;
+  // siw keeps the rights of a queue pair and never looks at them (siw_qp_modify_nonstate).
+  c.queue_pair_rights = !(found.iwarp && found.software);
   c.atomics = a.atomic_cap != IBV_ATOMIC_NONE;
   c.global_atomics = a.atomic_cap == IBV_ATOMIC_GLOB;
   c.memory_windows = type2 && a.max_mw > 0;
@@ -63,6 +68,10 @@ DeviceAttributes AttributesOf(const Found& found) {
   a.max_sge =
       std::min({Positive(d.max_sge), d.max_srq > 0 ? Positive(d.max_srq_sge) : kMostSge, kMostSge});
   a.max_completions = Positive(d.max_cqe);
+  if (found.iwarp) {  // room for IwarpSends' own
+    a.max_work_requests /= 2;
+    a.max_completions /= 2;
+  }
   // rdma_conn_param has a byte for each, and 255 asks for the most there is.
   a.max_initiator_depth = std::min(Positive(d.max_qp_init_rd_atom), 254u);
   a.max_responder_resources = std::min(Positive(d.max_qp_rd_atom), 254u);

@@ -48,6 +48,11 @@ class Device final : public provider::Device,
   const std::string& name() const { return found_.info.name; }
   bool iwarp() const { return found_.iwarp; }
   bool software() const { return found_.software; }
+  uint32_t device_work_requests() const {  // a send queue
+    return static_cast<uint32_t>(found_.attributes.max_qp_wr);
+  }
+  // iWARP: of one that is flushed together with its confirmation (IwarpSends).
+  uint32_t completions_a_request() const { return found_.iwarp ? 2 : 1; }
   uint8_t port() const { return found_.port; }
   absl::StatusOr<Way> way() const;  // without a queue pair; out_of_band.cc
   std::vector<Gid> gids() const;    // of the port, as of now; out_of_band.cc

@@ -38,7 +38,10 @@ void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
   uint64_t end = first + reserved;
   if (head_.compare_exchange_strong(end, first + used, std::memory_order_acq_rel)) return;
   // Another thread has posted behind them: they stay as holes, which retire by themselves.
-  for (uint64_t i = first + used; i < first + reserved; ++i) at(i).unused = true;
+  for (uint64_t i = first + used; i < first + reserved; ++i) {
+    at(i).position.store(static_cast<uint32_t>(i), std::memory_order_relaxed);
+    at(i).unused = true;
+  }
   any_unused_.store(true, std::memory_order_seq_cst);
   SkipUnused();
 }
@@ -132,8 +135,11 @@ void Ledger::Clear() {
   NextGeneration();
   tail_.store(head_.load(std::memory_order_acquire), std::memory_order_release);
   done_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
+  floor_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
   failed_.store(false, std::memory_order_relaxed);
+  blameless_.store(false, std::memory_order_relaxed);
   any_unused_.store(false, std::memory_order_relaxed);
+  KeepFrom(~uint64_t{0});
   ReleasePins(~uint64_t{0});
 }
 
@@ -172,7 +178,10 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   ledger->tail_.store(0, std::memory_order_relaxed);
   ledger->done_.store(0, std::memory_order_relaxed);
   ledger->failed_.store(false, std::memory_order_relaxed);
+  ledger->blameless_.store(false, std::memory_order_relaxed);
   ledger->any_unused_.store(false, std::memory_order_relaxed);
+  ledger->KeepFrom(~uint64_t{0});
+  ledger->floor_.store(0, std::memory_order_relaxed);
   if (kind == Ledger::Kind::kShared) {
     for (uint32_t i = 0; i < limit; ++i) places->place[i].next = i + 1 < limit ? i + 1 : kNoPlace;
     ledger->top_.store(limit > 0 ? 0 : kNoPlace, std::memory_order_release);

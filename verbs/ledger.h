@@ -32,9 +32,22 @@ class Ledger {
     uint64_t id;
     uint32_t key;  // the peer's, for the text of an error
     Opcode opcode;
-    WcStatus fails_as;  // kSuccess: as the device says
-    bool unused;        // was reserved, but the driver refused the request
-    uint32_t next;      // kShared: the next free place
+    WcStatus fails_as;               // kSuccess: as the device says
+    bool unused;                     // was reserved, but the driver refused the request
+    bool quiet;                      // completes only if it fails
+    uint32_t next;                   // kShared: the next free place
+    uint32_t length;                 // iWARP: of a read
+    std::atomic<uint32_t> position;  // which request this is of
+    std::atomic<bool> failed;        // iWARP: the device says so
+    std::atomic<bool> finished;      // iWARP: was delivered or is in a stash
+
+    void Begin(uint64_t at, uint64_t name) {
+      position.store(static_cast<uint32_t>(at), std::memory_order_relaxed);
+      id = name;
+      unused = quiet = false;
+      failed.store(false, std::memory_order_relaxed);
+      finished.store(false, std::memory_order_relaxed);
+    }
   };
 
   Kind kind() const { return kind_; }
@@ -81,6 +94,19 @@ class Ledger {
   // Set by the first failed completion, so that its cold path runs once.
   bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
 
+  // iWARP. Requests from this position on were not given to the device.
+  void KeepFrom(uint64_t position) { kept_from_.store(position, std::memory_order_release); }
+  // The oldest request that may be outstanding: threads that post at once may be served in another
+  // order than they took their places.
+  uint64_t oldest() const {
+    const uint64_t head = posted(), floor = floor_.load(std::memory_order_relaxed);
+    return head - floor > uint64_t{2} * limit_ ? head - uint64_t{2} * limit_ : floor;
+  }
+  uint64_t kept_from() const { return kept_from_.load(std::memory_order_acquire); }
+  // No request was refused by the peer, or the one that was is known.
+  bool blameless() const { return blameless_.load(std::memory_order_relaxed); }
+  void BlameNone() { blameless_.store(true, std::memory_order_relaxed); }
+
  private:
   friend class Ledgers;
   struct Places {
@@ -102,8 +128,11 @@ class Ledger {
   std::atomic<uint64_t> base_{0};  // index and generation, in place
   std::atomic<Places*> places_{nullptr};
   std::atomic<bool> failed_{false};
+  std::atomic<bool> blameless_{false};
   std::atomic<bool> any_unused_{false};
   std::atomic<bool> any_pinned_{false};
+  std::atomic<uint64_t> kept_from_{~uint64_t{0}};
+  std::atomic<uint64_t> floor_{0};  // before it all was cleared
   std::mutex pins_mutex_;
   std::vector<Pinned> pins_;
   alignas(64) std::atomic<uint64_t> head_{0};  // kShared: how many were ever taken

@@ -19,18 +19,39 @@ constexpr WcOpcode kCompletes[kOpcodeCount] = {
 
 }  // namespace
 
+WcOpcode CompletionOf(Opcode opcode) { return kCompletes[static_cast<uint8_t>(opcode)]; }
+
 void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion,
                            uint32_t key) {
   if (ledger->kind() != Ledger::Kind::kShared && !ledger->MarkFailed()) return;
   device_->ReportFailure(wc.qp_num, completion.status, WcOpcodeName(completion.opcode), key);
 }
 
+// A failed completion of an iWARP device. Of sends it only tells that they failed: not which one
+// the peer refused, nor why, and the one that was under way comes before those that wait for their
+// answer. So they are told by QueuePair::OnPoll, when the device has nothing more to say.
+// False: not to be delivered.
+bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
+                                   WorkCompletion* out) {
+  if (ledger.kind() == Ledger::Kind::kSend) {
+    place->failed.store(true, std::memory_order_relaxed);
+    if (place->fails_as == WcStatus::kSuccess) {
+      out->status = ledger.blameless() ? WcStatus::kFlushed : WcStatus::kRemoteOperationError;
+    }
+    FlushSoon();
+    return false;
+  }
+  // siw's word for a receive that names memory it may not fill (siw_rdmap_complete).
+  if (out->status == WcStatus::kGeneralError) out->status = WcStatus::kLocalProtectionError;
+  return ledger.kind() == Ledger::Kind::kShared || !place->finished.exchange(true);
+}
+
 // False: a completion of a queue pair that was closed or reset.
-bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out) {
+bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* out) {
   Ledger* const ledger = device_->ledgers().Find(wc.wr_id);
   if (ledger == nullptr) return false;
   const uint32_t position = static_cast<uint32_t>(wc.wr_id);
-  const Ledger::Place& place = ledger->at(position);
+  Ledger::Place& place = ledger->at(position);
   *out = {};
   out->id = place.id;
   out->qp_number = wc.qp_num;
@@ -44,6 +65,14 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
   }
   if (wc.status == IBV_WC_SUCCESS) [[likely]] {
     out->length = wc.byte_len;
+    if (device_->iwarp()) [[unlikely]] {
+      place.finished.store(true, std::memory_order_relaxed);
+      if (!receive && place.quiet) {  // QueuePair::Probe
+        ledger->Retire(wc.wr_id);
+        return false;
+      }
+      if (!receive && place.opcode == Opcode::kRead) out->length = place.length;
+    }
     // Soft-RoCE passes the kernel's bit for WITH_INV through, which is IP_CSUM_OK to users.
     const unsigned invalidated =
         device_->software() ? IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK : IBV_WC_WITH_INV;
@@ -63,11 +92,13 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
       out->status = WcStatus::kLocalProtectionError;
     }
     out->vendor_error = wc.vendor_err;
+    const bool deliver = !device_->iwarp() || JudgeOnIwarp(*ledger, &place, out);
     Fail(wc, ledger, *out, receive ? 0 : place.key);
+    if (!deliver) return false;
   }
   if (ledger->kind() == Ledger::Kind::kShared) {
     ledger->Return(position);
-  } else if (keep) {
+  } else if (purpose != For::kDelivery) {
     ledger->Done(wc.wr_id);
   } else {
     ledger->Retire(wc.wr_id);
@@ -75,8 +106,8 @@ bool CompletionQueue::Translate(const ibv_wc& wc, bool keep, WorkCompletion* out
   return true;
 }
 
-// At most kPollBatch, and the names of their requests. `keep`: for the stash, not to be delivered.
-size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, bool keep, uint64_t* names,
+// At most kPollBatch, and the names of their requests.
+size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, For purpose, uint64_t* names,
                                    bool* more) {
   ibv_wc wc[kPollBatch];
   const int room = static_cast<int>(std::min(out.size(), kPollBatch));
@@ -84,7 +115,7 @@ size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, bool keep, uin
   size_t n = 0;
   for (int i = 0; i < got; ++i) {
     names[n] = wc[i].wr_id;
-    n += Translate(wc[i], keep, &out[n]) ? 1 : 0;
+    n += Translate(wc[i], purpose, &out[n]) ? 1 : 0;
   }
   if (n > 0) completions_.fetch_add(n, std::memory_order_relaxed);
   *more = got == room;
@@ -97,17 +128,20 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
   size_t n = 0;
   bool more = true;
   while (more && n < out.size()) {
-    if (stashed_.load(std::memory_order_acquire) > 0 || (pulls & 1) != 0) [[unlikely]] {
+    if (stashed_.load(std::memory_order_acquire) > 0 || (pulls & 1) != 0 ||
+        attention_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
       if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) return n + stashed;
       pulls = pulls_.load(std::memory_order_acquire);
     }
     uint64_t names[kPollBatch];
-    const size_t got = PollDevice(out.subspan(n), false, names, &more);
+    const size_t got = PollDevice(out.subspan(n), For::kDelivery, names, &more);
     const uint32_t now = pulls_.load(std::memory_order_acquire);
     if (now != pulls && got > 0) [[unlikely]] {
       return n + StashAndUnstash(out.subspan(n), got, names);
     }
     n += got;
+    if ((attention_.load(std::memory_order_relaxed) & kLost) != 0) [[unlikely]]
+      more = true;  // has become so here
   }
   if (n == 0) empty_polls_.fetch_add(1, std::memory_order_relaxed);
   return n;

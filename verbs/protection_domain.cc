@@ -48,12 +48,14 @@ int AccessFlags(Access access, const Capabilities& capabilities) {
 absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> ProtectionDomain::Create(
     Device* device) {
   ibv_pd* pd = Lib().alloc_pd(device->context());
-  if (pd != nullptr) return std::make_unique<ProtectionDomain>(device, pd);
+  auto domain = pd != nullptr ? std::make_unique<ProtectionDomain>(device, pd) : nullptr;
+  if (domain != nullptr && (domain->iwarp() != nullptr || !device->iwarp())) return domain;
   return ErrnoStatus(errno, absl::StrCat("allocate protection domain on device ", device->name()),
                      "Close some of this device's, in this process or others.");
 }
 
-ProtectionDomain::ProtectionDomain(Device* device, ibv_pd* pd) : device_(device), pd_(pd) {
+ProtectionDomain::ProtectionDomain(Device* device, ibv_pd* pd)
+    : device_(device), pd_(pd), iwarp_(device->iwarp() ? IwarpDomain::Create(pd) : nullptr) {
   device_->children().Add();
 }
 
@@ -61,6 +63,7 @@ ProtectionDomain::~ProtectionDomain() { device_->children().Remove(); }
 
 absl::Status ProtectionDomain::Close() {
   if (absl::Status s = children_.CheckNone("protection domain"); !s.ok()) return s;
+  iwarp_.reset();
   if (const int error = Lib().dealloc_pd(pd_); error != 0) {
     return ErrnoStatus(error, "close protection domain", "Is an object made from it still open?");
   }
@@ -84,6 +87,9 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
                    ? Lib().reg_mr_iova(pd_, memory.data(), memory.size(), first, flags)
                    : Lib().reg_mr(pd_, memory.data(), memory.size(), flags);
   if (mr == nullptr) return RegisterRefused(errno, memory, access, device_->name());
+  if (iwarp_ != nullptr) {
+    iwarp_->keys().Add(mr->lkey, first, memory.size(), Allows(access, Access::kLocalWrite));
+  }
   return std::make_unique<MemoryRegion>(this, mr, first, memory.size());
 }
 
@@ -129,6 +135,7 @@ absl::Status MemoryRegion::Close() {
                      "their completions"));
   }
   const int error = Lib().dereg_mr(mr_);
+  if (error == 0 && domain_->iwarp() != nullptr) domain_->iwarp()->keys().Remove(local_key_);
   if (error == 0) return absl::OkStatus();
   // ibv_dereg_mr(3): a region with bound windows stays (EBUSY; EINVAL from some drivers).
   return absl::FailedPreconditionError(

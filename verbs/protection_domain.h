@@ -8,6 +8,7 @@
 
 #include "transport/provider.h"
 #include "verbs/device.h"
+#include "verbs/iwarp_domain.h"
 
 namespace verbena::verbs {
 
@@ -28,6 +29,7 @@ class ProtectionDomain final : public provider::ProtectionDomain {
 
   Device* device() const { return device_; }
   ibv_pd* pd() const { return pd_; }
+  IwarpDomain* iwarp() const { return iwarp_.get(); }  // null on other devices
   Children& children() { return children_; }
   DomainCounters counters() const override;
   void CountRegistration() { registrations_.fetch_add(1, std::memory_order_relaxed); }
@@ -35,6 +37,7 @@ class ProtectionDomain final : public provider::ProtectionDomain {
  private:
   Device* const device_;
   ibv_pd* pd_;
+  std::unique_ptr<IwarpDomain> iwarp_;
   Children children_;
   std::atomic<uint64_t> registrations_{0};
 };

@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options) {
   if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
   auto qp = std::make_unique<QueuePair>(domain, options);
-  if (qp->Make(options)) return qp;
+  if (qp->Make()) return qp;
   const int error = errno;
   if (qp->qp_ != nullptr) (void)qp->Close();
   return ErrnoStatus(error, absl::StrCat("create queue pair on device ", domain->device()->name()),
@@ -52,9 +52,13 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
       context_(options.context),
       capabilities_(device_->capabilities()),
+      signal_(options.signal),
       limits_(provider::WithDefaults(options.limits, device_->attributes())),
       access_(options.access) {
   domain_->children().Add();
+  if (signal_ == Signal::kAll) always_ = IBV_SEND_SIGNALED;
+  if (device_->iwarp()) possible_ = ~static_cast<unsigned>(IBV_SEND_FENCE);  // IwarpSends waits
+  if (device_->iwarp()) iwarp_ = std::make_unique<IwarpSends>(domain_->iwarp());
 }
 
 QueuePair::~QueuePair() {
@@ -63,21 +67,9 @@ QueuePair::~QueuePair() {
   domain_->children().Remove();
 }
 
-bool QueuePair::Make(const QueuePairOptions& options) {
-  ibv_qp_init_attr attributes{};
-  attributes.qp_context = this;
-  attributes.send_cq = send_cq_->cq();
-  attributes.recv_cq = receive_cq_->cq();
-  attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
-  attributes.qp_type = IBV_QPT_RC;
-  attributes.sq_sig_all = options.signal == Signal::kAll ? 1 : 0;
+bool QueuePair::Make() {
   max_message_ = device_->attributes().max_message;
   device_inline_ = std::min(limits_.max_inline, device_->device_inline());
-  attributes.cap = {.max_send_wr = limits_.max_send_wr,
-                    .max_recv_wr = srq_ != nullptr ? 0 : limits_.max_receive_wr,
-                    .max_send_sge = limits_.max_send_sge,
-                    .max_recv_sge = srq_ != nullptr ? 0 : limits_.max_receive_sge,
-                    .max_inline_data = device_inline_};
   send_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kSend, limits_.max_send_wr);
   receive_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kReceive, limits_.max_receive_wr);
   if (send_ledger_ == nullptr || receive_ledger_ == nullptr) {
@@ -86,10 +78,7 @@ bool QueuePair::Make(const QueuePairOptions& options) {
   }
   {
     const std::lock_guard lock(device_->service().mutex());
-    qp_ = Lib().create_qp(domain_->pd(), &attributes);
-    if (qp_ == nullptr) return false;
-    number_ = qp_->qp_num;
-    device_->Join(number_, this);
+    if (!MakeDeviceQueuePair()) return false;
     send_cq_->Join(this);
     if (receive_cq_ != send_cq_) receive_cq_->Join(this);
     if (srq_ != nullptr) srq_->children().Add();
@@ -98,6 +87,33 @@ bool QueuePair::Make(const QueuePairOptions& options) {
   rnr_received_before_ = device_->RnrNaks(true);
   rnr_sent_before_ = device_->RnrNaks(false);
   return limits_.max_inline <= device_inline_ || MakeInlineArea();
+}
+
+// On iWARP each request says whether it is signalled, and may have a confirmation behind it.
+bool QueuePair::MakeDeviceQueuePair() {
+  ibv_qp_init_attr attributes{};
+  attributes.qp_context = this;
+  attributes.send_cq = send_cq_->cq();
+  attributes.recv_cq = receive_cq_->cq();
+  attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
+  attributes.qp_type = IBV_QPT_RC;
+  attributes.sq_sig_all = signal_ == Signal::kAll && iwarp_ == nullptr ? 1 : 0;
+  uint32_t places = 1;
+  if (iwarp_ != nullptr) {
+    const uint32_t most = device_->device_work_requests() / limits_.max_send_wr;
+    places = std::min(most, std::max(limits_.max_send_sge, 2u));
+    iwarp_->set_places(places);
+  }
+  attributes.cap = {.max_send_wr = limits_.max_send_wr * places,
+                    .max_recv_wr = srq_ != nullptr ? 0 : limits_.max_receive_wr,
+                    .max_send_sge = limits_.max_send_sge,
+                    .max_recv_sge = srq_ != nullptr ? 0 : limits_.max_receive_sge,
+                    .max_inline_data = device_inline_};
+  qp_ = Lib().create_qp(domain_->pd(), &attributes);
+  if (qp_ == nullptr) return false;
+  number_ = qp_->qp_num;
+  device_->Join(number_, this);
+  return true;
 }
 
 // Twice the queue, as the ledger: a place may come again before its former request is complete.
@@ -148,6 +164,13 @@ absl::Status QueuePair::Close() {
   receive_cq_->DropVoid();
   device_->Forget(this);
   return absl::OkStatus();
+}
+
+Capabilities QueuePair::capabilities() const {
+  Capabilities c = capabilities_;
+  const std::lock_guard lock(device_->service().mutex());
+  if (iwarp_ != nullptr && phase_ >= Phase::kAccepting) c.remote_completion = iwarp_->confirms();
+  return c;
 }
 
 absl::Status QueuePair::cause() const {

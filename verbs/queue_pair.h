@@ -17,6 +17,7 @@
 
 #include "transport/provider.h"
 #include "verbs/completion.h"
+#include "verbs/iwarp_sends.h"
 #include "verbs/protection_domain.h"
 #include "verbs/service.h"
 #include "verbs/shared_receive_queue.h"
@@ -36,7 +37,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // datapath.cc
   absl::Status Modify(const QpModify& change) override;                  // states.cc
   QpAttributes Query() const override;                                   // states.cc
-  Capabilities capabilities() const override { return device_->capabilities(); }
+  Capabilities capabilities() const override;
   absl::Status Disconnect() override;
   absl::Status cause() const override;
   ConnectOutcome outcome() const override;
@@ -58,6 +59,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void OnAttention() override;
   void OnDeadline() override;
   void OnAsync(ibv_event_type type);
+  void OnPoll(CompletionQueue* cq);  // iwarp_sends.cc; from `cq`
   void CompletionFailed(WcStatus status, const char* what, uint32_t key);
   void QueueOverflowed();
   void DeviceGone(const absl::Status& why);
@@ -69,6 +71,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
   static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
+  static constexpr uint8_t kKeeps = 8;    // iWARP, in SQD and ERR: the device does not get it
   enum class Phase : uint8_t {
     kIdle,
     kAddress,     // rdma_resolve_addr
@@ -83,9 +86,10 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
     uint32_t responder_resources = 0;
   };
 
-  bool Make(const QueuePairOptions& options);
+  bool Make();
   bool MakeInlineArea();
   void LeaveSharedQueue();  // before RESET and destruction
+  bool MakeDeviceQueuePair();
 
   // datapath.cc
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
@@ -99,6 +103,22 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   PostError Refusal() const;
   void Kick();
   void RingDoorbell();
+
+  // iwarp_sends.cc
+  PostResult KeepSends(std::span<const SendWr> requests);
+  PostResult KeepReceives(std::span<const ReceiveWr> requests);
+  void SetConfirms(bool wanted);
+  std::string PrivateData(const std::string& application) const;
+  int HoldSends();
+  bool MayStart(const SendWr& wr, uint64_t position) const;
+  void CheckNotLost(CompletionQueue* cq);
+  void Probe();
+  bool LookForHeld();
+  PostResult Wait(std::span<const SendWr> requests);
+  int ReleaseSends();
+  void KeepAll(bool refused);
+  void Flush(Ledger* ledger, CompletionQueue* cq);
+  int Remake();
 
   // states.cc
   absl::Status Apply(const QpModify& change);
@@ -148,7 +168,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   CompletionQueue* const receive_cq_;
   SharedReceiveQueue* const srq_;
   void* const context_;
-  const Capabilities capabilities_;
+  const Capabilities capabilities_;  // at most
+  const Signal signal_;
   QpLimits limits_;
   ibv_qp* qp_ = nullptr;
   uint32_t number_ = 0;
@@ -160,6 +181,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint64_t inline_mask_ = 0;
   ibv_mr* inline_mr_ = nullptr;
   std::atomic<uint8_t> may_post_{0};
+  unsigned always_ = 0;                // flags of every request
+  unsigned possible_ = ~0u;            // flags that the device gets
+  std::unique_ptr<IwarpSends> iwarp_;  // of an iWARP device only
 
   QpState state_ = QpState::kReset;
   Access access_;

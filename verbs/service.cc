@@ -130,6 +130,7 @@ void Service::TakeCmEvents() {
     if (parameters.private_data != nullptr) {
       copy.private_data.assign(static_cast<const char*>(parameters.private_data),
                                parameters.private_data_len);
+      copy.confirmation = SplitConfirmation(&copy.private_data);
     }
     copy.responder_resources = parameters.responder_resources;
     copy.initiator_depth = parameters.initiator_depth;

@@ -18,6 +18,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "verbs/iwarp_domain.h"
 #include "verbs/library.h"
 
 namespace verbena::verbs {
@@ -29,6 +30,7 @@ struct CmEvent {
   rdma_cm_id* id = nullptr;
   int status = 0;
   std::string private_data = {};
+  Confirmation confirmation = {};  // iWARP: was behind the private data
   uint8_t responder_resources = 0;
   uint8_t initiator_depth = 0;
 };

@@ -60,6 +60,10 @@ void QueuePair::SetState(QpState state) {
       may = kReceives | kSends | kFlushes;
       break;
   }
+  if (iwarp_ != nullptr &&
+      (state == QpState::kSqd || state == QpState::kErr || iwarp_->waiting())) {
+    may |= kKeeps;
+  }
   may_post_.store(may, std::memory_order_release);
 }
 
@@ -91,8 +95,8 @@ absl::Status QueuePair::ToReset() {
   phase_ = Phase::kIdle;
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RESET;
-  int error = ModifyDevice(attributes, IBV_QP_STATE);
-  if (error != 0 && state_ != QpState::kErr) {
+  int error = iwarp_ != nullptr ? Remake() : ModifyDevice(attributes, IBV_QP_STATE);
+  if (error != 0 && state_ != QpState::kErr && iwarp_ == nullptr) {
     attributes.qp_state = IBV_QPS_ERR;
     (void)ModifyDevice(attributes, IBV_QP_STATE);
     attributes.qp_state = IBV_QPS_RESET;
@@ -185,6 +189,7 @@ absl::Status QueuePair::Apply(const QpModify& change) {
 }
 
 int QueuePair::ToSqd() {
+  if (iwarp_ != nullptr) return HoldSends();
   int error = 0;
   if (!std::exchange(resuming_, false)) {  // else the device has not left it yet
     ibv_qp_attr attributes{};
@@ -201,6 +206,7 @@ int QueuePair::ToSqd() {
 
 // A device may refuse to leave SQD before it has drained; then it leaves when it has.
 int QueuePair::ToRts() {
+  if (iwarp_ != nullptr) return ReleaseSends();
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RTS;
   int error = ModifyDevice(attributes, IBV_QP_STATE);
@@ -303,6 +309,7 @@ void QueuePair::EnterError(const absl::Status& why) {
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_ERR;
   (void)ModifyDevice(attributes, IBV_QP_STATE);
+  if (iwarp_ != nullptr) KeepAll(!asked_);
   const absl::Duration now = SteadyNow();
   shared_flush_by_ = now + kSharedFlushTime;
   if (connected) {
@@ -373,6 +380,7 @@ void QueuePair::OnAsync(ibv_event_type type) {
             : request ? EventType::kQpRequestError
                       : EventType::kQpFatal,
             why);
+  if (state_ == QpState::kErr && cause_.ok() && !asked_) cause_ = why;  // the end came first
   EnterError(why);
 }
 
@@ -383,8 +391,12 @@ void QueuePair::LastWqeReached() {
 
 void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key) {
   const bool flushed = status == WcStatus::kFlushed;
+  // On iWARP a goodbye flushes, too.
+  if (state_ != QpState::kErr && flushed && iwarp_ != nullptr) return EnterError(absl::OkStatus());
   if (state_ != QpState::kErr && flushed) return FailedByDevice();
   if (flushed) return;
+  // What the device flushes now was not refused by the peer.
+  if (std::string_view(what) == WcOpcodeName(WcOpcode::kReceive)) send_ledger_->BlameNone();
   const absl::Status why = absl::UnavailableError(absl::StrCat(
       Name(), ": ", what, " failed with ", WcStatusName(status), ": ", WcStatusText(status),
       key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",

@@ -78,7 +78,7 @@ TEST_P(Deregistration, NothingLandsAfterClose) {
   size_t i = 0;
   for (; i < done.size() && done[i].ok(); ++i) EXPECT_EQ(done[i].id, i);
   ASSERT_LT(i, done.size());
-  EXPECT_THAT(done[i], Completed(i, WcStatus::kRemoteAccessError));
+  EXPECT_THAT(done[i], Completed(i, Refusal(WcStatus::kRemoteAccessError)));
   for (++i; i < done.size(); ++i) EXPECT_THAT(done[i], Flushed(i));
   const EventType told = server().devices()[0]->capabilities().responder_events
                              ? EventType::kQpAccessError

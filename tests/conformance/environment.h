@@ -111,6 +111,12 @@ class ConformanceBase : public testing::Test {
   // Whether `fd` becomes readable.
   bool WaitReadable(int fd, absl::Duration limit = kLong);
 
+  // The status of a request that the peer refused for the reason `why`.
+  WcStatus Refusal(WcStatus why) {
+    const bool told = client().devices()[0]->capabilities().refusal_reasons;
+    return told ? why : WcStatus::kRemoteOperationError;
+  }
+
   // The next `count` completions, in order; ends the case when they do not come.
   std::vector<WorkCompletion> WaitFor(CompletionQueue& cq, size_t count, Line line = Line::Here());
   WorkCompletion WaitOne(CompletionQueue& cq, Line line = Line::Here()) {

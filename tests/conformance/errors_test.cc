@@ -136,12 +136,15 @@ TEST_P(Errors, FirstOfTwoOffencesWins) {
     Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, {.address = 8, .key = 9}, id));
   }
   EXPECT_THAT(WaitFor(pair.client->cq, 2),
-              ElementsAre(Completed(1, WcStatus::kRemoteAccessError), Flushed(2)));
+              ElementsAre(Completed(1, Refusal(WcStatus::kRemoteAccessError)), Flushed(2)));
 }
 
 TEST_P(Errors, FailingReadAmongReads) {
   // Ten reads of 20 KB of which the sixth has a wrong key.
   // Expect: the five before it complete with their data, those behind are flushed.
+  if (!client().devices()[0]->capabilities().refusal_reasons) {
+    GTEST_SKIP() << "capability: refusal_reasons";
+  }
   Pair pair = MakePair(*this);
   Fill(pair.server->bytes(0, 20000), 1);
   for (uint64_t id = 0; id < 10; ++id) {
@@ -156,13 +159,16 @@ TEST_P(Errors, FailingReadAmongReads) {
     EXPECT_THAT(done[id], Succeeded(id));
     EXPECT_THAT(pair.client->bytes(20000 * id, 20000), HasPattern(1));
   }
-  EXPECT_THAT(done[5], Completed(5, WcStatus::kRemoteAccessError));
+  EXPECT_THAT(done[5], Completed(5, Refusal(WcStatus::kRemoteAccessError)));
   for (uint64_t id = 6; id < 10; ++id) EXPECT_THAT(done[id], Flushed(id));
 }
 
 TEST_P(Errors, ManyGoodRequestsBeforeTheBadOne) {
   // 100 writes, then a wrong key, all in one post.
   // Expect: 100 successes, then the error: none of them is lost in the failure.
+  if (!client().devices()[0]->capabilities().refusal_reasons) {
+    GTEST_SKIP() << "capability: refusal_reasons";
+  }
   Pair pair = MakePair(*this);
   std::vector<SendWr> batch;
   for (uint64_t id = 0; id < 100; ++id) {
@@ -172,7 +178,7 @@ TEST_P(Errors, ManyGoodRequestsBeforeTheBadOne) {
   Check(pair.client->qp.PostSend(batch));
   const std::vector<WorkCompletion> done = WaitFor(pair.client->cq, 101);
   for (uint64_t id = 0; id < 100; ++id) ASSERT_THAT(done[id], Succeeded(id));
-  EXPECT_THAT(done[100], Completed(100, WcStatus::kRemoteAccessError));
+  EXPECT_THAT(done[100], Completed(100, Refusal(WcStatus::kRemoteAccessError)));
 }
 
 TEST_P(Errors, LargeWriteIsRefusedAtItsBegin) {
@@ -185,7 +191,7 @@ TEST_P(Errors, LargeWriteIsRefusedAtItsBegin) {
   }
   for (End* end : {pair.client.get(), pair.server.get()}) {
     EXPECT_THAT(WaitOne(end->cq).status,
-                testing::AnyOf(WcStatus::kRemoteAccessError, WcStatus::kFlushed));
+                testing::AnyOf(Refusal(WcStatus::kRemoteAccessError), WcStatus::kFlushed));
     EXPECT_EQ(end->qp.state(), QpState::kErr);
   }
 }
@@ -197,7 +203,7 @@ TEST_P(Errors, OtherConnectionsGoOn) {
   QueuePair ours = pair.client->NewQueuePair(), theirs = pair.server->NewQueuePair();
   Connect(*this, ours, theirs);
   Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, {.address = 8, .key = 9}, 1));
-  EXPECT_THAT(WaitOne(pair.client->cq), Completed(1, WcStatus::kRemoteAccessError));
+  EXPECT_THAT(WaitOne(pair.client->cq), Completed(1, Refusal(WcStatus::kRemoteAccessError)));
   for (uint64_t id = 2; id < 12; ++id) {
     Post(ours, OneSided(Opcode::kWrite, *pair.client, pair.server->at(0), id));
     EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(id));
@@ -210,6 +216,7 @@ TEST_P(Errors, PeerVanishes) {
   // The connection breaks without a goodbye while sends wait and receives are posted.
   // Expect: RETRY_EXC_ERR on the oldest send, the rest flushed; ERR, kDisconnected, and a cause, at
   // both ends.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this, Both({.separate_receive_cq = true}));
   PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 9});
   for (uint64_t id : {1, 2, 3}) {
@@ -218,7 +225,7 @@ TEST_P(Errors, PeerVanishes) {
   ASSERT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received > 0; }));
   if (!ground().Cut(pair.client->qp)) GTEST_SKIP() << "network: cannot be cut";
   EXPECT_THAT(WaitFor(pair.client->cq, 3),
-              ElementsAre(Completed(1, WcStatus::kRetryExceeded), Flushed(2), Flushed(3)));
+              ElementsAre(Completed(1, Refusal(WcStatus::kRetryExceeded)), Flushed(2), Flushed(3)));
   EXPECT_THAT(WaitOne(pair.client->receive_cq), Flushed(9));
   WaitForEvent(client(), EventType::kDisconnected);
   WaitForEvent(server(), EventType::kDisconnected);
@@ -240,7 +247,7 @@ TEST_P(Errors, PeerVanishesDuringAStream) {
   uint64_t id = 0;
   for (; id < 200 && done[id].ok(); ++id) EXPECT_EQ(done[id].id, id);
   if (id == 200) return;  // all had been acknowledged
-  EXPECT_THAT(done[id], Completed(id, WcStatus::kRetryExceeded));
+  EXPECT_THAT(done[id], Completed(id, Refusal(WcStatus::kRetryExceeded)));
   for (++id; id < 200; ++id) EXPECT_THAT(done[id], Flushed(id));
 }
 
@@ -267,7 +274,7 @@ TEST_P(Errors, SilentPeerIsFoundOut) {
     Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, pair.server->at(0), id));
   }
   EXPECT_THAT(WaitFor(pair.client->cq, 2),
-              ElementsAre(Completed(1, WcStatus::kRetryExceeded), Flushed(2)));
+              ElementsAre(Completed(1, Refusal(WcStatus::kRetryExceeded)), Flushed(2)));
   EXPECT_EQ(pair.client->qp.state(), QpState::kErr);
   ground().Silence(false);
 }
@@ -287,6 +294,7 @@ TEST_P(Errors, ShortSilenceIsSurvived) {
 TEST_P(Errors, PeersContextGoesAway) {
   // The server closes its queue pair while the client's sends wait.
   // Expect: the client's sends flush or fail in order, and it is told: it never hangs.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this);
   for (uint64_t id : {1, 2}) {
     Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = id});
@@ -294,7 +302,8 @@ TEST_P(Errors, PeersContextGoesAway) {
   ASSERT_TRUE(RunUntil([&] { return pair.client->qp.counters().rnr_naks_received > 0; }));
   Check(pair.server->qp.Close());
   const std::vector<WorkCompletion> done = WaitFor(pair.client->cq, 2);
-  EXPECT_THAT(done[0].status, testing::AnyOf(WcStatus::kFlushed, WcStatus::kRetryExceeded));
+  EXPECT_THAT(done[0].status,
+              testing::AnyOf(WcStatus::kFlushed, Refusal(WcStatus::kRetryExceeded)));
   EXPECT_THAT(done[1], Flushed(2));
   WaitForEvent(client(), EventType::kDisconnected);
 }

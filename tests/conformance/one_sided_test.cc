@@ -181,7 +181,7 @@ TEST_P(OneSided, ReadNeedsNoRemoteAccessToItsSink) {
                          .local = pair.server->slice(0, 8),
                          .remote = pair.client->at(0),
                          .id = 2});
-  EXPECT_THAT(WaitOne(pair.server->cq), Completed(2, WcStatus::kRemoteAccessError));
+  EXPECT_THAT(WaitOne(pair.server->cq), Completed(2, Refusal(WcStatus::kRemoteAccessError)));
 }
 
 }  // namespace

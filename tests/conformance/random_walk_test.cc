@@ -71,6 +71,7 @@ class WalkOfTwo {
     immediate_ = can.immediate;
     // Soft-RoCE's fence may wait for itself: Rnr.FencedReadIsSentAgain.
     fence_ = !pair_.client->device.info().software;
+    waits_ = can.rnr;
   }
 
   void Step() {
@@ -202,6 +203,7 @@ class WalkOfTwo {
       case 0:
       case 1:
       case 2: {
+        if (!waits_ && side.under_way.size() >= side.peer->receives.size()) return;
         const bool immediate = immediate_ && random_() % 2 == 0;
         wr.opcode = request.opcode = immediate ? Opcode::kSendWithImm : Opcode::kSend;
         wr.immediate = static_cast<uint32_t>(id);
@@ -344,6 +346,7 @@ class WalkOfTwo {
   bool atomics_ = false;
   bool immediate_ = false;
   bool fence_ = false;
+  bool waits_ = false;  // a send may find no receive
 };
 
 struct WalkRow {

@@ -68,7 +68,7 @@ TEST_P(SendReceive, ReceiveTooSmall) {
   EXPECT_THAT(WaitFor(pair.server->cq, 2),
               ElementsAre(Completed(1, WcStatus::kLocalLengthError), Flushed(2)));
   EXPECT_THAT(WaitFor(pair.client->cq, 2),
-              ElementsAre(Completed(3, WcStatus::kRemoteInvalidRequest), Flushed(4)));
+              ElementsAre(Completed(3, Refusal(WcStatus::kRemoteInvalidRequest)), Flushed(4)));
   EXPECT_EQ(pair.server->qp.state(), QpState::kErr);
   EXPECT_EQ(pair.client->qp.state(), QpState::kErr);
   EXPECT_THAT(pair.server->bytes(64, 8192), IsZero());
@@ -82,7 +82,7 @@ TEST_P(SendReceive, LargeMessageIntoReceiveTooSmall) {
   PostReceive(pair.server->qp, {.local = pair.server->slice(0, kSize - 1), .id = 1});
   Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, kSize), .id = 2});
   EXPECT_THAT(WaitOne(pair.server->cq), Completed(1, WcStatus::kLocalLengthError));
-  EXPECT_THAT(WaitOne(pair.client->cq), Completed(2, WcStatus::kRemoteInvalidRequest));
+  EXPECT_THAT(WaitOne(pair.client->cq), Completed(2, Refusal(WcStatus::kRemoteInvalidRequest)));
 }
 
 TEST_P(SendReceive, ImmediateArrives) {

@@ -162,7 +162,7 @@ TEST_P(SharedReceives, TakenReceiveFlushesBeforeLastWqe) {
   WorkCompletion wc;
   ASSERT_EQ(pair.server->cq.Poll({&wc, 1}), 1u);
   EXPECT_THAT(wc, Completed(1, WcStatus::kLocalLengthError));
-  EXPECT_THAT(WaitOne(pair.client->cq), Completed(3, WcStatus::kRemoteInvalidRequest));
+  EXPECT_THAT(WaitOne(pair.client->cq), Completed(3, Refusal(WcStatus::kRemoteInvalidRequest)));
   EXPECT_TRUE(StaysEmpty(pair.server->cq));  // the second receive is still the queue's
 }
 

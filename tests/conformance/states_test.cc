@@ -61,6 +61,7 @@ TEST_P(States, ErrFlushesBothQueuesInOrder) {
 TEST_P(States, FlushCompletesUnsignalledRequestsToo) {
   // Unsignalled sends that wait, then ERR (IBTA 10.8: errors always complete).
   // Expect: a flush completion for each of them.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this, Both({.signal = Signal::kSelective}));
   for (uint64_t i = 0; i < 3; ++i) {
     Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
@@ -126,6 +127,7 @@ TEST_P(States, SqdDrainsThenSaysSo) {
   // Sends of which the first has been refused for want of a receive, then SQD, then the receives.
   // Expect: draining while the one that has begun waits, kSendQueueDrained when it has completed
   // (IBTA 10.3.1.5); whatever had not begun runs after RTS.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this, {.server_min_rnr_timer = 1});
   for (uint64_t i = 0; i < 3; ++i) {
     Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
@@ -281,6 +283,9 @@ TEST_P(States, DisconnectAfterSendLosesNothingThatCompleted) {
 TEST_P(States, DisconnectAfterReceiveAcknowledgesIt) {
   // The receiver polls until a message is there and disconnects in the same breath.
   // Expect: the send succeeds: it was delivered, and no goodbye overtakes its acknowledgement.
+  if (!client().devices()[0]->capabilities().refusal_reasons) {
+    GTEST_SKIP() << "capability: refusal_reasons";
+  }
   Pair pair = MakePair(*this);
   const auto exchange = [&](uint64_t id) {
     PostReceive(pair.server->qp, {.local = pair.server->slice(0, 8), .id = id});
@@ -322,6 +327,7 @@ TEST_P(States, FlushedMemoryIsTheApplicationsAgain) {
 TEST_P(States, DrainWaitsForSendsOnly) {
   // Drain with sends that wait for receives, with completed ones, and with receives outstanding.
   // Expect: DeadlineExceeded while they wait, OK when they are acknowledged; receives stay posted.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this, {.server_min_rnr_timer = 1});
   PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 9});
   Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = 1});

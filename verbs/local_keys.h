@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The local keys of a protection domain on an iWARP device.
+//
+// A driver that meets a wrong one ends the connection at once, and with it the confirmations of
+// requests that were good (IwarpSends). So a wrong one is found at the post.
+//
+// Add and Remove take a lock. Covers does not: what it reads is never freed while the domain lives.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+
+#include "transport/work_request.h"
+
+namespace verbena::verbs {
+
+class LocalKeys {
+ public:
+  void Add(uint32_t key, uint64_t first, uint64_t length, bool writable);
+  void Remove(uint32_t key);
+  // Whether every byte of `entries` is in a region of its key, and may be written if `written`.
+  bool Covers(const SgeList& entries, bool written) const;
+
+ private:
+  struct Region {
+    std::atomic<uint32_t> key{0};
+    std::atomic<bool> used{false};
+    std::atomic<bool> writable{false};
+    std::atomic<uint64_t> first{0}, length{0};
+    Region* next = nullptr;  // never changes once it is linked
+  };
+  static constexpr uint32_t kBuckets = 1024;
+
+  static uint32_t BucketOf(uint32_t key) { return (key * 0x9e3779b1u) >> 22; }
+  const Region* Find(uint32_t key) const;
+
+  std::array<std::atomic<Region*>, kBuckets> buckets_{};
+  std::mutex mutex_;
+  std::deque<Region> regions_;
+};
+
+}  // namespace verbena::verbs

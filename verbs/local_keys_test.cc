@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verbs/local_keys.h"
+
+#include <cstdint>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace verbena::verbs {
+namespace {
+
+bool Covers(const LocalKeys& keys, const std::vector<Sge>& entries, bool written = false) {
+  return keys.Covers(SgeList(entries), written);
+}
+
+TEST(LocalKeys, EveryByteOfEveryEntryCounts) {
+  LocalKeys keys;
+  keys.Add(7, 1000, 100, true);
+  EXPECT_TRUE(Covers(keys, {{1000, 100, 7}}));
+  EXPECT_TRUE(Covers(keys, {{1099, 1, 7}}));
+  EXPECT_FALSE(Covers(keys, {{1000, 101, 7}}));
+  EXPECT_FALSE(Covers(keys, {{999, 1, 7}}));
+  EXPECT_FALSE(Covers(keys, {{1100, 1, 7}}));
+  EXPECT_FALSE(Covers(keys, {{~uint64_t{0}, 8, 7}}));
+  EXPECT_FALSE(Covers(keys, {{1000, 1, 8}}));
+  EXPECT_FALSE(Covers(keys, {{1000, 1, 7}, {1000, 1, 8}}));
+  EXPECT_TRUE(Covers(keys, {{1, 0, 99}, {1000, 1, 7}}));  // an entry of no bytes names nothing
+  EXPECT_TRUE(Covers(keys, {}));
+}
+
+TEST(LocalKeys, ASinkMustBeWritable) {
+  LocalKeys keys;
+  keys.Add(1, 0, 8, false);
+  keys.Add(2, 0, 8, true);
+  EXPECT_TRUE(Covers(keys, {{0, 8, 1}}));
+  EXPECT_FALSE(Covers(keys, {{0, 8, 1}}, true));
+  EXPECT_TRUE(Covers(keys, {{0, 8, 2}}, true));
+}
+
+TEST(LocalKeys, AClosedRegionIsGoneAndItsKeyMayComeAgain) {
+  LocalKeys keys;
+  for (uint32_t key = 1; key <= 5000; ++key) keys.Add(key, key, 8, true);
+  keys.Remove(17);
+  EXPECT_FALSE(Covers(keys, {{17, 8, 17}}));
+  EXPECT_TRUE(Covers(keys, {{18, 8, 18}}));
+  keys.Add(17, 64, 8, true);
+  EXPECT_TRUE(Covers(keys, {{64, 8, 17}}));
+  EXPECT_FALSE(Covers(keys, {{17, 8, 17}}));
+}
+
+}  // namespace
+}  // namespace verbena::verbs
