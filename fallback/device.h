@@ -12,8 +12,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/hub.h"
-#include "transport/address.h"
 #include "fallback/meeting.h"
+#include "transport/address.h"
 #include "transport/checks.h"
 #include "transport/provider.h"
 
