@@ -142,7 +142,11 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Crea
 
 CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
                                  CompletionChannel* channel, ibv_comp_channel* events)
-    : device_(device), context_(options.context), channel_(channel), events_(events) {
+    : device_(device),
+      context_(options.context),
+      channel_(channel),
+      events_(events),
+      latest_(device->ledgers().nobody()) {
   device_->children().Add();
   cq_ = Lib().create_cq(device_->context(),
                         static_cast<int>(options.entries * device_->completions_a_request()), this,
@@ -249,7 +253,7 @@ bool CompletionQueue::Await(absl::Duration timeout) {
 bool CompletionQueue::Pull() {
   const std::lock_guard lock(mutex_);
   PullLocked();
-  if (attention_.load(std::memory_order_acquire) != 0) Attend();
+  if (wants_attention()) Attend();
   return !stash_.empty();
 }
 
@@ -257,12 +261,12 @@ bool CompletionQueue::Pull() {
 bool CompletionQueue::TryPull() {
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (lock.owns_lock()) PullLocked();
-  if (lock.owns_lock() && attention_.load(std::memory_order_acquire) != 0) Attend();
+  if (lock.owns_lock() && wants_attention()) Attend();
   return lock.owns_lock();
 }
 
 void CompletionQueue::PullLocked() {
-  pulls_.fetch_add(1, std::memory_order_seq_cst);
+  beside_.fetch_add(kPull + kPulling, std::memory_order_seq_cst);
   WorkCompletion taken[kPollBatch];
   uint64_t names[kPollBatch];
   bool more = true;
@@ -271,13 +275,13 @@ void CompletionQueue::PullLocked() {
     const size_t n = PollDevice(taken, For::kStash, names, &more);
     Stash({taken, n}, names);
   }
-  pulls_.fetch_add(1, std::memory_order_seq_cst);
+  beside_.fetch_sub(kPulling, std::memory_order_seq_cst);
 }
 
 // What the device has flushed comes first.
 void CompletionQueue::Attend() {
   PullLocked();
-  attention_.store(0, std::memory_order_seq_cst);
+  beside_.fetch_and(~kAttention, std::memory_order_seq_cst);
   // The service's own thread holds its mutex whenever it polls.
   std::unique_lock lock(device_->service().mutex(), std::defer_lock);
   if (!device_->service().on_its_thread()) lock.lock();
@@ -303,7 +307,15 @@ void CompletionQueue::FlushNow() {
 
 void CompletionQueue::Stash(std::span<const WorkCompletion> completions, const uint64_t* names) {
   for (size_t i = 0; i < completions.size(); ++i) stash_.push_back({names[i], completions[i]});
-  stashed_.store(stash_.size(), std::memory_order_release);
+  StashChanged();
+}
+
+void CompletionQueue::StashChanged() {
+  if (stash_.empty()) {
+    beside_.fetch_and(~kStashed, std::memory_order_release);
+  } else {
+    beside_.fetch_or(kStashed, std::memory_order_release);
+  }
 }
 
 size_t CompletionQueue::UnstashLocked(std::span<WorkCompletion> out) {
@@ -316,13 +328,13 @@ size_t CompletionQueue::UnstashLocked(std::span<WorkCompletion> out) {
     }
     stash_.pop_front();
   }
-  stashed_.store(stash_.size(), std::memory_order_release);
+  StashChanged();
   return n;
 }
 
 size_t CompletionQueue::Unstash(std::span<WorkCompletion> out) {
   const std::lock_guard lock(mutex_);
-  if (attention_.load(std::memory_order_acquire) != 0) Attend();
+  if (wants_attention()) Attend();
   return UnstashLocked(out);
 }
 
@@ -341,7 +353,7 @@ void CompletionQueue::DropVoid() {
   std::erase_if(stash_, [this](const Stashed& entry) {
     return device_->ledgers().Find(entry.name) == nullptr;
   });
-  stashed_.store(stash_.size(), std::memory_order_release);
+  StashChanged();
 }
 
 void CompletionQueue::DropShared(uint32_t qp_number) {
@@ -352,7 +364,7 @@ void CompletionQueue::DropShared(uint32_t qp_number) {
     return ledger != nullptr && ledger->kind() == Ledger::Kind::kShared &&
            entry.completion.qp_number == qp_number;
   });
-  stashed_.store(stash_.size(), std::memory_order_release);
+  StashChanged();
 }
 
 absl::Status CompletionQueue::Resize(uint32_t entries) {

@@ -25,7 +25,15 @@ namespace verbena::verbs {
 class CompletionQueue;
 class QueuePair;
 
-WcOpcode CompletionOf(Opcode opcode);
+constexpr WcOpcode CompletionOf(Opcode opcode) {
+  constexpr WcOpcode kCompletes[kOpcodeCount] = {
+      WcOpcode::kSend,        WcOpcode::kSend,     WcOpcode::kSend,
+      WcOpcode::kWrite,       WcOpcode::kWrite,    WcOpcode::kRead,
+      WcOpcode::kCompareSwap, WcOpcode::kFetchAdd, WcOpcode::kLocalInvalidate,
+      WcOpcode::kBindWindow,
+  };
+  return kCompletes[static_cast<uint8_t>(opcode)];
+}
 
 class CompletionChannel final : public provider::CompletionChannel {
  public:
@@ -93,9 +101,9 @@ class CompletionQueue final : public provider::CompletionQueue {
   void DropShared(uint32_t qp_number);
 
   // A queue pair in ERR has requests that the device will not flush: whoever looks next does.
-  void FlushSoon() { attention_.fetch_or(kLost, std::memory_order_release); }
+  void FlushSoon() { beside_.fetch_or(kLost, std::memory_order_release); }
   // Requests wait for a place at their queue pair: every poll looks whether there is one.
-  void LookForRoom() { attention_.fetch_or(kWaiting, std::memory_order_release); }
+  void LookForRoom() { beside_.fetch_or(kWaiting, std::memory_order_release); }
   // The same, and wakes those who wait for a completion.
   void FlushNow();
   // From QueuePair::OnPoll, which this queue calls.
@@ -114,13 +122,25 @@ class CompletionQueue final : public provider::CompletionQueue {
 
   enum class For : uint8_t { kDelivery, kStash };
 
+  // hot_path.cc
+  bool Deliver(const ibv_wc& wc, WorkCompletion* out);
+
   // polling.cc
+  size_t PollOn(std::span<WorkCompletion> out, size_t n);
   size_t PollDevice(std::span<WorkCompletion> out, For purpose, uint64_t* names, bool* more);
   bool Translate(const ibv_wc& wc, For purpose, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
   bool JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place, WorkCompletion* out);
 
+  bool wants_attention() const {
+    return (beside_.load(std::memory_order_acquire) & kAttention) != 0;
+  }
+  // Whether completions went to the stash between two looks at beside_.
+  static bool Pulled(uint32_t before, uint32_t after) {
+    return ((before ^ after) & ~(kStashed | kAttention)) != 0;
+  }
   void Attend();
+  void StashChanged();
 
   void PullLocked();
   size_t Unstash(std::span<WorkCompletion> out);
@@ -138,10 +158,15 @@ class CompletionQueue final : public provider::CompletionQueue {
   Children children_;
   std::atomic<uint64_t> completions_{0}, polls_{0}, empty_polls_{0}, notifications_{0},
       overflows_{0};
-  std::atomic<size_t> stashed_{0};
-  std::atomic<uint32_t> pulls_{0};  // odd: one is going on
-  static constexpr uint8_t kLost = 1, kWaiting = 2;
-  std::atomic<uint8_t> attention_{0};  // FlushSoon, LookForRoom
+  // What a poll may find beside the device, in one word, so that it asks once.
+  static constexpr uint32_t kStashed = 1;  // the stash has something
+  static constexpr uint32_t kPulling = 2;  // somebody takes completions to the stash
+  static constexpr uint32_t kLost = 4;     // FlushSoon
+  static constexpr uint32_t kWaiting = 8;  // LookForRoom
+  static constexpr uint32_t kPull = 16;    // and upwards: how often somebody has
+  static constexpr uint32_t kAttention = kLost | kWaiting;
+  std::atomic<uint32_t> beside_{0};
+  std::atomic<Ledger*> latest_;  // whose completion a poll saw last
 
   std::mutex mutex_;  // what follows
   std::deque<Stashed> stash_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hot path: posting; polling.cc is the other half. One call of the driver's function pointer
-// for a batch, translation on the stack, no allocation, no lock of ours.
+// Posting whatever hot_path.cc does not: one call of the driver's function pointer for a batch,
+// translation on the stack, no allocation, no lock of ours.
 #include <arpa/inet.h>
 
 #include <algorithm>
@@ -110,11 +110,12 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   out->num_sge = static_cast<int>(wr.local.size());
   const uint64_t length = CopyEntries(wr.local, sges);
   Ledger::Place& place = send_ledger_->at(position);
-  place.Begin(position, wr.id);
-  place.quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0;
+  place.Begin(position, wr.id,
+              {.opcode = wr.opcode,
+               .completes = CompletionOf(wr.opcode),
+               .plain = iwarp_ == nullptr,
+               .quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0});
   place.key = wr.remote.key;
-  place.opcode = wr.opcode;
-  place.fails_as = WcStatus::kSuccess;
   switch (wr.opcode) {
     case Opcode::kSendWithImm:
       out->imm_data = htonl(wr.immediate);
@@ -239,7 +240,7 @@ PostError QueuePair::Refusal() const {
              : PostError::kInvalidState;
 }
 
-PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
+PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
   PostResult result;
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kSends) == 0) return {0, Refusal()};
@@ -325,7 +326,8 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     uint32_t n = 0, used = 0;
     for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
       if (wanted[n].local.size() > limits_.max_receive_sge) break;
-      receive_ledger_->at(first + n).Begin(first + n, wanted[n].id);
+      receive_ledger_->at(first + n).Begin(
+          first + n, wanted[n].id, {.completes = WcOpcode::kReceive, .plain = iwarp_ == nullptr});
       used += BuildReceive(wanted[n], receive_ledger_->Name(first + n), &work[n], &sges[used]);
       if (iwarp_ != nullptr && work[n].num_sge == 0) {
         work[n].sg_list = IwarpSends::Nothing();

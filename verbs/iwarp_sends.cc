@@ -164,7 +164,7 @@ PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
       result.error = PostError::kQueueFull;
     }
     if (!result.ok()) break;
-    receive_ledger_->at(position).Begin(position, wr.id);
+    receive_ledger_->at(position).Begin(position, wr.id, {.completes = WcOpcode::kReceive});
     ++result.accepted;
   }
   if (result.accepted > 0) receive_cq_->FlushNow();
@@ -282,15 +282,15 @@ void QueuePair::Flush(Ledger* ledger, CompletionQueue* cq) {
       if (at < ledger->completed()) continue;
       return cq->FlushSoon();  // somebody is about to post it
     }
-    const bool failed = place.failed.load(std::memory_order_relaxed);
+    const bool failed = std::atomic_ref(place.failed).load(std::memory_order_relaxed);
     // A request that was to complete silently has done so, unless the device says no, or never
     // got it.
     const bool silent = sends && place.quiet && !failed && at < ledger->kept_from();
-    if (place.unused || silent || place.finished.exchange(true)) continue;
+    if (place.unused || silent || std::atomic_ref(place.finished).exchange(true)) continue;
     WorkCompletion wc;
     wc.id = place.id;
     wc.qp_number = number_;
-    wc.opcode = sends ? CompletionOf(place.opcode) : WcOpcode::kReceive;
+    wc.opcode = place.completes;
     wc.status = WcStatus::kFlushed;
     if (sends && !ledger->blameless() && at < ledger->kept_from()) {
       wc.status = failed && place.fails_as != WcStatus::kSuccess ? place.fails_as

@@ -9,11 +9,6 @@ namespace {
 
 constexpr uint32_t kNoPlace = 0xffffffff;
 
-// The position whose low half is `low`, near `around`.
-uint64_t Widen(uint64_t around, uint32_t low) {
-  return around + static_cast<int64_t>(static_cast<int32_t>(low - static_cast<uint32_t>(around)));
-}
-
 }  // namespace
 
 uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
@@ -42,26 +37,25 @@ void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
     at(i).position.store(static_cast<uint32_t>(i), std::memory_order_relaxed);
     at(i).unused = true;
   }
-  any_unused_.store(true, std::memory_order_seq_cst);
+  odd_.fetch_or(kUnused, std::memory_order_seq_cst);
   SkipUnused();
 }
 
-uint64_t Ledger::Advance(std::atomic<uint64_t>& mark, uint64_t name) {
-  uint64_t former = mark.load(std::memory_order_relaxed);
+void Ledger::Done(uint64_t name) {
+  uint64_t done = done_.load(std::memory_order_relaxed);
   // Near the tail; the other mark may be far behind.
   const uint64_t tail = tail_.load(std::memory_order_relaxed);
   const uint64_t next = Widen(tail, static_cast<uint32_t>(name)) + 1;
-  while (static_cast<int64_t>(next - former) > 0 &&
-         !mark.compare_exchange_weak(former, next, std::memory_order_acq_rel,
-                                     std::memory_order_relaxed)) {
+  while (static_cast<int64_t>(next - done) > 0 &&
+         !done_.compare_exchange_weak(done, next, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed)) {
   }
-  return next;
 }
 
-void Ledger::Retire(uint64_t name) {
-  const uint64_t next = Advance(tail_, name);
-  if (any_unused_.load(std::memory_order_relaxed)) SkipUnused();
-  if (any_pinned_.load(std::memory_order_relaxed)) ReleasePins(next);
+void Ledger::RetireOdd(uint64_t end) {
+  const uint8_t odd = odd_.load(std::memory_order_relaxed);
+  if ((odd & kUnused) != 0) SkipUnused();
+  if ((odd & kPinned) != 0) ReleasePins(end);
 }
 
 void Ledger::Pin(uint64_t position, Children* a, Children* b) {
@@ -69,7 +63,7 @@ void Ledger::Pin(uint64_t position, Children* a, Children* b) {
   b->Add();
   const std::lock_guard lock(pins_mutex_);
   pins_.push_back({position, a, b});
-  any_pinned_.store(true, std::memory_order_seq_cst);
+  odd_.fetch_or(kPinned, std::memory_order_seq_cst);
 }
 
 void Ledger::Unpin(uint64_t position) {
@@ -90,7 +84,7 @@ void Ledger::ReleasePins(uint64_t end) {
     pinned.b->Remove();
     return true;
   });
-  any_pinned_.store(!pins_.empty(), std::memory_order_relaxed);
+  if (pins_.empty()) odd_.fetch_and(static_cast<uint8_t>(~kPinned), std::memory_order_relaxed);
 }
 
 void Ledger::SkipUnused() {
@@ -138,7 +132,7 @@ void Ledger::Clear() {
   floor_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
   failed_.store(false, std::memory_order_relaxed);
   blameless_.store(false, std::memory_order_relaxed);
-  any_unused_.store(false, std::memory_order_relaxed);
+  odd_.fetch_and(static_cast<uint8_t>(~kUnused), std::memory_order_relaxed);
   KeepFrom(~uint64_t{0});
   ReleasePins(~uint64_t{0});
 }
@@ -179,7 +173,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   ledger->done_.store(0, std::memory_order_relaxed);
   ledger->failed_.store(false, std::memory_order_relaxed);
   ledger->blameless_.store(false, std::memory_order_relaxed);
-  ledger->any_unused_.store(false, std::memory_order_relaxed);
+  ledger->odd_.store(0, std::memory_order_relaxed);
   ledger->KeepFrom(~uint64_t{0});
   ledger->floor_.store(0, std::memory_order_relaxed);
   if (kind == Ledger::Kind::kShared) {

@@ -24,29 +24,33 @@
 
 namespace verbena::verbs {
 
+// Eight bytes, so that a post writes them as one.
+struct Facts {
+  Opcode opcode = Opcode::kSend;
+  WcOpcode completes = WcOpcode::kSend;    // as
+  WcStatus fails_as = WcStatus::kSuccess;  // kSuccess: as the device says
+  bool plain = false;     // success says no more than length and peer: for hot_path.cc
+  bool quiet = false;     // completes only if it fails
+  bool unused = false;    // was reserved, but the driver refused the request
+  bool failed = false;    // iWARP: the device says so; by std::atomic_ref
+  bool finished = false;  // iWARP: was delivered or is in a stash; by std::atomic_ref
+};
+
 class Ledger {
  public:
   enum class Kind : uint8_t { kSend, kReceive, kShared };
 
-  struct Place {
-    uint64_t id;
-    uint32_t key;  // the peer's, for the text of an error
-    Opcode opcode;
-    WcStatus fails_as;               // kSuccess: as the device says
-    bool unused;                     // was reserved, but the driver refused the request
-    bool quiet;                      // completes only if it fails
-    uint32_t next;                   // kShared: the next free place
-    uint32_t length;                 // iWARP: of a read
-    std::atomic<uint32_t> position;  // which request this is of
-    std::atomic<bool> failed;        // iWARP: the device says so
-    std::atomic<bool> finished;      // iWARP: was delivered or is in a stash
+  struct alignas(32) Place : Facts {
+    uint64_t id = 0;
+    uint32_t key = 0;                   // the peer's, for the text of an error
+    uint32_t next = 0;                  // kShared: the next free place
+    uint32_t length = 0;                // iWARP: of a read
+    std::atomic<uint32_t> position{0};  // which request this is of
 
-    void Begin(uint64_t at, uint64_t name) {
-      position.store(static_cast<uint32_t>(at), std::memory_order_relaxed);
+    void Begin(uint64_t at, uint64_t name, const Facts& facts) {
+      static_cast<Facts&>(*this) = facts;
       id = name;
-      unused = quiet = false;
-      failed.store(false, std::memory_order_relaxed);
-      finished.store(false, std::memory_order_relaxed);
+      position.store(static_cast<uint32_t>(at), std::memory_order_relaxed);
     }
   };
 
@@ -66,6 +70,17 @@ class Ledger {
 
   // Up to `wanted` neighbouring places, of which the first is *first; fewer if it is fuller.
   uint32_t Reserve(uint32_t wanted, uint64_t* first);
+  // Reserve(1).
+  bool ReserveOne(uint64_t* position) {
+    uint64_t head = head_.load(std::memory_order_relaxed);
+    do {
+      const uint64_t used = head - tail_.load(std::memory_order_acquire);
+      if (static_cast<int64_t>(used) >= int64_t{limit_}) return false;  // below zero: see Reserve
+    } while (!head_.compare_exchange_weak(head, head + 1, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed));
+    *position = head;
+    return true;
+  }
   // The places [first + used, first + reserved) were not needed.
   void GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
   // kShared: one place; false: none is free.
@@ -79,10 +94,22 @@ class Ledger {
   uint64_t Name(uint64_t position) const {
     return base_.load(std::memory_order_relaxed) | static_cast<uint32_t>(position);
   }
+  bool Names(uint64_t name) const {
+    return base_.load(std::memory_order_acquire) == (name & ~uint64_t{0xffffffff});
+  }
   // The request with this name is complete, and so are all that were posted before it. Done: the
   // device says so. Retire: its completion was delivered, and the places are free.
-  void Done(uint64_t name) { Advance(done_, name); }
-  void Retire(uint64_t name);
+  void Done(uint64_t name);
+  void Retire(uint64_t name) {
+    uint64_t tail = tail_.load(std::memory_order_relaxed);
+    const uint64_t next = Widen(tail, static_cast<uint32_t>(name)) + 1;
+    while (static_cast<int64_t>(next - tail) > 0 &&
+           !tail_.compare_exchange_weak(tail, next, std::memory_order_acq_rel,
+                                        std::memory_order_relaxed)) {
+    }
+    if (odd_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      RetireOdd(next);
+  }
   // All are: RESET clears a queue without completions (IBTA 10.3.1.1). Names given so far are void.
   void Clear();
 
@@ -121,7 +148,12 @@ class Ledger {
   void NextGeneration();
   void SkipUnused();
   void ReleasePins(uint64_t end);
-  uint64_t Advance(std::atomic<uint64_t>& mark, uint64_t name);
+  void RetireOdd(uint64_t end);
+  // The position whose low half is `low`, near `around`.
+  static uint64_t Widen(uint64_t around, uint32_t low) {
+    const auto apart = static_cast<int32_t>(low - static_cast<uint32_t>(around));
+    return around + static_cast<uint64_t>(int64_t{apart});
+  }
 
   Kind kind_ = Kind::kSend;
   uint32_t limit_ = 0;
@@ -129,8 +161,8 @@ class Ledger {
   std::atomic<Places*> places_{nullptr};
   std::atomic<bool> failed_{false};
   std::atomic<bool> blameless_{false};
-  std::atomic<bool> any_unused_{false};
-  std::atomic<bool> any_pinned_{false};
+  static constexpr uint8_t kUnused = 1, kPinned = 2;
+  std::atomic<uint8_t> odd_{0};  // which of these there are
   std::atomic<uint64_t> kept_from_{~uint64_t{0}};
   std::atomic<uint64_t> floor_{0};  // before it all was cleared
   std::mutex pins_mutex_;
@@ -144,7 +176,7 @@ class Ledger {
 // All ledgers of a device.
 class Ledgers {
  public:
-  Ledgers() = default;
+  Ledgers() { nobody_.base_.store(1, std::memory_order_relaxed); }
   ~Ledgers();
   Ledgers(const Ledgers&) = delete;
   Ledgers& operator=(const Ledgers&) = delete;
@@ -159,9 +191,9 @@ class Ledgers {
     Ledger* chunk = chunks_[index / kChunk].load(std::memory_order_acquire);
     if (chunk == nullptr) return nullptr;
     Ledger* ledger = &chunk[index % kChunk];
-    const uint64_t base = ledger->base_.load(std::memory_order_acquire);
-    return base == (name & ~uint64_t{0xffffffff}) ? ledger : nullptr;
+    return ledger->Names(name) ? ledger : nullptr;
   }
+  Ledger* nobody() { return &nobody_; }  // no name is its
 
  private:
   friend class Ledger;
@@ -170,6 +202,7 @@ class Ledgers {
   static constexpr uint64_t kGenerations = uint64_t{0xfff} << 32;
   static constexpr uint64_t kChunk = 1024;
 
+  Ledger nobody_;
   std::array<std::atomic<Ledger*>, 1024> chunks_{};
   std::mutex mutex_;
   uint64_t made_ = 0;

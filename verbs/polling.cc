@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hot path: polling. One call of the driver's function pointer for a batch, translation on the
-// stack, no allocation, no lock of ours. What goes wrong is handled in cold functions.
+// Polling whatever hot_path.cc does not: one call of the driver's function pointer for a batch,
+// translation on the stack, no allocation, no lock of ours. What goes wrong is handled in cold
+// functions.
 #include <arpa/inet.h>
 
 #include <algorithm>
@@ -8,18 +9,6 @@
 #include "verbs/completion.h"
 
 namespace verbena::verbs {
-namespace {
-
-constexpr WcOpcode kCompletes[kOpcodeCount] = {
-    WcOpcode::kSend,        WcOpcode::kSend,     WcOpcode::kSend,
-    WcOpcode::kWrite,       WcOpcode::kWrite,    WcOpcode::kRead,
-    WcOpcode::kCompareSwap, WcOpcode::kFetchAdd, WcOpcode::kLocalInvalidate,
-    WcOpcode::kBindWindow,
-};
-
-}  // namespace
-
-WcOpcode CompletionOf(Opcode opcode) { return kCompletes[static_cast<uint8_t>(opcode)]; }
 
 void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion,
                            uint32_t key) {
@@ -34,7 +23,7 @@ void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletio
 bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
                                    WorkCompletion* out) {
   if (ledger.kind() == Ledger::Kind::kSend) {
-    place->failed.store(true, std::memory_order_relaxed);
+    std::atomic_ref(place->failed).store(true, std::memory_order_relaxed);
     if (place->fails_as == WcStatus::kSuccess) {
       out->status = ledger.blameless() ? WcStatus::kFlushed : WcStatus::kRemoteOperationError;
     }
@@ -43,7 +32,7 @@ bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
   }
   // siw's word for a receive that names memory it may not fill (siw_rdmap_complete).
   if (out->status == WcStatus::kGeneralError) out->status = WcStatus::kLocalProtectionError;
-  return ledger.kind() == Ledger::Kind::kShared || !place->finished.exchange(true);
+  return ledger.kind() == Ledger::Kind::kShared || !std::atomic_ref(place->finished).exchange(true);
 }
 
 // False: a completion of a queue pair that was closed or reset.
@@ -61,12 +50,12 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
     const bool write = wc.status == IBV_WC_SUCCESS && wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
     out->opcode = write ? WcOpcode::kReceiveWriteWithImm : WcOpcode::kReceive;
   } else {
-    out->opcode = kCompletes[static_cast<uint8_t>(place.opcode)];
+    out->opcode = place.completes;
   }
   if (wc.status == IBV_WC_SUCCESS) [[likely]] {
     out->length = wc.byte_len;
     if (device_->iwarp()) [[unlikely]] {
-      place.finished.store(true, std::memory_order_relaxed);
+      std::atomic_ref(place.finished).store(true, std::memory_order_relaxed);
       if (!receive && place.quiet) {  // QueuePair::Probe
         ledger->Retire(wc.wr_id);
         return false;
@@ -122,26 +111,25 @@ size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, For purpose, u
   return n;
 }
 
-size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
-  polls_.fetch_add(1, std::memory_order_relaxed);
-  uint32_t pulls = pulls_.load(std::memory_order_acquire);
-  size_t n = 0;
+// After the first `n` completions, which are in `out` already.
+size_t CompletionQueue::PollOn(std::span<WorkCompletion> out, size_t n) {
+  uint32_t beside = beside_.load(std::memory_order_acquire);
   bool more = true;
   while (more && n < out.size()) {
-    if (stashed_.load(std::memory_order_acquire) > 0 || (pulls & 1) != 0 ||
-        attention_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if ((beside & (kStashed | kPulling | kAttention)) != 0) [[unlikely]] {
       if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) return n + stashed;
-      pulls = pulls_.load(std::memory_order_acquire);
+      beside = beside_.load(std::memory_order_acquire);
     }
     uint64_t names[kPollBatch];
     const size_t got = PollDevice(out.subspan(n), For::kDelivery, names, &more);
-    const uint32_t now = pulls_.load(std::memory_order_acquire);
-    if (now != pulls && got > 0) [[unlikely]] {
+    const uint32_t now = beside_.load(std::memory_order_acquire);
+    if (Pulled(beside, now) && got > 0) [[unlikely]] {
       return n + StashAndUnstash(out.subspan(n), got, names);
     }
     n += got;
-    if ((attention_.load(std::memory_order_relaxed) & kLost) != 0) [[unlikely]]
+    if ((now & kLost) != 0) [[unlikely]]
       more = true;  // has become so here
+    beside = now;
   }
   if (n == 0) empty_polls_.fetch_add(1, std::memory_order_relaxed);
   return n;

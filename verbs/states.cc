@@ -54,6 +54,7 @@ void QueuePair::SetState(QpState state) {
     case QpState::kRts:
     case QpState::kSqd:
       may = kReceives | kSends;
+      if (state == QpState::kRts && iwarp_ == nullptr) may |= kPlain;
       break;
     case QpState::kSqe:
     case QpState::kErr:
