@@ -27,8 +27,9 @@ class QueuePair : public Handle<provider::QueuePair> {
   QueuePair(std::unique_ptr<provider::QueuePair> impl, provider::Context* context)
       : Handle(std::move(impl)), context_(context) {}
 
-  // One doorbell for all of them. Never blocks or allocates. A success completion means: applied at
-  // the peer (capabilities().remote_completion). Completions come in posting order.
+  // One doorbell for all of them. Never blocks, and allocates only where a request has to wait in
+  // SQD or for reads on an iWARP device. A success completion means: applied at the peer
+  // (capabilities().remote_completion). Completions come in posting order.
   PostResult PostSend(std::span<const SendWr> requests) { return impl_->PostSend(requests); }
   PostResult PostSend(const SendWr& request) { return impl_->PostSend({&request, 1}); }
   PostResult PostReceive(std::span<const ReceiveWr> requests) {
