@@ -130,7 +130,10 @@ void Service::TakeCmEvents() {
     if (parameters.private_data != nullptr) {
       copy.private_data.assign(static_cast<const char*>(parameters.private_data),
                                parameters.private_data_len);
-      copy.confirmation = SplitConfirmation(&copy.private_data);
+      const ibv_context* device = event->id->verbs;
+      if (device != nullptr && device->device->transport_type == IBV_TRANSPORT_IWARP) {
+        copy.confirmation = SplitConfirmation(&copy.private_data);
+      }
     }
     copy.responder_resources = parameters.responder_resources;
     copy.initiator_depth = parameters.initiator_depth;

@@ -24,17 +24,22 @@ struct PrivateDataRow {
   std::string name;
   size_t size;
   bool fits;
+  std::string tail = "";  // is in it 20 bytes before the end: begins what iWARP devices add there
 };
 
-const PrivateDataRow kConnectData[] = {
-    {"0", 0, true}, {"1", 1, true}, {"56", 56, true}, {"57", 57, false}};
+const PrivateDataRow kConnectData[] = {{"0", 0, true},
+                                       {"1", 1, true},
+                                       {"56", 56, true},
+                                       {"57", 57, false},
+                                       {"LikeOurOwnTail", 56, true, "VerbConf"}};
 CONFORMANCE_TABLE(ConnectPrivateData, PrivateDataRow, kConnectData);
 
 TEST_P(ConnectPrivateData, ArrivesOrIsRefused) {
   // Private data of the caller, 56 bytes at most (rdma_connect(3)).
   // Expect: the acceptor gets it, perhaps with padding; more is InvalidArgument and nothing
   // happens.
-  const std::string data = PrivateData(row().size);
+  std::string data = PrivateData(row().size);
+  if (!row().tail.empty()) data.replace(data.size() - 20, row().tail.size(), row().tail);
   EXPECT_EQ(client().devices()[0]->attributes().private_data_connect, 56u);
   Strangers s(*this);
   if (!row().fits) {
