@@ -21,9 +21,9 @@ namespace verbena::provider {
 // Counts what must be closed before its parent. Any thread.
 class Children {
  public:
-  void Add() { count_.fetch_add(1, std::memory_order_relaxed); }
+  void Add() { count_.fetch_add(1, std::memory_order_seq_cst); }
   void Remove() { count_.fetch_sub(1, std::memory_order_release); }
-  int count() const { return count_.load(std::memory_order_acquire); }
+  int count() const { return count_.load(std::memory_order_seq_cst); }
   // OK, or FailedPrecondition: "close protection domain: 2 objects made from it still open".
   absl::Status CheckNone(const char* what) const;
 

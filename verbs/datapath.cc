@@ -300,8 +300,8 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
 
 // The device drops what comes after it has failed, which may be known only now.
 void QueuePair::CheckNotLost(CompletionQueue* cq) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if ((may_post_.load(std::memory_order_acquire) & kFlushes) != 0) cq->FlushNow();
+  // A load alone may overtake the driver's stores; TSan knows no fences.
+  if ((may_post_.fetch_or(0, std::memory_order_seq_cst) & kFlushes) != 0) cq->FlushNow();
 }
 
 PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {

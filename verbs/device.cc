@@ -92,9 +92,9 @@ DeviceAttributes AttributesOf(const Found& found) {
 class Device::Use {
  public:
   explicit Use(Device* device) : device_(device) {
+    // Before gone() is asked, as OnDeadline counts after it was set: it sees the child, or this
+    // sees that the device is gone. All four are seq_cst.
     device_->children_.Add();
-    // The other half is in OnDeadline: it sees the child, or this sees that the device is gone.
-    std::atomic_thread_fence(std::memory_order_seq_cst);
   }
   ~Use() { device_->children_.Remove(); }
   Use(const Use&) = delete;
@@ -163,7 +163,6 @@ void Device::Gone() {
 
 void Device::OnDeadline() {
   constexpr absl::Duration kLook = absl::Milliseconds(20);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (children_.count() > 0) return service_->SetDeadline(this, kLook);
   LetGo();
 }

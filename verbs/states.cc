@@ -65,7 +65,7 @@ void QueuePair::SetState(QpState state) {
       (state == QpState::kSqd || state == QpState::kErr || iwarp_->waiting())) {
     may |= kKeeps;
   }
-  may_post_.store(may, std::memory_order_release);
+  may_post_.store(may, std::memory_order_seq_cst);  // see CheckNotLost
 }
 
 absl::Status QueuePair::ToInit() {
