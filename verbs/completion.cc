@@ -278,13 +278,16 @@ void CompletionQueue::PullLocked() {
   beside_.fetch_sub(kPulling, std::memory_order_seq_cst);
 }
 
-// What the device has flushed comes first.
+// What the device has flushed comes first, also of a queue pair that goes to ERR meanwhile.
 void CompletionQueue::Attend() {
-  PullLocked();
-  beside_.fetch_and(~kAttention, std::memory_order_seq_cst);
   // The service's own thread holds its mutex whenever it polls.
   std::unique_lock lock(device_->service().mutex(), std::defer_lock);
-  if (!device_->service().on_its_thread()) lock.lock();
+  do {
+    if (lock.owns_lock()) lock.unlock();
+    beside_.fetch_and(~kAttention, std::memory_order_seq_cst);
+    PullLocked();
+    if (!device_->service().on_its_thread()) lock.lock();
+  } while ((beside_.load(std::memory_order_acquire) & kLost) != 0);
   for (QueuePair* qp : queue_pairs_) qp->OnPoll(this);
 }
 

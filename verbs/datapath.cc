@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Posting whatever hot_path.cc does not: one call of the driver's function pointer for a batch,
-// translation on the stack, no allocation, no lock of ours.
+// translation on the stack, no allocation, and no lock of ours but on iWARP (Ledger::posting).
 #include <arpa/inet.h>
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "transport/memory.h"
 #include "transport/protection_domain.h"
@@ -242,10 +243,14 @@ PostError QueuePair::Refusal() const {
 
 PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
   PostResult result;
+  std::unique_lock<std::mutex> posting;
+  if (iwarp_ != nullptr) posting = std::unique_lock(send_ledger_->posting());
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kSends) == 0) return {0, Refusal()};
-  if ((may & kKeeps) != 0) [[unlikely]]
+  if ((may & kKeeps) != 0) [[unlikely]] {
+    posting.unlock();
     return KeepSends(requests);
+  }
   while (result.accepted < requests.size() && result.ok()) {
     ibv_send_wr work[2 * kBatch + kSges];  // an iWARP device gets more than one for some
     ibv_sge sges[kSges];
@@ -290,27 +295,25 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
     send_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
     if (wait && result.ok()) [[unlikely]] {
+      posting.unlock();
       const PostResult rest = Wait(requests.subspan(result.accepted));
       return {result.accepted + rest.accepted, rest.error};
     }
   }
-  if (iwarp_ != nullptr) CheckNotLost(send_cq_);
   return result;
-}
-
-// The device drops what comes after it has failed, which may be known only now.
-void QueuePair::CheckNotLost(CompletionQueue* cq) {
-  // A load alone may overtake the driver's stores; TSan knows no fences.
-  if ((may_post_.fetch_or(0, std::memory_order_seq_cst) & kFlushes) != 0) cq->FlushNow();
 }
 
 PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   PostResult result;
   if (srq_ != nullptr) return {0, PostError::kUsesSharedQueue};
+  std::unique_lock<std::mutex> posting;
+  if (iwarp_ != nullptr) posting = std::unique_lock(receive_ledger_->posting());
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kReceives) == 0) return {0, Refusal()};
-  if ((may & kFlushes) != 0 && iwarp_ != nullptr) [[unlikely]]
+  if ((may & kFlushes) != 0 && iwarp_ != nullptr) [[unlikely]] {
+    posting.unlock();
     return KeepReceives(requests);
+  }
   while (result.accepted < requests.size() && result.ok()) {
     ibv_recv_wr work[kBatch];
     ibv_sge sges[kSges];
@@ -345,7 +348,6 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     receive_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
   }
-  if (iwarp_ != nullptr) CheckNotLost(receive_cq_);
   if ((may & kFlushes) != 0 && result.accepted > 0) Kick();
   return result;
 }

@@ -102,8 +102,8 @@ PostResult QueuePair::Wait(std::span<const SendWr> requests) {
     const std::lock_guard lock(device_->service().mutex());
     if (state_ == QpState::kRts && !iwarp_->waiting()) {
       iwarp_->set_waiting(true);
-      send_ledger_->KeepFrom(send_ledger_->posted());
       SetState(state_);
+      send_ledger_->KeepFrom(send_ledger_->posted());
     }
   }
   const PostResult result = KeepSends(requests);
@@ -157,15 +157,22 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
 
 PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
   PostResult result;
-  for (const ReceiveWr& wr : requests) {
-    uint64_t position = 0;
-    if (wr.local.size() > limits_.max_receive_sge) result.error = PostError::kTooManySges;
-    if (result.ok() && receive_ledger_->Reserve(1, &position) == 0) {
-      result.error = PostError::kQueueFull;
+  {
+    std::unique_lock lock(device_->service().mutex());
+    if (state_ != QpState::kErr) {
+      lock.unlock();  // it has changed meanwhile
+      return PostReceive(requests);
     }
-    if (!result.ok()) break;
-    receive_ledger_->at(position).Begin(position, wr.id, {.completes = WcOpcode::kReceive});
-    ++result.accepted;
+    for (const ReceiveWr& wr : requests) {
+      uint64_t position = 0;
+      if (wr.local.size() > limits_.max_receive_sge) result.error = PostError::kTooManySges;
+      if (result.ok() && receive_ledger_->Reserve(1, &position) == 0) {
+        result.error = PostError::kQueueFull;
+      }
+      if (!result.ok()) break;
+      receive_ledger_->at(position).Begin(position, wr.id, {.completes = WcOpcode::kReceive});
+      ++result.accepted;
+    }
   }
   if (result.accepted > 0) receive_cq_->FlushNow();
   return result;
@@ -184,6 +191,7 @@ std::string QueuePair::PrivateData(const std::string& application) const {
 
 int QueuePair::HoldSends() {
   drained_ = false;
+  SetState(QpState::kSqd);
   if (iwarp_->held().empty()) send_ledger_->KeepFrom(send_ledger_->posted());
   Probe();
   iwarp_->set_draining(true);
@@ -278,15 +286,11 @@ void QueuePair::Flush(Ledger* ledger, CompletionQueue* cq) {
   const uint64_t end = ledger->posted();
   for (uint64_t at = ledger->oldest(); at < end; ++at) {
     Ledger::Place& place = ledger->at(at);
-    if (place.position.load(std::memory_order_relaxed) != static_cast<uint32_t>(at)) {
-      if (at < ledger->completed()) continue;
-      return cq->FlushSoon();  // somebody is about to post it
-    }
     const bool failed = std::atomic_ref(place.failed).load(std::memory_order_relaxed);
     // A request that was to complete silently has done so, unless the device says no, or never
     // got it.
     const bool silent = sends && place.quiet && !failed && at < ledger->kept_from();
-    if (place.unused || silent || std::atomic_ref(place.finished).exchange(true)) continue;
+    if (silent || std::atomic_ref(place.finished).exchange(true)) continue;
     WorkCompletion wc;
     wc.id = place.id;
     wc.qp_number = number_;

@@ -9,6 +9,7 @@
 // to them.
 //
 // The service's mutex guards all but Finish(), which reads what never changes once connected.
+// Posters have Ledger::posting() instead, which a change of may_post_ waits for.
 #pragma once
 
 #include <infiniband/verbs.h>

@@ -121,7 +121,11 @@ class Ledger {
   // Set by the first failed completion, so that its cold path runs once.
   bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
 
-  // iWARP. Requests from this position on were not given to the device.
+  // iWARP. Held from a request's place to its post, so that they go to the device in the order of
+  // their places, and a change of state finds none half posted. Else a thread that is stopped in
+  // between is overtaken by so many others that its place comes again.
+  std::mutex& posting() { return posting_mutex_; }
+  // Requests from this position on were not given to the device.
   void KeepFrom(uint64_t position) { kept_from_.store(position, std::memory_order_release); }
   // The oldest request that may be outstanding: threads that post at once may be served in another
   // order than they took their places.
@@ -165,6 +169,7 @@ class Ledger {
   std::atomic<uint8_t> odd_{0};  // which of these there are
   std::atomic<uint64_t> kept_from_{~uint64_t{0}};
   std::atomic<uint64_t> floor_{0};  // before it all was cleared
+  std::mutex posting_mutex_;
   std::mutex pins_mutex_;
   std::vector<Pinned> pins_;
   alignas(64) std::atomic<uint64_t> head_{0};  // kShared: how many were ever taken

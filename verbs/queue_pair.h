@@ -35,8 +35,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   absl::Status Close() override;
   PostResult PostSend(std::span<const SendWr> requests) override;        // hot_path.cc
   PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // datapath.cc
-  absl::Status Modify(const QpModify& change) override;  // states.cc
-  QpAttributes Query() const override;                   // states.cc
+  absl::Status Modify(const QpModify& change) override;                  // states.cc
+  QpAttributes Query() const override;                                   // states.cc
   Capabilities capabilities() const override;
   absl::Status Disconnect() override;
   absl::Status cause() const override;
@@ -113,7 +113,6 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   std::string PrivateData(const std::string& application) const;
   int HoldSends();
   bool MayStart(const SendWr& wr, uint64_t position) const;
-  void CheckNotLost(CompletionQueue* cq);
   void Probe();
   bool LookForHeld();
   PostResult Wait(std::span<const SendWr> requests);

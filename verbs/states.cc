@@ -65,7 +65,9 @@ void QueuePair::SetState(QpState state) {
       (state == QpState::kSqd || state == QpState::kErr || iwarp_->waiting())) {
     may |= kKeeps;
   }
-  may_post_.store(may, std::memory_order_seq_cst);  // see CheckNotLost
+  if (iwarp_ == nullptr) return may_post_.store(may, std::memory_order_release);
+  const std::scoped_lock posting(send_ledger_->posting(), receive_ledger_->posting());
+  may_post_.store(may, std::memory_order_release);
 }
 
 absl::Status QueuePair::ToInit() {
