@@ -45,6 +45,7 @@ TEST_P(States, ReceivesPostedInInitServeTheConnection) {
 TEST_P(States, ErrFlushesBothQueuesInOrder) {
   // Five sends that wait for receives, five receives, then ERR.
   // Expect: sends and receives flush, each queue in posting order; the cause is ours: OK.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this, Both({.separate_receive_cq = true}));
   for (uint64_t i = 0; i < 5; ++i) {
     PostReceive(pair.client->qp, {.local = pair.client->slice(0, 8), .id = 10 + i});
@@ -184,6 +185,7 @@ TEST_P(States, DrainingAgainBeforeItWasSaidStrandsNothing) {
 TEST_P(States, ResetWhileDraining) {
   // Sends that wait for receives, SQD, and RESET before it has drained.
   // Expect: RESET is taken (IBTA 10.3.1.1), no completions, and it connects again.
+  if (!client().devices()[0]->capabilities().rnr) GTEST_SKIP() << "capability: rnr";
   Pair pair = MakePair(*this);
   for (uint64_t i = 0; i < 3; ++i) {
     Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = i});
