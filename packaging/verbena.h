@@ -15,6 +15,7 @@
 #include "transport/handle.h"
 #include "transport/memory.h"
 #include "transport/options.h"
+#include "transport/out_of_band.h"
 #include "transport/protection_domain.h"
 #include "transport/qp_state.h"
 #include "transport/queue_pair.h"
