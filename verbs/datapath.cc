@@ -111,11 +111,10 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   out->num_sge = static_cast<int>(wr.local.size());
   const uint64_t length = CopyEntries(wr.local, sges);
   Ledger::Place& place = send_ledger_->at(position);
-  place.Begin(position, wr.id,
-              {.opcode = wr.opcode,
-               .completes = CompletionOf(wr.opcode),
-               .plain = iwarp_ == nullptr,
-               .quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0});
+  place.Begin(wr.id, {.opcode = wr.opcode,
+                      .completes = CompletionOf(wr.opcode),
+                      .plain = iwarp_ == nullptr,
+                      .quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0});
   place.key = wr.remote.key;
   switch (wr.opcode) {
     case Opcode::kSendWithImm:
@@ -292,6 +291,7 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
         BindPosted(wanted[n - 1], first + n - 1, taken == n);
       }
     }
+    for (uint32_t i = 0; i < taken; ++i) send_ledger_->Posted(first + i);
     send_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
     if (wait && result.ok()) [[unlikely]] {
@@ -330,7 +330,7 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
       if (wanted[n].local.size() > limits_.max_receive_sge) break;
       receive_ledger_->at(first + n).Begin(
-          first + n, wanted[n].id, {.completes = WcOpcode::kReceive, .plain = iwarp_ == nullptr});
+          wanted[n].id, {.completes = WcOpcode::kReceive, .plain = iwarp_ == nullptr});
       used += BuildReceive(wanted[n], receive_ledger_->Name(first + n), &work[n], &sges[used]);
       if (iwarp_ != nullptr && work[n].num_sge == 0) {
         work[n].sg_list = IwarpSends::Nothing();
@@ -345,6 +345,7 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
     const int error = n > 0 ? ibv_post_recv(qp_, work, &bad) : 0;
     const uint32_t taken = Taken(error, work, bad, n);
     if (taken < n) result.error = PostErrorOf(error);
+    for (uint32_t i = 0; i < taken; ++i) receive_ledger_->Posted(first + i);
     receive_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
   }

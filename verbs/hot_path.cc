@@ -84,7 +84,7 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   if (!ledger.ReserveOne(&position)) [[unlikely]]
     return {0, PostError::kQueueFull};
   Ledger::Place& place = ledger.at(position);
-  place.Begin(position, wr.id, plain.facts);
+  place.Begin(wr.id, plain.facts);
   place.key = wr.remote.key;
   ibv_sge entry = {.addr = sge.address, .length = sge.length, .lkey = sge.key};
   ibv_send_wr work;  // the rest belongs to other opcodes
@@ -102,6 +102,7 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
     ledger.GiveBack(position, 0, 1);
     return {0, PostErrorOf(error)};
   }
+  ledger.Posted(position);
   return {1, PostError::kNone};
 }
 

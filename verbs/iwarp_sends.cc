@@ -139,6 +139,7 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
         send_ledger_->GiveBack(position, 0, 1);
         break;
       }
+      send_ledger_->Posted(position);
       ++result.accepted;
       if (state_ == QpState::kErr) continue;
       if ((held.work[0].send_flags & IBV_SEND_INLINE) != 0) {
@@ -170,7 +171,8 @@ PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
         result.error = PostError::kQueueFull;
       }
       if (!result.ok()) break;
-      receive_ledger_->at(position).Begin(position, wr.id, {.completes = WcOpcode::kReceive});
+      receive_ledger_->at(position).Begin(wr.id, {.completes = WcOpcode::kReceive});
+      receive_ledger_->Posted(position);
       ++result.accepted;
     }
   }

@@ -20,7 +20,9 @@ uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
     const uint64_t left = static_cast<int64_t>(used) < 0 ? limit_
                           : used >= limit_               ? 0
                                                          : limit_ - used;
-    got = static_cast<uint32_t>(std::min<uint64_t>(wanted, left));
+    const auto most = static_cast<uint32_t>(std::min<uint64_t>(wanted, left));
+    got = 0;
+    while (got < most && MayFollow(head + got)) ++got;
     if (got == 0) return 0;
   } while (!head_.compare_exchange_weak(head, head + got, std::memory_order_acq_rel,
                                         std::memory_order_relaxed));
@@ -34,8 +36,8 @@ void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
   if (head_.compare_exchange_strong(end, first + used, std::memory_order_acq_rel)) return;
   // Another thread has posted behind them: they stay as holes, which retire by themselves.
   for (uint64_t i = first + used; i < first + reserved; ++i) {
-    at(i).position.store(static_cast<uint32_t>(i), std::memory_order_relaxed);
     at(i).unused = true;
+    Posted(i);
   }
   odd_.fetch_or(kUnused, std::memory_order_seq_cst);
   SkipUnused();
@@ -156,7 +158,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
     ++made_;
   }
   // Twice what may be outstanding: threads that post at once may be served in another order than
-  // they took their places, and no place may come again before its former request is complete.
+  // they took their places (MayFollow).
   const uint64_t size = std::bit_ceil(uint64_t{std::max(limit, 1u)} * 2);
   Ledger::Places* places = ledger->places_.load(std::memory_order_relaxed);
   if (places == nullptr || places->mask + 1 < size) {
@@ -165,6 +167,10 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
     places->mask = size - 1;
     places->place = std::make_unique<Ledger::Place[]>(size);
     ledger->places_.store(places, std::memory_order_release);
+  }
+  const uint64_t mask = places->mask;
+  for (uint64_t i = 0; i <= mask; ++i) {  // a round ago all were posted
+    places->place[i].posted.store(static_cast<uint32_t>(i - mask - 1), std::memory_order_relaxed);
   }
   ledger->kind_ = kind;
   ledger->limit_ = limit;

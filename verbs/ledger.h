@@ -42,15 +42,14 @@ class Ledger {
 
   struct alignas(32) Place : Facts {
     uint64_t id = 0;
-    uint32_t key = 0;                   // the peer's, for the text of an error
-    uint32_t next = 0;                  // kShared: the next free place
-    uint32_t length = 0;                // iWARP: of a read
-    std::atomic<uint32_t> position{0};  // which request this is of
+    uint32_t key = 0;                 // the peer's, for the text of an error
+    uint32_t next = 0;                // kShared: the next free place
+    uint32_t length = 0;              // iWARP: of a read
+    std::atomic<uint32_t> posted{0};  // the latest request of this place that left its poster
 
-    void Begin(uint64_t at, uint64_t name, const Facts& facts) {
+    void Begin(uint64_t name, const Facts& facts) {
       static_cast<Facts&>(*this) = facts;
       id = name;
-      position.store(static_cast<uint32_t>(at), std::memory_order_relaxed);
     }
   };
 
@@ -76,10 +75,15 @@ class Ledger {
     do {
       const uint64_t used = head - tail_.load(std::memory_order_acquire);
       if (static_cast<int64_t>(used) >= int64_t{limit_}) return false;  // below zero: see Reserve
+      if (!MayFollow(head)) return false;
     } while (!head_.compare_exchange_weak(head, head + 1, std::memory_order_acq_rel,
                                           std::memory_order_relaxed));
     *position = head;
     return true;
+  }
+  // The driver has it, or refused it. Each place that was reserved is posted or given back.
+  void Posted(uint64_t position) {
+    at(position).posted.store(static_cast<uint32_t>(position), std::memory_order_release);
   }
   // The places [first + used, first + reserved) were not needed.
   void GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
@@ -153,6 +157,13 @@ class Ledger {
   void SkipUnused();
   void ReleasePins(uint64_t end);
   void RetireOdd(uint64_t end);
+  // A thread may stand between its place and its post while others go round. Who is `limit_` places
+  // ahead waits for it: so whatever completes there was posted later, and the device, which works
+  // in the order of posts, is done with the former request when its place comes again.
+  bool MayFollow(uint64_t position) {
+    const uint64_t former = position - limit_;
+    return at(former).posted.load(std::memory_order_acquire) == static_cast<uint32_t>(former);
+  }
   // The position whose low half is `low`, near `around`.
   static uint64_t Widen(uint64_t around, uint32_t low) {
     const auto apart = static_cast<int32_t>(low - static_cast<uint32_t>(around));
