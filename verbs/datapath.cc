@@ -303,7 +303,7 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
   return result;
 }
 
-PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
+PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
   PostResult result;
   if (srq_ != nullptr) return {0, PostError::kUsesSharedQueue};
   std::unique_lock<std::mutex> posting;

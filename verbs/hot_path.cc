@@ -106,6 +106,31 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   return {1, PostError::kNone};
 }
 
+PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
+  if (requests.size() != 1 || (may_post_.load(std::memory_order_acquire) & kPlain) == 0 ||
+      srq_ != nullptr || requests.front().local.size() != 1) [[unlikely]] {
+    return PostReceiveBatch(requests);
+  }
+  const ReceiveWr& wr = requests.front();
+  Ledger& ledger = *receive_ledger_;
+  uint64_t position = 0;
+  if (!ledger.ReserveOne(&position)) [[unlikely]]
+    return {0, PostError::kQueueFull};
+  ledger.at(position).Begin(wr.id, {.completes = WcOpcode::kReceive, .plain = true});
+  const Sge& sge = *wr.local.begin();
+  ibv_sge entry = {.addr = sge.address, .length = sge.length, .lkey = sge.key};
+  ibv_recv_wr work = {
+      .wr_id = ledger.Name(position), .next = nullptr, .sg_list = &entry, .num_sge = 1};
+  ibv_recv_wr* bad = nullptr;
+  if (const int error = ibv_post_recv(qp_, &work, &bad); error != 0 && bad != nullptr)
+      [[unlikely]] {
+    ledger.GiveBack(position, 0, 1);
+    return {0, PostErrorOf(error)};
+  }
+  ledger.Posted(position);
+  return {1, PostError::kNone};
+}
+
 // False: not to be delivered.
 inline bool CompletionQueue::Deliver(const ibv_wc& wc, WorkCompletion* out) {
   const uint64_t name = wc.wr_id;

@@ -34,7 +34,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   // provider::QueuePair
   absl::Status Close() override;
   PostResult PostSend(std::span<const SendWr> requests) override;        // hot_path.cc
-  PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // datapath.cc
+  PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // hot_path.cc
   absl::Status Modify(const QpModify& change) override;                  // states.cc
   QpAttributes Query() const override;                                   // states.cc
   Capabilities capabilities() const override;
@@ -71,7 +71,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
   static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
-  static constexpr uint8_t kPlain = 16;   // sends may take the short way of hot_path.cc
+  static constexpr uint8_t kPlain = 16;   // posts may take the short way of hot_path.cc
   static constexpr uint8_t kKeeps = 8;    // iWARP, in SQD and ERR: the device does not get it
   enum class Phase : uint8_t {
     kIdle,
@@ -94,6 +94,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   // datapath.cc
   PostResult PostBatch(std::span<const SendWr> requests);
+  PostResult PostReceiveBatch(std::span<const ReceiveWr> requests);
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
   PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out,
                       ibv_sge* sges);

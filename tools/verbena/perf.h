@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -42,11 +43,12 @@ class PerfEnd {
 
   Link& link() { return *link_; }
   RemoteBuffer lent() const { return data_->region().remote(); }
-  void set_peer(const RemoteBuffer& peer) { peer_ = peer; }
+  void set_peer(const RemoteBuffer& peer);  // before anything is posted
   const PerfRequest& request() const { return request_; }
   absl::Duration patience() const { return patience_; }
 
-  // Posts the agreed operation `count` times (at most 32), one doorbell.
+  // Posts the agreed operation `count` times (at most kMostPosts), one doorbell.
+  static constexpr uint32_t kMostPosts = 32;
   absl::Status Post(uint32_t count);
   absl::Status PostReceive();
 
@@ -62,7 +64,7 @@ class PerfEnd {
  private:
   std::unique_ptr<Link> link_;
   Buffer* data_ = nullptr;
-  RemoteBuffer peer_;
+  std::vector<SendWr> batch_;  // the operation, made once
   PerfRequest request_;
   PerfLayout layout_{0};
   absl::Duration patience_;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstring>
 #include <span>
@@ -34,20 +33,23 @@ absl::StatusOr<PerfEnd> PerfEnd::Make(Device& device, const PerfRequest& request
   return end;
 }
 
-absl::Status PerfEnd::Post(uint32_t count) {
-  // Every operation uses the same memory, as other verbs benchmarks do.
+// Every operation uses the same memory, as other verbs benchmarks do.
+void PerfEnd::set_peer(const RemoteBuffer& peer) {
   SendWr one{.opcode = Opcode::kSend, .local = data_->slice(layout_.source(), request_.size)};
   if (request_.op == PerfOp::kWrite) {
     one.opcode = Opcode::kWrite;
-    one.remote = peer_.at(layout_.landing());
+    one.remote = peer.at(layout_.landing());
   } else if (request_.op == PerfOp::kRead) {
     one.opcode = Opcode::kRead;
     one.local = data_->slice(layout_.landing(), request_.size);
-    one.remote = peer_.at(layout_.source());
+    one.remote = peer.at(layout_.source());
   }
-  std::array<SendWr, 32> batch;
-  std::fill_n(batch.begin(), count, one);
-  return link_->qp().PostSend(std::span(batch).first(count)).ToStatus();
+  batch_.assign(kMostPosts, one);
+}
+
+absl::Status PerfEnd::Post(uint32_t count) {
+  const PostResult posted = link_->qp().PostSend(std::span(batch_).first(count));
+  return posted.ok() ? absl::OkStatus() : posted.ToStatus();
 }
 
 absl::Status PerfEnd::PostReceive() {

@@ -69,10 +69,11 @@ absl::Status AnswerSends(PerfEnd& end, Spinner& spinner) {
   for (uint64_t received = 0; received < end.request().rounds;) {
     if (!SpinUntil(spinner, [&] { return spinner.receives() > received; })) return spinner.status();
     for (; received < spinner.receives(); ++received) {
+      if (echo) {
+        if (!MakeRoom(spinner, received)) return spinner.status();
+        if (absl::Status status = end.Post(1); !status.ok()) return status;
+      }
       if (absl::Status status = end.PostReceive(); !status.ok()) return status;
-      if (!echo) continue;
-      if (!MakeRoom(spinner, received)) return spinner.status();
-      if (absl::Status status = end.Post(1); !status.ok()) return status;
     }
   }
   return absl::OkStatus();
@@ -90,6 +91,10 @@ absl::Status LatencyRounds(PerfEnd& end, Spinner& spinner, uint32_t first, uint3
     if (!MakeRoom(spinner, round)) return spinner.status();
     if (op == PerfOp::kWrite) end.Stamp(StampOf(round));
     if (absl::Status status = end.Post(1); !status.ok()) return status;
+    // In place of the one that the last answer took, while this message is under way.
+    if (op == PerfOp::kSend && round > first) {
+      if (absl::Status status = end.PostReceive(); !status.ok()) return status;
+    }
     const bool answered = SpinUntil(spinner, [&] {
       return op == PerfOp::kWrite  ? end.Landed() == StampOf(round)
              : op == PerfOp::kRead ? spinner.sends() > round
@@ -97,15 +102,12 @@ absl::Status LatencyRounds(PerfEnd& end, Spinner& spinner, uint32_t first, uint3
     });
     if (!answered) return spinner.status();
     spinner.Progressed();
-    if (op == PerfOp::kSend) {
-      if (absl::Status status = end.PostReceive(); !status.ok()) return status;
-    }
     const Clock::time_point now = Clock::now();
     samples->Add(now - start);
     start = now;
     progress.Update(round - first);
   }
-  return absl::OkStatus();
+  return op == PerfOp::kSend && count > 0 ? end.PostReceive() : absl::OkStatus();
 }
 
 absl::Status BandwidthRounds(PerfEnd& end, Spinner& spinner, uint32_t count) {

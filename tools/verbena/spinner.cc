@@ -3,29 +3,26 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "transport/work_completion.h"
 
 namespace verbena::tool {
 
 bool Spinner::Turn() {
-  std::array<WorkCompletion, 64> done;
-  const size_t count = link_.cq().Poll(done);
+  const size_t count = link_.cq().Poll(done_);
   if (count == 0) {
     // The clock costs as much as a poll.
     return (++idle_turns_ & 0xFFF) != 0 || CheckPatience();
   }
   idle_turns_ = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (!done[i].ok()) {
-      status_ = link_.Why(done[i]);
+    if (!done_[i].ok()) {
+      status_ = link_.Why(done_[i]);
       return false;
     }
-    ++(done[i].opcode == WcOpcode::kReceive ? receives_ : sends_);
+    ++(done_[i].opcode == WcOpcode::kReceive ? receives_ : sends_);
   }
   return true;
 }

@@ -2,6 +2,7 @@
 // Polls a link without sleeping and counts what completes: for measuring. One thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "tools/verbena/link.h"
 #include "tools/verbena/stats.h"
+#include "transport/work_completion.h"
 
 namespace verbena::tool {
 
@@ -33,7 +35,8 @@ class Spinner {
   Link& link_;
   const Clock::duration patience_;
   Clock::time_point progressed_;
-  uint32_t idle_turns_ = 0;  // since then
+  uint32_t idle_turns_ = 0;              // since then
+  std::array<WorkCompletion, 64> done_;  // a member: to make them anew costs more than a poll
   uint64_t sends_ = 0;
   uint64_t receives_ = 0;
   absl::Status status_;
