@@ -4,18 +4,12 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace verbena::connect {
-namespace {
-
-constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-}  // namespace
 
 std::optional<Ip> ParseIp(absl::string_view text) {
   const std::string zoneless(text.substr(0, text.find('%')));
@@ -57,18 +51,9 @@ uint16_t PortOf(absl::string_view address) {
   return static_cast<uint16_t>(port);
 }
 
-bool IsV4(const Ip& ip) { return std::equal(std::begin(kMapped), std::end(kMapped), ip.begin()); }
-
-int CommonBits(const Ip& a, const Ip& b) {
+int Nearness(const Ip& a, const Ip& b) {
   if (IsV4(a) != IsV4(b)) return -1;
-  const size_t first = IsV4(a) ? sizeof kMapped : 0;
-  int bits = 0;
-  for (size_t i = first; i < a.size(); ++i) {
-    const int same = std::countl_zero(static_cast<uint8_t>(a[i] ^ b[i]));
-    bits += same;
-    if (same < 8) break;
-  }
-  return bits;
+  return CommonBits(a, b) - (IsV4(a) ? static_cast<int>(8 * kMappedBytes) : 0);
 }
 
 }  // namespace verbena::connect

@@ -2,16 +2,14 @@
 // Numeric addresses as 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "transport/ip.h"
 
 namespace verbena::connect {
-
-using Ip = std::array<uint8_t, 16>;
 
 std::optional<Ip> ParseIp(absl::string_view text);
 std::string ToText(const Ip& ip);
@@ -22,8 +20,7 @@ std::string WithPort(const Ip& ip, uint16_t port);
 std::string HostOf(absl::string_view address);
 uint16_t PortOf(absl::string_view address);  // 0: none
 
-bool IsV4(const Ip& ip);
 // How many leading bits two addresses share; -1: of different families.
-int CommonBits(const Ip& a, const Ip& b);
+int Nearness(const Ip& a, const Ip& b);
 
 }  // namespace verbena::connect

@@ -69,7 +69,7 @@ Site Core::Nearest(const Ask& ask, const Ip& local) const {
     if ((LinkBit(each.device->info().link) & ask.links) == 0) continue;
     for (const Ip& ip : each.addresses) {
       int bits = ip == local ? kExact : -1;
-      for (const Ip& caller : ask.addresses) bits = std::max(bits, CommonBits(ip, caller));
+      for (const Ip& caller : ask.addresses) bits = std::max(bits, Nearness(ip, caller));
       if (bits <= most) continue;
       most = bits;
       best = {&each, ip};

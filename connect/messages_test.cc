@@ -102,9 +102,9 @@ TEST(Address, TextAndBytes) {
   EXPECT_EQ(PortOf("[::1]:74710"), 0);
 }
 
-TEST(Address, CommonBits) {
+TEST(Address, Nearness) {
   const auto bits = [](const char* a, const char* b) {
-    return CommonBits(*ParseIp(a), *ParseIp(b));
+    return Nearness(*ParseIp(a), *ParseIp(b));
   };
   EXPECT_EQ(bits("10.1.0.1", "10.1.0.2"), 30);
   EXPECT_EQ(bits("10.1.0.1", "10.1.0.1"), 32);

@@ -19,14 +19,12 @@ constexpr Nanos kTurnOfTheOther = 300'000'000;  // before the higher nonce dials
 constexpr Nanos kAnswerIsLate = 1'000'000'000;  // of a call that is out, when another one waits
 constexpr Nanos kNextAddress = 1'000'000'000;   // of a try, when there are more addresses
 constexpr size_t kMaxAddresses = 8;
-constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
 Ip ToIp(const io::Address& address) {
   Ip ip{};
   if (address.family() == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
     std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
-    std::copy_n(reinterpret_cast<const uint8_t*>(&v4->sin_addr), 4, ip.begin() + sizeof kMapped);
+    std::copy_n(reinterpret_cast<const uint8_t*>(&v4->sin_addr), 4, ip.begin() + kMappedBytes);
   } else {
     const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
     std::copy_n(v6->sin6_addr.s6_addr, ip.size(), ip.begin());
@@ -41,16 +39,6 @@ io::Address ToAddress(const Ip& ip, uint16_t port) {
   v6.sin6_port = htons(port);
   std::copy(ip.begin(), ip.end(), v6.sin6_addr.s6_addr);
   return io::Address::From(reinterpret_cast<const sockaddr*>(&v6), sizeof v6);
-}
-
-int CommonBits(const Ip& a, const Ip& b) {
-  int bits = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const int same = std::countl_zero(static_cast<uint8_t>(a[i] ^ b[i]));
-    bits += same;
-    if (same < 8) break;
-  }
-  return bits;
 }
 
 // Those of networks that this end is in come first.

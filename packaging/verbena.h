@@ -13,6 +13,7 @@
 #include "transport/device.h"
 #include "transport/events.h"
 #include "transport/handle.h"
+#include "transport/ip.h"
 #include "transport/memory.h"
 #include "transport/options.h"
 #include "transport/out_of_band.h"

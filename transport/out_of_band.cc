@@ -138,21 +138,6 @@ absl::Status Invalid(absl::string_view fact) {
       absl::StrCat("address: ", fact, ". Pass on every byte of what address() gave."));
 }
 
-bool IsV4(const Ip& gid) {
-  constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  return std::memcmp(gid.data(), kMapped, sizeof kMapped) == 0;
-}
-
-int CommonBits(const Ip& a, const Ip& b) {
-  int bits = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const int same = std::countl_zero(static_cast<uint8_t>(a[i] ^ b[i]));
-    bits += same;
-    if (same < 8) break;
-  }
-  return bits;
-}
-
 // Null if a queue pair on one may reach one on the other, else why not.
 const char* WhyNot(const Way& a, const Way& b) {
   if (a.link == Link::kIwarp) return "an iWARP device connects through its connection manager only";

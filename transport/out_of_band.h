@@ -13,14 +13,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "transport/capabilities.h"
+#include "transport/ip.h"
 #include "transport/options.h"
 
 namespace verbena {
 
 inline constexpr size_t kMaxContact = 512;  // bytes, encoded
 
-// An IPv6 address, or an IPv4 one as ::ffff:10.0.0.1. Also a GID.
-using Ip = std::array<uint8_t, 16>;
 using Nonce = std::array<uint8_t, 16>;
 
 // One device, and how a peer gets to it. The last two groups only in a queue pair's address.
