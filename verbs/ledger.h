@@ -6,9 +6,9 @@
 // then only wr_id, status, qp_num and vendor_err are valid). Places are free again when their
 // completion was polled, on every device alike; some drivers free them earlier, some later.
 //
-// Any thread; no locks but posting(), which is for iWARP. Ledgers and their places are type-stable: their memory stays with the
-// device, so a completion of a queue pair that is gone finds another generation, never freed
-// memory.
+// Any thread; no locks but posting(), which is for iWARP. Ledgers and their places are
+// type-stable: their memory stays with the device, so a completion of a queue pair that is gone
+// finds another generation, never freed memory.
 #pragma once
 
 #include <array>
