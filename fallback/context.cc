@@ -5,6 +5,7 @@
 #include "fallback/device.h"
 #include "fallback/io/kernel_world.h"
 #include "fallback/listener.h"
+#include "fallback/pcap/capture.h"
 #include "fallback/provider.h"
 #include "fallback/queue_pair.h"
 
@@ -120,6 +121,9 @@ absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::Wo
 absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
   absl::StatusOr<std::unique_ptr<io::World>> world = io::NewKernelWorld();
   if (!world.ok()) return world.status();
+  if (pcap::Capture* const capture = pcap::Capture::OfProcess()) {
+    world = pcap::Captured(*std::move(world), capture);
+  }
   return OpenOn(*std::move(world), argument, Device::Info());
 }
 
