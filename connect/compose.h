@@ -13,8 +13,7 @@ namespace verbena::connect {
 
 struct Settings {
   Rdma rdma = Rdma::kAuto;  // where the options of a call say nothing
-  bool named = false;       // the user named the RDMA device: a software one serves as well
-  // RDMA that is not there at all, and why: "verbs", "libibverbs.so.1 is not installed".
+  // RDMA that is not there or was not opened, and why: "verbs", "libibverbs.so.1 is not installed".
   std::vector<Candidate> absent = {};
 };
 

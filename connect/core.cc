@@ -14,7 +14,6 @@ constexpr const char* kNoneServes = "no RDMA device serves";
 constexpr const char* kProven = "proven to reach the peer";
 constexpr const char* kNotNeeded = "RDMA reaches the peer";
 constexpr const char* kIsOff = "RDMA is off at this end";
-constexpr const char* kSoftware = "a software device; it is chosen only if named";
 constexpr const char* kNoAddress = "it has no IP address to connect to";
 constexpr int kExact = 1000;  // more than any number of common bits
 
@@ -35,8 +34,6 @@ Core::Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
       }
       if (!info.usable) {
         absent_.push_back(Loser(info.name, info.reason));
-      } else if (info.software && !settings.named) {
-        absent_.push_back(Loser(info.name, kSoftware));
       } else if (info.link == Link::kNone || usable.addresses.empty()) {
         absent_.push_back(Loser(info.name, kNoAddress));
       } else {

@@ -109,23 +109,6 @@ TEST_F(Selection, NoCommonLink) {
   EXPECT_EQ(Losers(both.at_client), Losers(both.at_server));
 }
 
-TEST_F(Selection, SoftwareDevicesServeOnlyIfNamed) {
-  HostOptions options{.software = true};
-  Context server = hosts.Open(1, options);
-  options.settings.named = true;
-  Context client = hosts.Open(2, options);
-  EXPECT_EQ(Losers(Run(server, client).at_client), "fake_rdma: the listener has no RDMA device");
-  Context named = hosts.Open(1, options);
-  EXPECT_EQ(Chosen(Run(named, client, {.rdma = Rdma::kOff}).at_client), "tcp");
-}
-
-TEST_F(Selection, NamedSoftwareDevicesServe) {
-  HostOptions options{.software = true};
-  options.settings.named = true;
-  Context server = hosts.Open(1, options), client = hosts.Open(2, options);
-  EXPECT_EQ(Chosen(Run(server, client).at_client), kRdma);
-}
-
 // The device has a route and a peer, and packets vanish on the way. Expect: TCP in about a second,
 // and both ends know why.
 TEST_F(Selection, DeviceCannotReachThePeer) {

@@ -99,7 +99,7 @@ absl::StatusOr<Context> Context::OpenSome(const std::string& name, const std::st
   const std::span<const ProviderEntry> all = AllProviders();
   const ProviderEntry& base = all.front();
   const bool named = name != "auto";
-  connect::Settings settings{.rdma = rdma, .named = named && !argument.empty()};
+  connect::Settings settings{.rdma = rdma};
   std::vector<std::unique_ptr<provider::Context>> others;
   for (const ProviderEntry& entry : all.subspan(1)) {
     if (named && name != entry.name) continue;
@@ -107,17 +107,18 @@ absl::StatusOr<Context> Context::OpenSome(const std::string& name, const std::st
       settings.absent.push_back({entry.name, false, "RDMA is off at this end"});
       continue;
     }
-    auto opened = entry.open(argument);
+    const size_t known = settings.absent.size();
+    auto opened = entry.open(argument, named ? nullptr : &settings.absent);
     if (opened.ok() && named && rdma == Rdma::kRequired) return OpenOn(*std::move(opened));
     if (opened.ok()) {
       others.push_back(*std::move(opened));
     } else if (named) {
       return opened.status();
-    } else {
+    } else if (settings.absent.size() == known) {
       settings.absent.push_back({entry.name, false, std::string(opened.status().message())});
     }
   }
-  auto opened = base.open(name == base.name ? argument : "");
+  auto opened = base.open(name == base.name ? argument : "", nullptr);
   if (!opened.ok()) return opened.status();
   return OpenOn(connect::Compose(*std::move(opened), std::move(others), settings));
 }

@@ -36,16 +36,24 @@ constexpr bool kSanitizerNeedsDescriptors = false;
 
 // What the providers were opened with, in turn.
 std::string opened;
+// What the second one leaves closed when nobody names a device; then it opens none.
+std::vector<Candidate> left_closed;
 
-absl::StatusOr<std::unique_ptr<provider::Context>> OpenFirst(const std::string& argument) {
+absl::StatusOr<std::unique_ptr<provider::Context>> OpenFirst(const std::string& argument,
+                                                             std::vector<Candidate>*) {
   opened += "tcp(" + argument + ")";
   if (argument == "bad") return absl::InvalidArgumentError("tcp:bad: not an address");
   return std::make_unique<fake::Context>();
 }
 
-absl::StatusOr<std::unique_ptr<provider::Context>> OpenSecond(const std::string& argument) {
-  opened += "second(" + argument + ")";
+absl::StatusOr<std::unique_ptr<provider::Context>> OpenSecond(const std::string& argument,
+                                                              std::vector<Candidate>* passed_over) {
+  opened += "second(" + argument + (passed_over != nullptr ? "unasked)" : ")");
   if (argument == "bad") return absl::NotFoundError("second:bad: no such device");
+  if (passed_over != nullptr && !left_closed.empty()) {
+    passed_over->insert(passed_over->end(), left_closed.begin(), left_closed.end());
+    return absl::NotFoundError("second: none is usable");
+  }
   return std::make_unique<fake::Context>();
 }
 
@@ -103,12 +111,13 @@ TEST_P(Selection, Opens) {
 INSTANTIATE_TEST_SUITE_P(
     All, Selection,
     testing::Values(
-        Row{"Default", "", nullptr, "second()tcp()"},
-        Row{"EmptyEnvironment", "", "", "second()tcp()"},
-        Row{"Auto", "auto", nullptr, "second()tcp()"}, Row{"Tcp", "tcp", nullptr, "tcp()"},
+        Row{"Default", "", nullptr, "second(unasked)tcp()"},
+        Row{"EmptyEnvironment", "", "", "second(unasked)tcp()"},
+        Row{"Auto", "auto", nullptr, "second(unasked)tcp()"}, Row{"Tcp", "tcp", nullptr, "tcp()"},
         Row{"TcpAddress", "tcp:127.0.0.1", nullptr, "tcp(127.0.0.1)"},
         Row{"TcpAddressWithColons", "tcp:[::1]", nullptr, "tcp([::1])"},
         Row{"Environment", "", "second:s0", "second(s0)tcp()"},
+        Row{"ProviderAlone", "second", nullptr, "second()tcp()"},
         Row{"OptionBeforeEnvironment", "tcp", "second", "tcp()"},
         Row{"ProviderRefuses", "tcp:bad", nullptr, "tcp(bad)", StatusCode::kInvalidArgument},
         Row{"NamedProviderRefuses", "second:bad", nullptr, "second(bad)", StatusCode::kNotFound},
@@ -119,14 +128,27 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"VerbsDevice", "verbs:rxe0", nullptr, "", StatusCode::kNotFound},
         Row{"Off", "", nullptr, "tcp()", StatusCode::kOk, Rdma::kOff},
         Row{"OffByEnvironment", "second:s0", nullptr, "tcp()", StatusCode::kOk, {}, "off"},
-        Row{"OptionBeforeRdmaEnvironment", "", nullptr, "second()tcp()", StatusCode::kOk,
+        Row{"OptionBeforeRdmaEnvironment", "", nullptr, "second(unasked)tcp()", StatusCode::kOk,
             Rdma::kAuto, "off"},
-        Row{"Required", "", nullptr, "second()tcp()", StatusCode::kOk, Rdma::kRequired},
+        Row{"Required", "", nullptr, "second(unasked)tcp()", StatusCode::kOk, Rdma::kRequired},
         // The device alone: rdma_cm has the public port.
         Row{"RequiredAndNamed", "second:s0", nullptr, "second(s0)", StatusCode::kOk,
             Rdma::kRequired},
         Row{"RdmaEnvironmentNonsense", "", nullptr, "", StatusCode::kInvalidArgument, {}, "on"}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// Expect: what stays closed is told, device by device, wherever candidates are.
+TEST(ContextTest, DevicesThatStayClosedAreCandidates) {
+  left_closed = {{"s0", false, "its port is down"}, {"s1", false, "only if named"}};
+  auto context = Context::Open({.device = "auto", .rdma = Rdma::kRequired});
+  left_closed.clear();
+  ASSERT_TRUE(context.ok()) << context.status();
+  EXPECT_EQ(context->devices().size(), 1u);
+  auto listener = context->Listen(":7471");
+  EXPECT_EQ(listener.status().message(),
+            "listen :7471: RDMA is required, and not over s0: its port is down; not over s1: only "
+            "if named. `verbena devices` shows what there is.");
+}
 
 TEST(ContextTest, NotFoundListsWhatThereIs) {
   setenv("VERBENA_DEVICE", "verbs:rxe0", 1);

@@ -29,7 +29,8 @@ const char* RdmaName(Rdma rdma);  // "auto"
 
 struct ContextOptions {
   // "auto" (TCP and RDMA hardware), "tcp", "tcp:ADDRESS" (listen and connect from that address
-  // only), "verbs:NAME" (TCP and that device, hardware or not; with Rdma::kRequired only it).
+  // only), "verbs:NAME" (TCP and that device, hardware or not; with Rdma::kRequired only it),
+  // "verbs" (the same with every RDMA device).
   // Empty: the environment's VERBENA_DEVICE, else "auto".
   std::string device = {};
   // Empty: the environment's VERBENA_RDMA (off, auto, required), else auto.

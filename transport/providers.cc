@@ -10,7 +10,11 @@ namespace verbena {
 
 std::span<const ProviderEntry> AllProviders() {
   static constexpr ProviderEntry kProviders[] = {
-      {"tcp", &fallback::Open, &fallback::ListDevices},
+      {"tcp",
+       [](const std::string& argument, std::vector<Candidate>*) {
+         return fallback::Open(argument);
+       },
+       &fallback::ListDevices},
       {"verbs", &verbs::Open, &verbs::ListDevices},
   };
   return kProviders;

@@ -16,8 +16,11 @@ namespace verbena {
 
 struct ProviderEntry {
   const char* name;  // what stands before the colon of a device name: "tcp"
-  // `device_argument`: what stands behind it, or empty.
-  absl::StatusOr<std::unique_ptr<provider::Context>> (*open)(const std::string& device_argument);
+  // `device_argument`: what stands behind it, or empty. `passed_over`: null, or nobody named a
+  // device: then those that serve only if named stay closed, and it gets every device that was not
+  // opened, with the reason.
+  absl::StatusOr<std::unique_ptr<provider::Context>> (*open)(const std::string& device_argument,
+                                                             std::vector<Candidate>* passed_over);
   std::vector<DeviceInfo> (*list)();  // usable or not
 };
 

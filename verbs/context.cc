@@ -179,8 +179,11 @@ class Context final : public provider::Context {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
-  absl::StatusOr<std::vector<Found>> found = FindDevices();
+absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument,
+                                                        std::vector<Candidate>* passed_over) {
+  absl::StatusOr<std::vector<Found>> found = FindDevices([&](const DeviceInfo& info) {
+    return argument.empty() ? passed_over == nullptr || !info.software : info.name == argument;
+  });
   if (!found.ok()) {
     return argument.empty()
                ? found.status()
@@ -193,11 +196,17 @@ absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argum
   for (Found& device : *found) {
     if (!argument.empty() && device.info.name != argument) continue;
     known = true;
+    if (device.context == nullptr && device.info.reason.empty()) {
+      device.info.reason = "a software device; it is chosen only if named";
+    }
     if (device.info.usable) {
       wanted.push_back(std::move(device));
     } else {
       absl::StrAppend(&reasons, reasons.empty() ? "" : "; ", device.info.name, ": ",
                       device.info.reason);
+      if (passed_over != nullptr) {
+        passed_over->push_back({device.info.name, false, device.info.reason});
+      }
     }
   }
   if (wanted.empty()) {

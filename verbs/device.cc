@@ -44,12 +44,12 @@ Capabilities CapabilitiesOf(const Found& found) {
   // The Terminate message that says why stays in the driver.
   c.refusal_reasons = !found.iwarp;
   // siw keeps the rights of a queue pair and never looks at them (siw_qp_modify_nonstate).
-  c.queue_pair_rights = !(found.iwarp && found.software);
+  c.queue_pair_rights = !(found.iwarp && found.info.software);
   c.atomics = a.atomic_cap != IBV_ATOMIC_NONE;
   c.global_atomics = a.atomic_cap == IBV_ATOMIC_GLOB;
   c.memory_windows = type2 && a.max_mw > 0;
   // Soft-RoCE and Soft-iWARP raise none of the events IBV_EVENT_QP_ACCESS_ERR and _REQ_ERR.
-  c.responder_events = !found.software;
+  c.responder_events = !found.info.software;
   c.out_of_band = !found.iwarp;  // docs/decisions/0015-out-of-band.md
   c.send_with_invalidate =
       c.memory_windows && (a.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;

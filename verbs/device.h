@@ -47,7 +47,7 @@ class Device final : public provider::Device,
   ibv_context* context() const { return found_.context.get(); }
   const std::string& name() const { return found_.info.name; }
   bool iwarp() const { return found_.iwarp; }
-  bool software() const { return found_.software; }
+  bool software() const { return found_.info.software; }
   uint32_t device_work_requests() const {  // a send queue
     return static_cast<uint32_t>(found_.attributes.max_qp_wr);
   }

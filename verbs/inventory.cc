@@ -19,6 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "transport/address.h"
+#include "verbs/interfaces.h"
 
 namespace verbena::verbs {
 namespace {
@@ -79,11 +80,6 @@ std::string Transport(const Found& found) {
   return v2 ? "RoCE v2" : "RoCE v1";
 }
 
-// Without a device of a bus behind it: rxe, siw.
-bool IsSoftware(const char* name) {
-  return access(absl::StrCat("/sys/class/infiniband/", name, "/device").c_str(), F_OK) != 0;
-}
-
 Link LinkOf(const Found& found) {
   if (found.iwarp) return Link::kIwarp;
   return found.port_attributes.link_layer == IBV_LINK_LAYER_ETHERNET ? Link::kRoce
@@ -100,13 +96,36 @@ std::string DeviceOf(rdma_event_channel* channel, sockaddr* address) {
   return name;
 }
 
-// The GID table would not do: siw's names neither addresses nor interfaces.
+// Interfaces of devices that were not opened, and of no opened one.
+std::vector<std::string> Spared(const std::vector<Found>& all) {
+  std::vector<std::string> spared;
+  for (const bool opened : {false, true}) {
+    for (const Found& found : all) {
+      if ((found.context != nullptr) != opened) continue;
+      for (const std::string& name : InterfacesOf(found.info.name, found.iwarp)) {
+        if (opened) {
+          std::erase(spared, name);
+        } else {
+          spared.push_back(name);
+        }
+      }
+    }
+  }
+  return spared;
+}
+
+// The GID table would not do: siw's names neither addresses nor interfaces. librdmacm opens the
+// device of an address for itself, and keeps it: so only what may belong to an opened one is asked.
 void AssignAddresses(std::vector<Found>& all) {
+  const auto opened = [](const Found& found) { return found.context != nullptr; };
+  if (std::none_of(all.begin(), all.end(), opened)) return;
+  const std::vector<std::string> spared = Spared(all);
   ifaddrs* list = nullptr;
   rdma_event_channel* const channel = Lib().create_event_channel();
   if (channel == nullptr || getifaddrs(&list) != 0) list = nullptr;
   for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
     if (each->ifa_addr == nullptr || (each->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    if (std::find(spared.begin(), spared.end(), each->ifa_name) != spared.end()) continue;
     const int family = each->ifa_addr->sa_family;
     const void* raw = &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr;
     if (family == AF_INET6) {
@@ -178,13 +197,17 @@ std::string ExaminePorts(Found& found) {
   return states.empty() ? "no port answers" : states;
 }
 
-void Examine(ibv_device* device, Found& found) {
+// What is known of a device before it is opened.
+void Describe(const ibv_device* device, Found& found) {
   found.info.name = device->name;
   found.info.provider = "verbs";
   found.iwarp = device->transport_type == IBV_TRANSPORT_IWARP;
   found.info.transport = found.iwarp ? "iWARP" : "InfiniBand or RoCE";
   // Hardware has a link to its place on a bus.
-  found.software = access(absl::StrCat(device->ibdev_path, "/device").c_str(), F_OK) != 0;
+  found.info.software = access(absl::StrCat(device->ibdev_path, "/device").c_str(), F_OK) != 0;
+}
+
+void Examine(ibv_device* device, Found& found) {
   found.context.reset(Lib().open_device(device));
   if (found.context == nullptr) {
     found.info.reason = WhyNotOpened(errno, device);
@@ -202,7 +225,6 @@ void Examine(ibv_device* device, Found& found) {
                               found.attributes.phys_port_cnt);
     found.info.transport = Transport(found);
     found.info.link = LinkOf(found);
-    found.info.software = IsSoftware(device->name);
   }
   const Gid* gid = ChooseGid(found.gids, 0);
   found.info.detail = states;
@@ -225,8 +247,8 @@ void Examine(ibv_device* device, Found& found) {
                                      std::strerror(error), "). ", RemedyFor(error, "rdma_ucm"));
   } else {
     found.info.usable = true;
-    found.info.reason = found.software ? "a software device with an active port"
-                                       : "an RDMA device with an active port";
+    found.info.reason = found.info.software ? "a software device with an active port"
+                                            : "an RDMA device with an active port";
   }
 }
 
@@ -324,7 +346,7 @@ absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
                    ". Give its network interface an address, or name one with VERBENA_GID_INDEX."));
 }
 
-absl::StatusOr<std::vector<Found>> FindDevices() {
+absl::StatusOr<std::vector<Found>> FindDevices(absl::FunctionRef<bool(const DeviceInfo&)> wanted) {
   if (const auto library = Load(); !library.ok()) return library.status();
   int count = 0;
   errno = 0;
@@ -333,9 +355,13 @@ absl::StatusOr<std::vector<Found>> FindDevices() {
   std::vector<Found> all;
   if (list != nullptr) {
     all.resize(static_cast<size_t>(std::max(count, 0)));
-    for (int i = 0; i < count; ++i) Examine(list[i], all[static_cast<size_t>(i)]);
+    for (int i = 0; i < count; ++i) {
+      Found& found = all[static_cast<size_t>(i)];
+      Describe(list[i], found);
+      if (wanted(found.info)) Examine(list[i], found);
+    }
     Lib().free_device_list(list);
-    if (!all.empty()) AssignAddresses(all);
+    AssignAddresses(all);
   }
   if (!all.empty()) return all;
   const std::string hidden = NamesIn("/sys/class/infiniband", "");
@@ -348,7 +374,7 @@ absl::StatusOr<std::vector<Found>> FindDevices() {
 }
 
 std::vector<DeviceInfo> ListDevices() {
-  absl::StatusOr<std::vector<Found>> found = FindDevices();
+  absl::StatusOr<std::vector<Found>> found = FindDevices([](const DeviceInfo&) { return true; });
   std::vector<DeviceInfo> out;
   if (!found.ok()) {
     DeviceInfo none;

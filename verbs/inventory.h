@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "transport/capabilities.h"
 #include "verbs/library.h"
@@ -42,7 +43,7 @@ std::string GidText(const uint8_t* gid);  // 16 bytes: "10.0.0.1", "fd00::1"
 // Those of a port, as of now.
 std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most);
 
-// An opened device. `info.usable` is false if `context` is null or no port is active.
+// A device. `info.usable` is false if `context` is null (not opened) or no port is active.
 struct Found {
   DeviceInfo info;
   std::unique_ptr<ibv_context, CloseDevice> context;
@@ -50,12 +51,12 @@ struct Found {
   ibv_port_attr port_attributes{};
   uint8_t port = 0;
   bool iwarp = false;
-  bool software = false;  // Soft-RoCE, Soft-iWARP: no hardware behind it
   std::vector<Gid> gids;  // of that port
 };
 
-// Every device of the machine. NotFound with the reason if there is none to list at all.
-absl::StatusOr<std::vector<Found>> FindDevices();
+// Every device of the machine; opened are those that `wanted` says. It sees name and `software`.
+// NotFound with the reason if there is none to list at all.
+absl::StatusOr<std::vector<Found>> FindDevices(absl::FunctionRef<bool(const DeviceInfo&)> wanted);
 
 std::vector<DeviceInfo> ListDevices();
 

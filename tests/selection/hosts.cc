@@ -16,12 +16,11 @@ using conformance::Check;
 
 constexpr absl::Duration kLong = absl::Seconds(20);
 
-DeviceInfo Info(const std::string& address, Link link, bool software) {
+DeviceInfo Info(const std::string& address, Link link) {
   return {.name = kRdma,
           .provider = "verbs",
           .transport = "RoCE v2",
           .link = link,
-          .software = software,
           .addresses = {address},
           .usable = true};
 }
@@ -32,8 +31,7 @@ std::string Hosts::address(int host, int port) { return absl::StrCat("10.0.0.", 
 
 std::unique_ptr<provider::Context> Hosts::Device(int host, const HostOptions& options) {
   const std::string ip = absl::StrCat("10.1.0.", host);
-  return Check(
-      fallback::OpenOn(network_.NewWorld(ip), ip, Info(ip, options.link, options.software)));
+  return Check(fallback::OpenOn(network_.NewWorld(ip), ip, Info(ip, options.link)));
 }
 
 Context Hosts::Open(int host, const HostOptions& options) {
@@ -49,8 +47,8 @@ Context Hosts::OpenDevice(int host) { return Check(Context::OpenOn(Device(host, 
 
 Context OpenOnKernel(const connect::Settings& settings) {
   std::vector<std::unique_ptr<provider::Context>> rdma;
-  rdma.push_back(Check(fallback::OpenOn(Check(io::NewKernelWorld()), "127.0.0.2",
-                                        Info("127.0.0.2", Link::kRoce, false))));
+  rdma.push_back(Check(
+      fallback::OpenOn(Check(io::NewKernelWorld()), "127.0.0.2", Info("127.0.0.2", Link::kRoce))));
   return Check(Context::OpenOn(
       connect::Compose(Check(fallback::Open("127.0.0.1")), std::move(rdma), settings)));
 }

@@ -21,7 +21,6 @@ struct HostOptions {
   bool composed = true;  // else TCP alone, as a peer that knows nothing of selection
   connect::Settings settings = {};
   Link link = Link::kRoce;
-  bool software = false;
 };
 
 class Hosts {
