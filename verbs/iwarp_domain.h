@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a protection domain on an iWARP device has besides: its local keys, and the memory of
-// confirmations (IwarpSends).
+// What a protection domain on an iWARP device has besides: its local keys, the sinks of its reads,
+// and the memory of confirmations (IwarpSends).
+//
+// The answer to a read is a tagged write to its sink (RFC 5040 4.4), and hardware wants to see the
+// right for it. A region that may be written here and not by peers has none; so its memory is
+// registered once more with that right, when it is first read into, and reads use that key. The
+// application never sees it, and so cannot give it away.
 //
 // A peer's confirming read must bring bytes: siw answers one of none with what it had sent before
 // (siw_activate_tx keeps the former entry, and siw_qp_sq_proc_tx takes it). So each domain lends
@@ -12,8 +17,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
+#include "absl/container/flat_hash_map.h"
+#include "transport/access.h"
 #include "verbs/local_keys.h"
 
 namespace verbena::verbs {
@@ -34,15 +42,29 @@ class IwarpDomain {
   static std::unique_ptr<IwarpDomain> Create(ibv_pd* pd);  // null: errno
   ~IwarpDomain();
 
-  LocalKeys& keys() { return keys_; }
+  const LocalKeys& keys() const { return keys_; }
+  // Regions of the application come, and go.
+  void Add(const ibv_mr& region, uint64_t first, Access access);
+  void Remove(uint32_t key);
+  // The local key for a read into the region of `key`. The first time it may block.
+  uint32_t SinkKey(uint32_t key);
   Confirmation lent() const;  // to peers
   ibv_sge* sink() { return &sink_entry_; }
 
  private:
-  IwarpDomain() = default;
+  struct Private {
+    void* memory;
+    size_t length;
+    uint64_t first;
+    ibv_mr* sink = nullptr;  // from the first read on
+  };
+  explicit IwarpDomain(ibv_pd* pd) : pd_(pd) {}
 
+  ibv_pd* const pd_;
   LocalKeys keys_;
-  std::unique_ptr<uint64_t[]> memory_;  // lent, sink
+  std::mutex mutex_;
+  absl::flat_hash_map<uint32_t, Private> private_;  // regions that peers may not write
+  std::unique_ptr<uint64_t[]> memory_;              // lent, sink
   ibv_mr* lent_ = nullptr;
   ibv_mr* sink_ = nullptr;
   ibv_sge sink_entry_{};

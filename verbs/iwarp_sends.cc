@@ -33,6 +33,9 @@ ibv_sge* IwarpSends::Nothing() {
 uint32_t IwarpSends::FinishRead(ibv_send_wr* work) const {
   work->send_flags &= ~static_cast<unsigned>(IBV_SEND_FENCE);
   DropEmptyEntries(work->sg_list, &work->num_sge);
+  for (int i = 0; i < work->num_sge; ++i) {
+    work->sg_list[i].lkey = domain_->SinkKey(work->sg_list[i].lkey);
+  }
   if (work->num_sge == 0) {
     const unsigned flags = work->send_flags;
     *work = Probe(work->wr_id);

@@ -45,18 +45,43 @@ Listener::Listener(Service* service, Children* context, FindDevice find,
   context_->Add();
 }
 
-absl::Status Listener::Bind(Address address) {
-  const std::lock_guard lock(service_->mutex());
+int Listener::Listen(Address address) {
   CmHandler* const handler = this;
-  const bool made = Lib().create_id(service_->channel(), &id_, handler, RDMA_PS_TCP) == 0;
-  if (made && Lib().bind_addr(id_, address.raw()) == 0 &&
-      Lib().listen(id_, options_.backlog) == 0) {
-    address_ = Address::From(&id_->route.addr.src_addr).ToString();
-    return absl::OkStatus();
+  rdma_cm_id* id = nullptr;
+  if (Lib().create_id(service_->channel(), &id, handler, RDMA_PS_TCP) != 0) return errno;
+  int only = 1;
+  const bool v6 = address.family() == AF_INET6;
+  if ((!v6 ||
+       Lib().set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_AFONLY, &only, sizeof only) == 0) &&
+      Lib().bind_addr(id, address.raw()) == 0 && Lib().listen(id, options_.backlog) == 0) {
+    ids_.push_back(id);
+    return 0;
   }
   const int error = errno;
-  if (made) Lib().destroy_id(id_);
-  id_ = nullptr;
+  Lib().destroy_id(id);
+  return error;
+}
+
+// [::] is for IPv4 as well (ipv6(7)), by a listener of its own: on an iWARP device a common one
+// hears of such a caller under an IPv4-mapped address, and rdma_cm finds no device for that
+// (Linux 6.1 addr.c rdma_translate_ip).
+absl::Status Listener::Bind(const Address& address) {
+  const std::lock_guard lock(service_->mutex());
+  const bool both = address.is_any() && address.family() == AF_INET6;
+  int error = 0;
+  // A free port of one family may be taken in the other.
+  for (int tries = address.port() == 0 && both ? 16 : 1; tries > 0; --tries) {
+    error = Listen(address);
+    if (error != 0) break;
+    const Address bound = Address::From(&ids_.front()->route.addr.src_addr);
+    if (both) error = Listen(*Address::FromIp("0.0.0.0", bound.port()));
+    if (error == 0) {
+      address_ = bound.ToString();
+      return absl::OkStatus();
+    }
+    StopListening();
+    if (error != EADDRINUSE) break;
+  }
   const std::string what = absl::StrCat("listen ", address.ToString());
   switch (error) {
     case EADDRINUSE:
@@ -77,9 +102,12 @@ absl::Status Listener::Bind(Address address) {
 absl::Status Listener::Close() {
   const std::lock_guard lock(service_->mutex());
   for (auto& request : std::exchange(requests_, {})) request->Refuse("");
-  if (id_ != nullptr) Lib().destroy_id(id_);
-  id_ = nullptr;
+  StopListening();
   return absl::OkStatus();
+}
+
+void Listener::StopListening() {
+  for (rdma_cm_id* id : std::exchange(ids_, {})) Lib().destroy_id(id);
 }
 
 Listener::~Listener() {
@@ -106,8 +134,7 @@ void Listener::OnCm(const CmEvent& event) {
   if (event.type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
     VERBENA_LOG(kWarn, "connect", "listen ", address_,
                 ": its device is being removed; it hears no more callers");
-    Lib().destroy_id(id_);  // the kernel waits for it
-    id_ = nullptr;
+    StopListening();  // the kernel waits for it
     return;
   }
   if (event.type != RDMA_CM_EVENT_CONNECT_REQUEST) return;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "transport/provider.h"
 #include "verbs/device.h"
@@ -67,14 +68,17 @@ class Listener final : public provider::Listener, public CmHandler {
   void OnCm(const CmEvent& event) override;
 
  private:
-  absl::Status Bind(Address address);
+  absl::Status Bind(const Address& address);
+  // With the service's mutex held. 0 and an identifier more that listens, or an errno.
+  int Listen(Address address);
+  void StopListening();
 
   Service* const service_;
   Children* const context_;
   const FindDevice find_;
   const ListenOptions options_;
-  const int fd_;  // eventfd: readable while requests wait
-  rdma_cm_id* id_ = nullptr;
+  const int fd_;                  // eventfd: readable while requests wait
+  std::vector<rdma_cm_id*> ids_;  // two for [::]
   std::string address_;
   std::deque<std::unique_ptr<ConnectionRequest>> requests_;
   ListenerCounters counters_;

@@ -3,7 +3,7 @@
 
 namespace verbena::verbs {
 
-void LocalKeys::Add(uint32_t key, uint64_t first, uint64_t length, bool writable) {
+void LocalKeys::Add(uint32_t key, uint64_t first, uint64_t length, bool writable, uint32_t sink) {
   const std::lock_guard lock(mutex_);
   std::atomic<Region*>& bucket = buckets_[BucketOf(key)];
   Region* region = bucket.load(std::memory_order_relaxed);
@@ -14,6 +14,7 @@ void LocalKeys::Add(uint32_t key, uint64_t first, uint64_t length, bool writable
   region->first.store(first, std::memory_order_relaxed);
   region->length.store(length, std::memory_order_relaxed);
   region->writable.store(writable, std::memory_order_relaxed);
+  region->sink.store(sink, std::memory_order_relaxed);
   region->used.store(true, std::memory_order_release);
   if (!fresh) return;
   region->next = bucket.load(std::memory_order_relaxed);
@@ -24,6 +25,18 @@ void LocalKeys::Remove(uint32_t key) {
   const std::lock_guard lock(mutex_);
   if (const Region* region = Find(key); region != nullptr) {
     const_cast<Region*>(region)->used.store(false, std::memory_order_release);
+  }
+}
+
+uint32_t LocalKeys::Sink(uint32_t key) const {
+  const Region* region = Find(key);
+  return region != nullptr ? region->sink.load(std::memory_order_acquire) : 0;
+}
+
+void LocalKeys::SetSink(uint32_t key, uint32_t sink) {
+  const std::lock_guard lock(mutex_);
+  if (const Region* region = Find(key); region != nullptr) {
+    const_cast<Region*>(region)->sink.store(sink, std::memory_order_release);
   }
 }
 

@@ -4,7 +4,8 @@
 // A driver that meets a wrong one ends the connection at once, and with it the confirmations of
 // requests that were good (IwarpSends). So a wrong one is found at the post.
 //
-// Add and Remove take a lock. Covers does not: what it reads is never freed while the domain lives.
+// Add, Remove and SetSink take a lock. The others do not: what they read is never freed while the
+// domain lives.
 #pragma once
 
 #include <array>
@@ -19,14 +20,18 @@ namespace verbena::verbs {
 
 class LocalKeys {
  public:
-  void Add(uint32_t key, uint64_t first, uint64_t length, bool writable);
+  // `sink`: see below.
+  void Add(uint32_t key, uint64_t first, uint64_t length, bool writable, uint32_t sink = 0);
   void Remove(uint32_t key);
+  // The key under which the memory of `key` takes the answers of reads (IwarpDomain). 0: none yet.
+  uint32_t Sink(uint32_t key) const;
+  void SetSink(uint32_t key, uint32_t sink);
   // Whether every byte of `entries` is in a region of its key, and may be written if `written`.
   bool Covers(const SgeList& entries, bool written) const;
 
  private:
   struct Region {
-    std::atomic<uint32_t> key{0};
+    std::atomic<uint32_t> key{0}, sink{0};
     std::atomic<bool> used{false};
     std::atomic<bool> writable{false};
     std::atomic<uint64_t> first{0}, length{0};

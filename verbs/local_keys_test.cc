@@ -48,5 +48,20 @@ TEST(LocalKeys, AClosedRegionIsGoneAndItsKeyMayComeAgain) {
   EXPECT_FALSE(Covers(keys, {{17, 8, 17}}));
 }
 
+TEST(LocalKeys, ASinkIsItsRegionsAlone) {
+  LocalKeys keys;
+  keys.Add(1, 0, 8, true);
+  keys.Add(2, 0, 8, true, 2);  // open to peers: it is its own
+  EXPECT_EQ(keys.Sink(1), 0u);
+  EXPECT_EQ(keys.Sink(2), 2u);
+  EXPECT_EQ(keys.Sink(3), 0u);
+  keys.SetSink(1, 9);
+  EXPECT_EQ(keys.Sink(1), 9u);
+  keys.Remove(1);
+  keys.SetSink(1, 9);  // too late
+  keys.Add(1, 0, 8, true);
+  EXPECT_EQ(keys.Sink(1), 0u);
+}
+
 }  // namespace
 }  // namespace verbena::verbs

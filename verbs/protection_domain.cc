@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/protection_domain.h"
 
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +31,14 @@ absl::Status RegisterRefused(int error, std::span<std::byte> memory, Access acce
                      "memory."));
   }
   return ErrnoStatus(error, what, "Close regions that are not needed, and try again.");
+}
+
+// siw goes on placing the segment of a write that it has begun when its region is closed
+// (Linux 6.1 siw_mem.c siw_mr_drop_mem waits for nobody). It does so where RCU looks for readers,
+// in a softirq or under a spinlock (siw_qp.c siw_qp_llp_data_ready), and this waits until all are
+// through.
+void AwaitReceivePath(const Device& device) {
+  if (device.iwarp() && device.software()) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 }  // namespace
@@ -87,10 +99,7 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
                    ? Lib().reg_mr_iova(pd_, memory.data(), memory.size(), first, flags)
                    : Lib().reg_mr(pd_, memory.data(), memory.size(), flags);
   if (mr == nullptr) return RegisterRefused(errno, memory, access, device_->name());
-  if (iwarp_ != nullptr) {
-    iwarp_->keys().Add(mr->lkey, first, memory.size(), Allows(access, Access::kLocalWrite));
-  }
-  return std::make_unique<MemoryRegion>(this, mr, first, memory.size());
+  return std::make_unique<MemoryRegion>(this, mr, first, access);
 }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::AllocateWindow() {
@@ -114,13 +123,15 @@ ProtectionDomain::CreateSharedReceiveQueue(const SrqOptions& options) {
   return SharedReceiveQueue::Create(this, options);
 }
 
-MemoryRegion::MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first, uint64_t length)
+MemoryRegion::MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first, Access access)
     : domain_(domain),
       mr_(mr),
       first_(first),
-      length_(length),
+      length_(mr->length),
+      access_(access),
       local_key_(mr->lkey),
       remote_key_(mr->rkey) {
+  if (domain_->iwarp() != nullptr) domain_->iwarp()->Add(*mr_, first_, access_);
   domain_->children().Add();
   domain_->CountRegistration();
   domain_->device()->counts().regions.fetch_add(1);
@@ -134,9 +145,14 @@ absl::Status MemoryRegion::Close() {
                      " binds of windows to it are posted and not complete; wait for "
                      "their completions"));
   }
+  // Before the device may give the key to another region.
+  if (domain_->iwarp() != nullptr) domain_->iwarp()->Remove(local_key_);
   const int error = Lib().dereg_mr(mr_);
-  if (error == 0 && domain_->iwarp() != nullptr) domain_->iwarp()->keys().Remove(local_key_);
-  if (error == 0) return absl::OkStatus();
+  if (error == 0) {
+    if (Allows(access_, Access::kRemoteWrite)) AwaitReceivePath(*domain_->device());
+    return absl::OkStatus();
+  }
+  if (domain_->iwarp() != nullptr) domain_->iwarp()->Add(*mr_, first_, access_);
   // ibv_dereg_mr(3): a region with bound windows stays (EBUSY; EINVAL from some drivers).
   return absl::FailedPreconditionError(
       absl::StrCat("close memory region: the device refuses (errno ", error,

@@ -44,7 +44,7 @@ class ProtectionDomain final : public provider::ProtectionDomain {
 
 class MemoryRegion final : public provider::MemoryRegion {
  public:
-  MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first, uint64_t length);
+  MemoryRegion(ProtectionDomain* domain, ibv_mr* mr, uint64_t first, Access access);
   ~MemoryRegion() override;
 
   absl::Status Close() override;
@@ -62,6 +62,7 @@ class MemoryRegion final : public provider::MemoryRegion {
   ibv_mr* mr_;
   const uint64_t first_;
   const uint64_t length_;
+  const Access access_;
   const uint32_t local_key_;
   const uint32_t remote_key_;
   Children binds_;

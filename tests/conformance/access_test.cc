@@ -304,6 +304,28 @@ TEST_P(Keys, OverlappingRegionsHaveTheirOwnRights) {
                 target.bytes(64, 8));
 }
 
+TEST_P(Keys, ReadingIntoMemoryOpensItToNobody) {
+  // A region that only this end may write, as the sink of reads; then the peer writes to it with
+  // the key that the application has.
+  // Expect: the reads bring their bytes, the write is refused (RFC 5040 4.4 has the answer of a
+  // read be a write of the peer's to the sink: no reason to let it write otherwise).
+  Pair pair = MakePair(*this);
+  Buffer sink(8192);
+  MemoryRegion region = Check(pair.server->pd.Register(sink.bytes(), Access::kLocalWrite));
+  Fill(pair.client->bytes(0, 4096), 1);
+  for (uint64_t id : {1, 2}) {
+    Post(pair.server->qp, {.opcode = Opcode::kRead,
+                           .local = region.slice((id - 1) * 2048, 2048),
+                           .remote = pair.client->at((id - 1) * 2048),
+                           .id = id});
+    EXPECT_THAT(WaitOne(pair.server->cq), Succeeded(id));
+  }
+  EXPECT_THAT(sink.bytes(0, 4096), HasPattern(1));
+  Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, region.remote().at(4096), 3));
+  ExpectRefused(*this, pair, 3, WcStatus::kRemoteAccessError, EventType::kQpAccessError,
+                sink.bytes(4096, 4096));
+}
+
 TEST_P(Keys, AreNeverTheSameTwice) {
   // 2000 registrations, each closed before the next.
   // Expect: no key comes again, so that a late peer cannot hit a new region.

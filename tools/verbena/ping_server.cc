@@ -36,9 +36,8 @@ class PingSession {
     *report_->mutable_connection() = ToReport(request.info());
     absl::StatusOr<AdvertLink> link = AdvertLink::Make(request.device(), options_);
     if (!link.ok()) return Refuse(request, link.status());
-    // rping's: an RDMA read over iWARP writes into memory that the peer may write to.
-    absl::StatusOr<Buffer*> data = link->link().AddBuffer(
-        kMaxPing, Access::kLocalWrite | Access::kRemoteRead | Access::kRemoteWrite);
+    // Peers never touch it: the server reads from their memory, and writes to it.
+    absl::StatusOr<Buffer*> data = link->link().AddBuffer(kMaxPing, Access::kLocalWrite);
     if (!data.ok()) return Refuse(request, data.status());
     data_ = *data;
     AcceptParameters parameters;
