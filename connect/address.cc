@@ -51,6 +51,10 @@ uint16_t PortOf(absl::string_view address) {
   return static_cast<uint16_t>(port);
 }
 
+bool OneNetwork(const Ip& a, const Ip& b) {
+  return CommonBits(a, b) >= (IsV4(a) || IsV4(b) ? 128 : 64);
+}
+
 int Nearness(const Ip& a, const Ip& b) {
   if (IsV4(a) != IsV4(b)) return -1;
   return CommonBits(a, b) - (IsV4(a) ? static_cast<int>(8 * kMappedBytes) : 0);

@@ -20,6 +20,9 @@ std::string WithPort(const Ip& ip, uint16_t port);
 std::string HostOf(absl::string_view address);
 uint16_t PortOf(absl::string_view address);  // 0: none
 
+// Whether one machine may have both: they are the same, or of one IPv6 /64 (RFC 4291 2.5.1).
+bool OneNetwork(const Ip& a, const Ip& b);
+
 // How many leading bits two addresses share; -1: of different families.
 int Nearness(const Ip& a, const Ip& b);
 

@@ -22,6 +22,8 @@ inline constexpr absl::Duration kOfferTime = absl::Seconds(30);
 // A peer may start this many connects at once; each costs a listening socket until it is used.
 inline constexpr size_t kOffersPerPeer = 64;
 inline constexpr size_t kOffers = 256;  // two descriptors each; 1024 is a usual limit
+// One machine may use every address of its IPv6 /64 (RFC 8981): from there not all come in.
+inline constexpr size_t kOffersPerNetwork = kOffers / 2;
 // The caller closes a proof as soon as it stands.
 inline constexpr absl::Duration kProofLinger = absl::Seconds(5);
 

@@ -127,7 +127,7 @@ void Listener::AnswerRendezvous(provider::ConnectionRequest& request, absl::Dura
     answer = offers_.Open(*ask, request.info(), now);
   }
   if (absl::Status s = request.Reject(Encode(answer)); !s.ok()) {
-    VERBENA_LOG(kWarn, "select", "listen ", address(), ": ", s.message());
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "listen ", address(), ": ", s.message());
   }
 }
 

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "connect/core.h"
 #include "connect/offers.h"
+#include "transport/log.h"
 #include "transport/provider.h"
 
 namespace verbena::connect {
@@ -51,6 +52,7 @@ class Listener final : public provider::Listener {
   const ListenOptions options_;
   const Rdma mode_;
   Offers offers_;  // the context's lock
+  LogLimit strange_;
   mutable std::mutex mutex_;
   std::deque<std::unique_ptr<provider::ConnectionRequest>> ready_;
   ListenerCounters counters_;

@@ -21,18 +21,21 @@ Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration
   if (site.usable == nullptr) {
     return Refuse(Reason::kNoCommonLink, "the listener's RDMA devices have another link layer");
   }
-  const std::string peer = HostOf(caller.peer);
-  const auto of_peer = static_cast<size_t>(std::count_if(
-      offers_.begin(), offers_.end(), [&](const Offer& each) { return each.peer == peer; }));
-  if (of_peer >= kOffersPerPeer || offers_.size() >= kOffers) {
+  const Ip peer = ParseIp(HostOf(caller.peer)).value_or(Ip{});
+  size_t of_peer = 0, of_network = 0;
+  for (const Offer& each : offers_) {
+    of_peer += each.peer == peer;
+    of_network += OneNetwork(each.peer, peer);
+  }
+  if (of_peer >= kOffersPerPeer || of_network >= kOffersPerNetwork || offers_.size() >= kOffers) {
     return Refuse(Reason::kBusy, "too many connects at once");
   }
   absl::StatusOr<Token> token = NewToken();
   auto listener = site.usable->provider->Listen(WithPort(site.address, 0), {.backlog = 4});
   if (!token.ok() || !listener.ok()) {
     const absl::Status why = token.ok() ? listener.status() : token.status();
-    VERBENA_LOG(kWarn, "select", "no port for ", caller.peer, " on ",
-                site.usable->device->info().name, ": ", why.message());
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "no port for ", caller.peer, " on ",
+                        site.usable->device->info().name, ": ", why.message());
     return Refuse(Reason::kFailed, absl::StrCat("the listener failed: ", why.message()));
   }
   Answer answer;
@@ -70,8 +73,9 @@ void Offers::CheckProof(const Offer& offer, std::unique_ptr<provider::Connection
                         absl::Duration now) {
   const std::string& peer = request->info().peer;
   if (!BringsToken(request->private_data(), offer.token)) {
-    VERBENA_LOG(kWarn, "select", offer.listener->address(), ": ", peer,
-                " came without the token that was given to ", offer.peer, "; rejected");
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", offer.listener->address(), ": ", peer,
+                        " came without the token that was given to ", ToText(offer.peer),
+                        "; rejected");
     core_.CountRefusal(Reason::kRefused);
     (void)request->Close();  // which rejects
     return;
@@ -84,7 +88,7 @@ void Offers::CheckProof(const Offer& offer, std::unique_ptr<provider::Connection
   if (status.ok()) {
     proofs_.push_back({*std::move(probe), now + kProofLinger});
   } else {
-    VERBENA_LOG(kWarn, "select", "proof of ", peer, ": ", status.message());
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "proof of ", peer, ": ", status.message());
     core_.CountRefusal(Reason::kFailed);
   }
   (void)request->Close();

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "connect/core.h"
 #include "connect/probe.h"
+#include "transport/log.h"
 
 namespace verbena::connect {
 
@@ -34,7 +35,7 @@ class Offers {
     std::unique_ptr<provider::Listener> listener;
     Purpose purpose;
     Token token;
-    std::string peer;  // its host
+    Ip peer;  // its host
     absl::Duration until;
   };
   struct Proof {
@@ -49,6 +50,7 @@ class Offers {
   void* const tag_;
   std::list<Offer> offers_;
   std::list<Proof> proofs_;
+  LogLimit strange_;
 };
 
 }  // namespace verbena::connect

@@ -28,6 +28,9 @@ absl::StatusOr<Answer> Rendezvous::AskPeer(provider::Path& via, const Ask& ask,
   if (!probe.ok()) return probe.status();
   const ConnectOutcome outcome =
       (*probe)->Connect(via, Encode(ask), std::min(deadline, kRendezvousTime), core_.base());
+  if (outcome.kind == ConnectOutcome::Kind::kEstablished) {  // no error that could be passed on
+    return absl::FailedPreconditionError("the peer took the question for a connection");
+  }
   if (outcome.kind != ConnectOutcome::Kind::kRejected) return outcome.status;
   if (std::optional<Answer> answer = DecodeAnswer(outcome.private_data)) return *answer;
   return absl::FailedPreconditionError("the peer's listener does not offer RDMA");

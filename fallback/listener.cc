@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "fallback/meeting.h"
 #include "fallback/queue_pair.h"
-#include "transport/log.h"
 
 namespace verbena::fallback {
 
@@ -228,8 +227,8 @@ void Listener::Refused(Handshake* handshake, const std::string& why,
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
   io::Streams& streams = device_->hub().streams();
-  VERBENA_LOG(kWarn, "connect", "listen ", address(), ": refused ",
-              streams.Peer(owned->socket_).ToString(), ": ", why);
+  VERBENA_LOG_LIMITED(refusals_, kWarn, "connect", "listen ", address(), ": refused ",
+                      streams.Peer(owned->socket_).ToString(), ": ", why);
   if (answer.empty()) {
     streams.Close(owned->socket_, false);
   } else {

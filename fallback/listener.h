@@ -12,6 +12,7 @@
 #include "fallback/device.h"
 #include "fallback/engine/handshake.h"
 #include "fallback/hub.h"
+#include "transport/log.h"
 #include "transport/provider.h"
 
 namespace verbena::fallback {
@@ -101,6 +102,7 @@ class Listener final : public provider::Listener, public Watched {
   absl::flat_hash_map<Handshake*, std::unique_ptr<Handshake>> handshakes_;
   std::deque<std::unique_ptr<ConnectionRequest>> requests_;
   ListenerCounters counters_;
+  LogLimit refusals_;
   bool closed_ = false;
 };
 

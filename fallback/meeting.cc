@@ -8,7 +8,6 @@
 #include "fallback/device.h"
 #include "fallback/listener.h"
 #include "fallback/queue_pair.h"
-#include "transport/log.h"
 
 namespace verbena::fallback {
 namespace {
@@ -131,8 +130,8 @@ void Meeting::OnDeadline() {
 }
 
 void Meeting::Refuse(Caller& caller, const std::string& text, const std::string& proof) {
-  VERBENA_LOG(kWarn, "connect", "out of band: refused ",
-              device_->hub().streams().Peer(caller.socket).ToString(), ": ", text);
+  VERBENA_LOG_LIMITED(refusals_, kWarn, "connect", "out of band: refused ",
+                      device_->hub().streams().Peer(caller.socket).ToString(), ": ", text);
   device_->counts().rejects.fetch_add(1);
   device_->hub().Linger(std::exchange(caller.socket, io::kNoSocket),
                         engine::EncodeReject(caller.request, proof + text));

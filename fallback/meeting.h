@@ -15,6 +15,7 @@
 #include "fallback/engine/handshake.h"
 #include "fallback/engine/token.h"
 #include "fallback/hub.h"
+#include "transport/log.h"
 
 namespace verbena::fallback {
 
@@ -67,6 +68,7 @@ class Meeting final : public Watched {
   std::unique_ptr<Listener> listener_;
   absl::flat_hash_map<std::string, Expected> expected_;  // by place
   std::deque<Caller> waiting_;                           // oldest first
+  LogLimit refusals_;
 };
 
 }  // namespace verbena::fallback

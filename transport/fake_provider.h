@@ -138,9 +138,9 @@ class ProtectionDomain : public Object<provider::ProtectionDomain> {
 
 class Device : public provider::Device {
  public:
-  Device(provider::Context* context, std::string name) : context_(context) {
-    info_.name = std::move(name);
-  }
+  Device(provider::Context* context, std::string name)
+      : Device(context, DeviceInfo{.name = std::move(name)}) {}
+  Device(provider::Context* context, DeviceInfo info) : context_(context), info_(std::move(info)) {}
   provider::Context* owner() const override { return context_; }
   const DeviceInfo& info() const override { return info_; }
   DeviceAttributes attributes() const override { return {}; }
@@ -159,7 +159,7 @@ class Device : public provider::Device {
 
  private:
   provider::Context* const context_;
-  DeviceInfo info_;
+  const DeviceInfo info_;
 };
 
 class ConnectionRequest : public Object<provider::ConnectionRequest> {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/log.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -48,6 +50,28 @@ const LogFilter& Filter() {
 }
 
 }  // namespace
+
+std::optional<std::string> LogLimit::Take(absl::Duration now) {
+  constexpr uint32_t kLines = 10;
+  const std::lock_guard lock(mutex_);
+  if (now - since_ >= absl::Seconds(1)) {
+    since_ = now;
+    written_ = 0;
+  }
+  if (written_ == kLines) {
+    ++left_out_;
+    return std::nullopt;
+  }
+  ++written_;
+  const uint64_t left_out = std::exchange(left_out_, 0);
+  return left_out == 0 ? "" : absl::StrCat(" (", left_out, " lines like this were left out)");
+}
+
+std::optional<std::string> LogLimit::Take() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return Take(absl::DurationFromTimespec(now));
+}
 
 bool LogFilter::Allows(Level wanted, absl::string_view module) const {
   const bool named =

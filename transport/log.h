@@ -4,11 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"  // for VERBENA_LOG
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace verbena {
 
@@ -26,6 +29,31 @@ void Log(Level level, absl::string_view module, absl::string_view text);
     if (::verbena::LogEnabled(::verbena::Level::level, module)) {                   \
       ::verbena::Log(::verbena::Level::level, module, ::absl::StrCat(__VA_ARGS__)); \
     }                                                                               \
+  } while (false)
+
+// For what strangers can cause at will: ten lines a second, and the next one says how many were
+// left out. One for each place, or object.
+class LogLimit {
+ public:
+  // Whether a line may be written at `now`, of a clock that does not go back; what it has to end
+  // with.
+  std::optional<std::string> Take(absl::Duration now);
+  std::optional<std::string> Take();
+
+ private:
+  std::mutex mutex_;
+  absl::Duration since_ = -absl::InfiniteDuration();
+  uint32_t written_ = 0;   // since then
+  uint64_t left_out_ = 0;  // since the latest line
+};
+
+#define VERBENA_LOG_LIMITED(limit, level, module, ...)                                       \
+  do {                                                                                       \
+    if (::verbena::LogEnabled(::verbena::Level::level, module)) {                            \
+      if (const auto more = (limit).Take(); more.has_value()) {                              \
+        ::verbena::Log(::verbena::Level::level, module, ::absl::StrCat(__VA_ARGS__, *more)); \
+      }                                                                                      \
+    }                                                                                        \
   } while (false)
 
 // What VERBENA_LOG asks for. Of modules that it does not name, warnings and errors remain: a trace

@@ -81,6 +81,32 @@ class LogEnvironment : public testing::Test {
   void SetUp() override { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
 };
 
+// A stranger who calls for ever. Expect: ten lines a second, and no refusal is kept quiet about.
+TEST(LogLimit, StrangersWriteTenLinesASecond) {
+  LogLimit limit;
+  const auto written = [&limit](absl::Duration begin, int calls) {
+    int lines = 0;
+    for (int i = 0; i < calls; ++i) lines += limit.Take(begin + absl::Milliseconds(i)).has_value();
+    return lines;
+  };
+  EXPECT_EQ(written(absl::Seconds(5), 500), 10);
+  EXPECT_EQ(written(absl::Seconds(5) + absl::Milliseconds(500), 500), 0);
+  EXPECT_EQ(limit.Take(absl::Seconds(6)), " (990 lines like this were left out)");
+  EXPECT_EQ(limit.Take(absl::Seconds(6)), "");
+}
+
+TEST_F(LogEnvironment, LinesThatAreNotWantedDoNotCount) {
+  EXPECT_EXIT(
+      {
+        setenv("VERBENA_LOG", "warn", 1);
+        LogLimit limit;
+        for (int i = 0; i < 100; ++i) VERBENA_LOG_LIMITED(limit, kInfo, "connect", "hidden");
+        for (int i = 0; i < 12; ++i) VERBENA_LOG_LIMITED(limit, kWarn, "connect", "x");
+        std::exit(0);
+      },
+      testing::ExitedWithCode(0), "^(verbena W connect: x\n){10}$");
+}
+
 TEST_F(LogEnvironment, WarningsByDefault) {
   EXPECT_EXIT(
       {
