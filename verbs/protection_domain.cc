@@ -33,7 +33,7 @@ absl::Status RegisterRefused(int error, std::span<std::byte> memory, Access acce
   return ErrnoStatus(error, what, "Close regions that are not needed, and try again.");
 }
 
-// siw goes on placing the segment of a write that it has begun when its region is closed
+// siw goes on placing the segment that it has begun when its region is closed
 // (Linux 6.1 siw_mem.c siw_mr_drop_mem waits for nobody). It does so where RCU looks for readers,
 // in a softirq or under a spinlock (siw_qp.c siw_qp_llp_data_ready), and this waits until all are
 // through.
@@ -149,7 +149,7 @@ absl::Status MemoryRegion::Close() {
   if (domain_->iwarp() != nullptr) domain_->iwarp()->Remove(local_key_);
   const int error = Lib().dereg_mr(mr_);
   if (error == 0) {
-    if (Allows(access_, Access::kRemoteWrite)) AwaitReceivePath(*domain_->device());
+    if (Allows(access_, Access::kLocalWrite)) AwaitReceivePath(*domain_->device());
     return absl::OkStatus();
   }
   if (domain_->iwarp() != nullptr) domain_->iwarp()->Add(*mr_, first_, access_);

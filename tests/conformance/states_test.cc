@@ -99,7 +99,7 @@ TEST_P(States, ResetForgetsWhatWasPosted) {
 
 TEST_P(States, ResetQueuePairConnectsAgain) {
   // Connect, fail, RESET, INIT, connect again: three times with the same queue pairs.
-  // Expect: each connection works as the first.
+  // Expect: each connection works as the first; its completions carry the number of now.
   Pair pair = MakePair(*this);
   for (uint32_t round = 0; round < 3; ++round) {
     PostReceive(pair.server->qp, {.local = pair.server->slice(0, 1000), .id = 1});
@@ -109,7 +109,9 @@ TEST_P(States, ResetQueuePairConnectsAgain) {
                            .local = pair.client->slice(2000, 1000),
                            .remote = pair.server->at(0),
                            .id = 3});
-    EXPECT_THAT(WaitOne(pair.server->cq), Succeeded(1));
+    const WorkCompletion received = WaitOne(pair.server->cq);
+    EXPECT_THAT(received, Succeeded(1));
+    EXPECT_EQ(received.qp_number, pair.server->qp.number());
     EXPECT_THAT(WaitFor(pair.client->cq, 2), ElementsAre(Succeeded(2), Succeeded(3)));
     EXPECT_THAT(pair.client->bytes(2000, 1000), HasPattern(round));
     Check(pair.client->qp.Disconnect());
