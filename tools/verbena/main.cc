@@ -44,6 +44,10 @@ Examples:
   verbena perf -c -a HOST --op write --mode bw --size 1048576
   verbena ping --help                          every option of a command
 
+Environment:
+  VERBENA_PCAP=FILE    what goes over TCP, with all payload, for Wireshark
+  VERBENA_LOG=info     say more on stderr
+
 Exit status: 0 done, 1 it failed (stderr says why and what to do), 2 command line not understood.
 )");
 }

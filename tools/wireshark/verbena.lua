@@ -167,9 +167,8 @@ local function count(stream, sender, pinfo, fpdu)
   local opcode, flags = fpdu.opcode, fpdu.flags
   sender.fpdus = sender.fpdus + 1
   -- The first frame of a peer-to-peer connection only says that its sender is ready.
-  local from_initiator = sender == stream.initiator
-  if sender.fpdus == 1 and from_initiator and stream.peer_to_peer and fpdu.payload == 0 and
-      (opcode == WRITE or opcode == SEND_FIRST) then
+  if sender.fpdus == 1 and sender == stream.initiator and stream.peer_to_peer then
+    stream.ready_frame = pinfo.number
     return nil
   end
   if opcode == CONTROL and fpdu.control == RESUME then sender.next = fpdu.rsn end
@@ -280,6 +279,7 @@ local function one_fpdu(field, pinfo, root, stream, index)
   local words, instead = describe(fpdu, data, tree, stream, pinfo)
   local parts = {}
   if words then parts[1] = words end
+  if index == 1 and stream.ready_frame == pinfo.number then parts[1] = "ready to receive (RTR)" end
   if number then parts[#parts + 1] = "request " .. number end
   local said = table.concat(parts, ", ")
   if said ~= "" then tree:append_text(": " .. said) end
