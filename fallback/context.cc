@@ -115,15 +115,15 @@ absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::Wo
     if (!found.ok()) return found.status();
     from = found->front();
   }
+  if (pcap::Capture* const capture = pcap::Capture::OfProcess()) {
+    world = pcap::Captured(std::move(world), capture);
+  }
   return std::make_unique<Context>(std::move(world), from, info);
 }
 
 absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {
   absl::StatusOr<std::unique_ptr<io::World>> world = io::NewKernelWorld();
   if (!world.ok()) return world.status();
-  if (pcap::Capture* const capture = pcap::Capture::OfProcess()) {
-    world = pcap::Captured(*std::move(world), capture);
-  }
   return OpenOn(*std::move(world), argument, Device::Info());
 }
 

@@ -14,6 +14,7 @@ class CapturedStreams final : public io::Streams {
  public:
   CapturedStreams(io::World* world, Capture* capture)
       : streams_(world->streams()), poller_(world->poller()), capture_(capture) {}
+  ~CapturedStreams() override;
 
   absl::StatusOr<io::Socket> Connect(const io::Address& to, const io::Address& from) override {
     return streams_.Connect(to, from);
@@ -51,6 +52,13 @@ class CapturedStreams final : public io::Streams {
   Capture* const capture_;
   absl::flat_hash_map<io::Socket, Connection> connections_;  // guarded by the capture's mutex
 };
+
+// Sockets that nobody closed go with their world.
+CapturedStreams::~CapturedStreams() {
+  const std::lock_guard lock(capture_->mutex());
+  for (const auto& [socket, each] : connections_) capture_->Forget(each.local, each.peer);
+  connections_.clear();
+}
 
 void CapturedStreams::Begin(io::Socket socket, bool called) {
   Connection made{streams_.Local(socket), streams_.Peer(socket), nullptr};

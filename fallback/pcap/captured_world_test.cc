@@ -147,6 +147,36 @@ TEST_P(CapturedWorldTest, AReset) {
   EXPECT_EQ(resets(one_file() ? fd_ : other_fd_, 7471), 1);
 }
 
+// Worlds go with their sockets open, and the next ones have the same addresses. Expect: another
+// connection, not the rest of the old one.
+TEST_P(CapturedWorldTest, AWorldGoesWithItsSockets) {
+  Connect();
+  const io::Address first = caller_->streams().Local(caller_socket_);
+  caller_.reset();
+  called_.reset();
+  io::SimNetwork network{{.seed = 7}};
+  caller_ = Captured(network.NewWorld("10.0.0.1"), &capture_);
+  called_ = Captured(network.NewWorld("10.0.0.2"), one_file() ? &capture_ : &other_);
+  auto listener = called_->streams().Listen(Ip("10.0.0.2", 7471), 4);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  auto caller = caller_->streams().Connect(Ip("10.0.0.2", 7471), first);
+  ASSERT_TRUE(caller.ok()) << caller.status();
+  bool connected = false;
+  for (int i = 0; i < 1000 && !connected; ++i) {
+    network.Advance(kStep);
+    connected = caller_->streams().ConnectResult(*caller).ok();
+  }
+  ASSERT_TRUE(connected);
+  std::vector<uint32_t> begins;
+  for (const ReadPacket& p : ReadPackets(Contents(fd_))) {
+    if (p.flags == 2) begins.push_back(p.sequence);
+  }
+  EXPECT_THAT(begins, testing::SizeIs(2));
+  EXPECT_NE(begins.front(), begins.back());
+  caller_.reset();
+  called_.reset();
+}
+
 INSTANTIATE_TEST_SUITE_P(Files, CapturedWorldTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "One" : "Two"; });
 
