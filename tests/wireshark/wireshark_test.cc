@@ -43,7 +43,7 @@ constexpr char kAck[] = "1", kRnrNak[] = "2", kResume[] = "3", kReady[] = "4", k
 class Wireshark : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (FindTshark().empty()) GTEST_SKIP() << "tshark is missing; tools/setup installs tshark";
+    if (FindTshark().empty()) GTEST_SKIP() << "tshark is missing; `tools/setup --test` installs it";
   }
   void TearDown() override {
     for (const std::string& file : {caller_, called_}) unlink(file.c_str());
