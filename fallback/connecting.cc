@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -122,6 +123,14 @@ void QueuePair::ContinueConnect() {
     if (n == -EAGAIN) return;
     const std::string peer = connecting_->current.ToString();
     if (n <= 0) {
+      if (MayTryRevisionOne(n)) {
+        VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", peer,
+                    " hung up on MPA revision 2; trying revision 1");
+        connecting_->offer.revision = 1;
+        --connecting_->next;
+        DropSocket(true);
+        return TryNextAddress();
+      }
       return ConnectFailed(
           absl::UnavailableError(absl::StrCat(
               "connect ", peer, ": the peer closed the connection during the hand-shake",
@@ -141,6 +150,15 @@ void QueuePair::ContinueConnect() {
   TakeReply();
 }
 
+// A peer that knows revision 1 alone hangs up on another, and does not say why (cxgb4's driver,
+// cm.c process_mpa_request). What only Verbena ends say to each other is not said a second time.
+bool QueuePair::MayTryRevisionOne(ssize_t received) const {
+  const engine::Offer& offer = connecting_->offer;
+  return (received == 0 || received == -ECONNRESET) && offer.revision == 2 &&
+         connecting_->meeting == nullptr && !offer.rendezvous && offer.note.empty() &&
+         connecting_->reader.frame().empty() && device_->hub().Now() < deadline_;
+}
+
 void QueuePair::TakeReply() {
   io::Streams& streams = device_->hub().streams();
   absl::StatusOr<engine::PeerReply> reply =
@@ -158,6 +176,11 @@ void QueuePair::TakeReply() {
             connecting_->current.ToString(), ": ",
             reply->rejected ? PlainText(reply->private_data) : "the answer is not the peer's")),
         false);
+  }
+  if (!reply->refused.ok()) {
+    device_->hub().poller().Unwatch(socket_);
+    device_->hub().Linger(std::exchange(socket_, io::kNoSocket), std::move(reply->parting));
+    return ConnectFailed(reply->refused, false);
   }
   if (reply->rejected) {
     const std::string text = absl::StrCat(
@@ -283,6 +306,7 @@ void QueuePair::Attach(const engine::Session& session) {
   send_cq_->StreamBegins();
   if (receive_cq_ != send_cq_) receive_cq_->StreamBegins();
   last_traffic_ = device_->hub().Now();
+  mss_due_ = 0;
   engine_.Connected(session);
   const std::lock_guard lock(mutex_);
   if (contact_) device_->meeting().Taken(engine::PlaceOf(contact_->nonce), contact_->nonce);

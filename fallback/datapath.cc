@@ -15,6 +15,7 @@ namespace {
 constexpr int kRoundsPerDrive = 8;          // of "look again"
 constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
 constexpr Nanos kIdleAfter = 2'000'000;     // without traffic a hot queue pair becomes cold
+constexpr Nanos kMssPeriod = 10'000'000;    // a path changes seldom, and is asked by a system call
 constexpr Nanos kFarewell = 1'000'000'000;  // for the last words of a connection
 }  // namespace
 
@@ -145,6 +146,7 @@ bool QueuePair::ReceiveSome(Why why, Nanos now) {
 
 void QueuePair::SendSome(bool idle, Nanos now) {
   want_write_ = false;
+  if (engine_.within_mss() && now >= mss_due_) ReadMss(now);
   for (int i = 0; i < kCallsPerDrive; ++i) {
     const std::span<const iovec> v = engine_.Gather(idle, now);
     if (v.empty()) return;
@@ -162,6 +164,12 @@ void QueuePair::SendSome(bool idle, Nanos now) {
     if (engine_.HasUnsent()) break;  // the socket is full
   }
   want_write_ = true;
+}
+
+// RFC 5044 4.5: FPDUs follow the MSS, and that the path, whose MTU may change at any time.
+void QueuePair::ReadMss(Nanos now) {
+  mss_due_ = now + kMssPeriod;
+  engine_.SetMss(device_->hub().streams().MaxSegment(socket_));
 }
 
 void QueuePair::OnReady(bool, bool) {

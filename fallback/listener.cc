@@ -184,6 +184,10 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
   if (peer.out_of_band && meeting_ == nullptr) {
     return Decline(handshake, peer, "this listener takes no out-of-band connections");
   }
+  if (peer.own_peer && peer.frame.revision == 1) {
+    return Decline(handshake, peer,
+                   "the first attempt ended without an answer from here; connect again");
+  }
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
   if (meeting_ != nullptr) {

@@ -112,6 +112,7 @@ class QueuePair final : public provider::QueuePair,
   void Work(Why why);
   bool ReceiveSome(Why why, Nanos now);  // true: nothing more is there to read
   void SendSome(bool idle, Nanos now);
+  void ReadMss(Nanos now);
   void ServeStream(Why why, Nanos now);
   // watching.cc
   void ChooseWatcher(Why why, Nanos now);
@@ -131,6 +132,7 @@ class QueuePair final : public provider::QueuePair,
              const ConnectionInfo& info);
   void TryNextAddress();
   void ContinueConnect();
+  bool MayTryRevisionOne(ssize_t received) const;
   void TakeReply();
   void ConnectFailed(const absl::Status& why, bool try_next);
   void ConnectDone(ConnectOutcome outcome, EventType event);
@@ -192,6 +194,7 @@ class QueuePair final : public provider::QueuePair,
   uint64_t served_ = 0;          // drives by pollers
   uint64_t served_at_tick_ = 0;
   Nanos last_traffic_ = 0;
+  Nanos mss_due_ = 0;  // plain peers: when to ask again how long a segment may be
   struct Rendezvous {  // of an out-of-band connect
     engine::Place place = {};
     Nonce own = {}, peer = {};

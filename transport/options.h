@@ -79,7 +79,7 @@ struct Require {
   bool atomics = false;
   bool immediate = false;
   bool rnr = false;
-  bool remote_completion = false;  // an iWARP device confirms only if this is set
+  bool remote_completion = false;  // iWARP devices and plain peers: only if this is set
 };
 
 // rdma_conn_param(3)'s. Depths are an offer: the queue pair gets the smaller of both ends'.

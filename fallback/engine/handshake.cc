@@ -5,7 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "fallback/engine/note.h"
+#include "fallback/wire/crc32c.h"
+#include "fallback/wire/ddp.h"
 #include "fallback/wire/extension.h"
+#include "fallback/wire/rdmap.h"
+#include "fallback/wire/terminate.h"
 
 namespace verbena::engine {
 
@@ -45,11 +49,41 @@ std::vector<std::byte> Encode(const wire::MpaFrame& frame) {
 
 uint16_t Depth(uint32_t n) { return static_cast<uint16_t>(std::clamp<uint32_t>(n, 1, kMaxDepth)); }
 
-absl::Status ForeignCannot(const Require& require) {
-  const wire::Record r = MakeRecord(0, require);
-  if (r.required == 0) return absl::OkStatus();
+// A depth that the peer does not negotiate is not negotiated (RFC 6581 9.1).
+uint16_t InKind(uint16_t theirs, uint32_t ours) {
+  return theirs == wire::kMpaDepthUnspecified ? theirs : static_cast<uint16_t>(ours);
+}
+
+// A Terminate as the first and last FPDU of this end. With C set by the peer its CRC counts.
+std::vector<std::byte> Parting(wire::TerminateError error, bool crc) {
+  wire::Terminate terminate;
+  terminate.error = error;
+  std::byte body[wire::kMaxTerminateBody];
+  const size_t n = wire::EncodeTerminate(terminate, body);
+  wire::UntaggedHeader h;
+  h.ddp |= wire::kLast;
+  h.rdmap = wire::RdmapByte(wire::Opcode::kTerminate);
+  h.queue_number = wire::kTerminateQueue;
+  h.msn = 1;
+  h.length = static_cast<uint16_t>(sizeof(h) - wire::kLengthSize + n);
+  std::vector<std::byte> out(wire::FpduSize(sizeof(h), static_cast<uint32_t>(n)));
+  std::copy_n(body, n, wire::Store(out.data(), h));
+  if (crc) {
+    const size_t covered = out.size() - wire::kCrcSize;
+    const uint32_t value = wire::Crc32c(wire::kCrcBegin, std::span(out).first(covered));
+    wire::Store(out.data() + covered, wire::WireCrc(value));
+  }
+  return out;
+}
+
+// Reads prove what a plain peer does not say (Session::confirm), if it takes any.
+absl::Status SettleForeign(const Require& require, Session* s) {
+  s->confirm = require.remote_completion;
+  const uint32_t proven = s->ord > 0 ? wire::kAcknowledge : 0;
+  const uint32_t lacks = MakeRecord(0, require).required & ~proven;
+  if (lacks == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("this end requires ", wire::FeatureName(r.required & -r.required),
+      absl::StrCat("this end requires ", wire::FeatureName(lacks & -lacks),
                    ", and the peer is a plain iWARP one without it"));
 }
 
@@ -81,9 +115,12 @@ std::vector<std::byte> EncodeRequest(const Offer& mine) {
   }
   const std::vector<std::byte> data = WithRecord(before, record);
   wire::MpaFrame f;
-  f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
-  f.ird = Depth(mine.responder_resources);
-  f.ord = Depth(mine.initiator_depth);
+  f.revision = mine.revision;
+  if (mine.revision == 2) {
+    f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
+    f.ird = Depth(mine.responder_resources);
+    f.ord = Depth(mine.initiator_depth);
+  }
   f.private_data = data;
   return Encode(f);
 }
@@ -107,6 +144,8 @@ absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> bytes) {
     out.out_of_band = (out.record.required & wire::kOutOfBand) != 0;
     out.record.features &= ~(wire::kNote | wire::kOutOfBand);
     out.record.required &= ~(wire::kNote | wire::kOutOfBand);
+  } else {
+    out.lent = TakeLentBytes(&application);
   }
   out.private_data = ToText(application);
   out.frame.private_data = {};
@@ -119,18 +158,23 @@ absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine) {
   s.crc = peer.frame.crc;
   s.ord = Depth(mine.initiator_depth);
   s.ird = Depth(mine.responder_resources);
-  if (peer.frame.enhanced) {  // RFC 6581 5: neither end sends more than the other takes
+  // RFC 6581 9.1: neither end sends more than the other takes. 0x3fff, "not negotiated", is beyond
+  // every depth of ours.
+  if (peer.frame.enhanced) {
     s.ord = std::min<uint32_t>(s.ord, peer.frame.ird);
     s.ird = std::min<uint32_t>(s.ird, peer.frame.ord);
     if (peer.frame.peer_to_peer) {
       s.ready_frame = peer.frame.rtr_write  ? ReadyFrame::kWrite
                       : peer.frame.rtr_read ? ReadyFrame::kRead
                       : peer.frame.rtr_send ? ReadyFrame::kSend
-                                            : ReadyFrame::kNone;
+                                            : ReadyFrame::kWrite;  // it names none: 9.2
+      // That Read is one in flight, whatever the peer wants later; irdma leaves if we say none.
+      if (s.ready_frame == ReadyFrame::kRead) s.ird = std::max(s.ird, 1u);
     }
   }
   if (!peer.own_peer) {
-    if (absl::Status lack = ForeignCannot(mine.require); !lack.ok()) return lack;
+    s.lent = peer.lent;
+    if (absl::Status lack = SettleForeign(mine.require, &s); !lack.ok()) return lack;
     return s;
   }
   absl::StatusOr<wire::Negotiated> n =
@@ -158,8 +202,8 @@ std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine, c
   f.rtr_write = s.ready_frame == ReadyFrame::kWrite;
   f.rtr_read = s.ready_frame == ReadyFrame::kRead;
   f.rtr_send = s.ready_frame == ReadyFrame::kSend;
-  f.ird = static_cast<uint16_t>(s.ird);
-  f.ord = static_cast<uint16_t>(s.ord);
+  f.ird = InKind(peer.frame.ord, s.ird);
+  f.ord = InKind(peer.frame.ird, s.ord);
   f.private_data = data;
   return Encode(f);
 }
@@ -196,6 +240,7 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
     out.own_peer = true;
     application = found->application;
   }
+  const std::optional<LentBytes> lent = found ? std::nullopt : TakeLentBytes(&application);
   out.private_data = ToText(application);
   if (out.rejected) return out;
   if (mine.rendezvous) {
@@ -212,18 +257,30 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
   s.ird = Depth(mine.responder_resources);
   if (f->enhanced) {
     s.ord = std::min<uint32_t>(s.ord, f->ird);
-    s.ird = std::min<uint32_t>(s.ird, f->ord);
+    // RFC 6581 9.1: at least what the responder wants, also beyond what was offered, as long as
+    // there are places for that many.
+    if (f->ord > kMaxDepth && f->ord != wire::kMpaDepthUnspecified) {
+      out.refused = absl::ResourceExhaustedError(
+          absl::StrCat("the peer wants ", f->ord, " reads in flight, more than the ", kMaxDepth,
+                       " that this end has (RFC 6581 9.1)"));
+      out.parting = Parting(wire::error::kInsufficientIrd, f->crc);
+      return out;
+    }
+    s.ird = f->ord == wire::kMpaDepthUnspecified ? s.ird : f->ord;
     if (f->peer_to_peer) {  // it names exactly one; WRITE if it names both
       if (!f->rtr_write && !f->rtr_read) {
-        return absl::UnimplementedError(
+        out.refused = absl::UnimplementedError(
             "the peer names no ready-to-receive frame of those on offer, Write and Read (RFC 6581 "
             "9.2)");
+        out.parting = Parting(wire::error::kNoMatchingRtr, f->crc);
+        return out;
       }
       s.ready_frame = f->rtr_write ? ReadyFrame::kWrite : ReadyFrame::kRead;
     }
   }
   if (!found) {
-    if (absl::Status lack = ForeignCannot(mine.require); !lack.ok()) return lack;
+    s.lent = lent;
+    if (absl::Status lack = SettleForeign(mine.require, &s); !lack.ok()) return lack;
     return out;
   }
   absl::StatusOr<wire::Negotiated> n =

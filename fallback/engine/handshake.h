@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct Offer {
   bool rendezvous = false;           // asks for a way over RDMA; the answer is a reject in any case
   std::vector<Candidate> note = {};  // devices that were not chosen: for the peer to know
   bool out_of_band = false;          // private data is a call (token.h)
+  uint8_t revision = 2;              // 1: the second try, see EncodeRequest
 };
 
 // Collects exactly one frame: never a byte beyond it.
@@ -42,7 +44,9 @@ class FrameReader {
   size_t want_ = sizeof(wire::MpaHeader);
 };
 
-// Initiator, step 1. Revision 2, every ready-to-receive frame that we can send on offer.
+// Initiator, step 1. Revision 2, every ready-to-receive frame that we can send on offer. Revision 1
+// is for peers that hang up on that one; a Verbena listener rejects it, or two Verbena ends would
+// silently do with less than they have.
 std::vector<std::byte> EncodeRequest(const Offer& mine);
 
 // Responder, step 1.
@@ -50,10 +54,11 @@ struct PeerRequest {
   wire::MpaFrame frame;  // private_data is empty: see below
   bool own_peer = false;
   wire::Record record;
-  std::string private_data;     // the application's
-  bool rendezvous = false;      // see Offer
-  std::vector<Candidate> note;  // see Offer
-  bool out_of_band = false;     // see Offer
+  std::string private_data;       // the application's
+  bool rendezvous = false;        // see Offer
+  std::vector<Candidate> note;    // see Offer
+  bool out_of_band = false;       // see Offer
+  std::optional<LentBytes> lent;  // a plain peer's
 };
 absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> frame);
 
@@ -72,6 +77,10 @@ struct PeerReply {
   bool own_peer = false;
   std::string private_data;
   Session session;
+  // Not OK: the peer accepted what this end cannot take, and is owed `parting`, a Terminate
+  // (RFC 6581 8), before the stream ends.
+  absl::Status refused;
+  std::vector<std::byte> parting;
 };
 absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> frame, const Offer& mine);
 

@@ -297,8 +297,8 @@ TEST_P(ReadyKind, ExactlyOneOfThoseOffered) {
   EXPECT_EQ(session->ready_frame, row.responder);
   const auto reply = wire::DecodeMpa(EncodeReply(*peer, OfferOf(""), *session));
   ASSERT_TRUE(reply.ok());
-  EXPECT_EQ(reply->rtr_send + reply->rtr_write + reply->rtr_read,
-            row.responder == ReadyFrame::kNone ? 0 : 1);
+  EXPECT_TRUE(reply->peer_to_peer);
+  EXPECT_EQ(reply->rtr_send + reply->rtr_write + reply->rtr_read, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Offers, ReadyKind,
@@ -307,7 +307,7 @@ INSTANTIATE_TEST_SUITE_P(Offers, ReadyKind,
                                          ReadyRow{true, false, true, ReadyFrame::kRead},
                                          ReadyRow{false, false, true, ReadyFrame::kRead},
                                          ReadyRow{true, false, false, ReadyFrame::kSend},
-                                         ReadyRow{false, false, false, ReadyFrame::kNone}));
+                                         ReadyRow{false, false, false, ReadyFrame::kWrite}));
 
 TEST(Handshake, EveryTruncation) {
   // Expect: never a frame, neither from the reader nor from a decoder, and no more bytes asked for

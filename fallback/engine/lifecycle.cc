@@ -23,16 +23,21 @@ QueuePair::QueuePair(const QueuePairConfig& config)
 void QueuePair::Connected(const Session& session) {
   if (rx_ == nullptr) rx_ = std::make_unique<std::byte[]>(kReceiveBuffer);
   session_ = session;
+  SetMss(session.mss);
   if (session_.ird == 0) session_.ird = 1;
   if (session_.ord == 0) session_.ord = 1;
   agreed_ord_ = session_.ord;
   agreed_ird_ = session_.ird;
-  active_features_.store(session.features.features, std::memory_order_relaxed);
+  // What kAcknowledge means to programs, applied at the peer, holds either way.
+  active_features_.store(session.features.features | (session.confirm ? wire::kAcknowledge : 0),
+                         std::memory_order_relaxed);
   has_session_.store(true, std::memory_order_release);
   connected_ = true;
   may_send_ = session.initiator && session.ready_frame == ReadyFrame::kNone;
   ready_owed_ = session.initiator && session.ready_frame != ReadyFrame::kNone;
-  ready_expected_ = !session.initiator && session.ready_frame != ReadyFrame::kNone;
+  // From plain peers also where none was agreed on: cxgb4 sends its one in revision 1, too.
+  const bool own = session.features.has(wire::kAcknowledge);
+  ready_expected_ = !session.initiator && (!own || session.ready_frame != ReadyFrame::kNone);
   rnr_.left = rnr_retry_;
   SetState(QpState::kRts);
 }
@@ -238,7 +243,7 @@ void QueuePair::Reset() {
   cursor_started_ = cursor_immediate_ = false;
   cursor_offset_ = 0;
   next_rsn_ = send_msn_ = read_msn_ = 1;
-  acked_rsn_ = 0;
+  acked_rsn_ = asked_rsn_ = 0;
   orq_ = {};
   irq_ = {};
   rnr_ = {};

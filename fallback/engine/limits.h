@@ -21,12 +21,15 @@ inline constexpr size_t kCopyLimit = 512;           // bytes: smaller payloads a
 inline constexpr size_t kBatchBytes = 1 << 20;      // gathered for one send call at most
 inline constexpr size_t kBatchArena = 64 << 10;     // bytes of headers, trailers, small payloads
 inline constexpr size_t kLargestUlpdu = 64 << 10;   // bytes, more than any FPDU carries
+inline constexpr uint32_t kLargestMss = 65532;      // bytes: an FPDU's length has 16 bits
 inline constexpr int kBatchVectors = 128;           // iovecs of one send call
 
 inline constexpr size_t kPublishBytes = 8;  // the tail of a write that is stored last and at once
 
 inline constexpr uint32_t kAckEveryRequests = 128;     // an acknowledgement goes alone after so
 inline constexpr uint64_t kAckEveryBytes = 512 << 10;  // many requests or bytes
+inline constexpr uint32_t kConfirmEveryRequests = 32;  // plain peers: a read that stands in for
+                                                       // acknowledgements goes at least so often
 inline constexpr int kResponsesPerRequest = 4;         // FPDUs of read responses between requests,
                                                        // so that neither side starves
 

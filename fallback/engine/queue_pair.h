@@ -15,6 +15,7 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -26,6 +27,7 @@
 
 #include "absl/status/status.h"
 #include "fallback/engine/completion_ring.h"
+#include "fallback/engine/foreign.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/engine/limits.h"
 #include "fallback/engine/receive_queue.h"
@@ -88,6 +90,10 @@ struct Session {
   uint32_t mss = 1460;  // bounds FPDUs if features.max_payload is 0
   uint32_t ord = 1;     // reads and atomics of ours in flight
   uint32_t ird = 1;     // the peer's
+  // A plain peer, whose acknowledgement is wanted: reads behind our sends and writes stand in for
+  // it. They read what it lends for that, or nothing.
+  bool confirm = false;
+  std::optional<LentBytes> lent = {};
 };
 
 class QueuePair {
@@ -122,6 +128,10 @@ class QueuePair {
   bool HasUnsent() const { return !batch_.empty(); }
   // A key has died: what is framed and unsent is copied while its memory is still there.
   void KeepUnsent() { batch_.Detach(); }
+
+  // A peer without large FPDUs: they follow the MSS, which the driver keeps up to date.
+  bool within_mss() const { return session_.features.max_payload == 0; }
+  void SetMss(uint32_t mss) { session_.mss = std::min(mss, kLargestMss); }
 
   Nanos deadline() const { return rnr_.waiting ? rnr_.deadline : kNever; }
   void Tick(Nanos now);
@@ -172,6 +182,8 @@ class QueuePair {
     uint64_t position = 0;  // in the send queue
     uint32_t sink = 0;      // private, single-use key of the answer's target
     uint32_t received = 0;
+    bool confirms = false;   // not the application's: it stands for an acknowledgement
+    uint32_t confirmed = 0;  // … of this request and all before it
   };
   // A read or atomic of the peer's that we have yet to answer.
   struct InboundRead {
@@ -215,6 +227,8 @@ class QueuePair {
   bool AppendDataSegment(SendEntry& entry);
   static bool Readable(const Translation& where, uint32_t n);
   void AppendReadRequest(SendEntry& entry);
+  bool ConfirmationDue() const;
+  void AppendConfirmation();
   void AppendAtomicRequest(SendEntry& entry);
   void AppendImmediate(SendEntry& entry);
   struct Piece {
@@ -259,8 +273,10 @@ class QueuePair {
   void HandleRnrNak(const wire::Control& control, Nanos now);
   void HandleNak(const wire::Control& control, absl::string_view text);
   void HandleTerminate(std::span<const std::byte> body);
+  const SendEntry* Meant(std::span<const std::byte> ddp_header);
   bool BeginReadResponse(const wire::TaggedHeader& header);
   void FinishReadResponse();
+  bool TakeConfirmation(const wire::TaggedHeader& header);
   void HandleAtomicResponse(const wire::UntaggedHeader& header, const std::byte* body);
   void Rewind(uint64_t position);
   void Retire();
@@ -339,6 +355,7 @@ class QueuePair {
   uint64_t begun_ = 0;             // entries before it were framed at least once
   uint32_t next_rsn_ = 1;
   uint32_t acked_rsn_ = 0;
+  uint32_t asked_rsn_ = 0;  // plain peers: a read behind this request is on its way
   uint32_t send_msn_ = 1;
   uint32_t read_msn_ = 1;
   uint32_t next_sink_ = 0;

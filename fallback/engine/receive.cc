@@ -46,8 +46,8 @@ void QueuePair::Received(size_t n, Nanos now) {
     direct_ = 0;
   }
   rx_end_ += n;
-  if (closing_) may_send_ = true;  // the initiator has spoken: last words may go
   Parse(now);
+  if (closing_) may_send_ = true;  // the initiator has spoken: last words may go
   Retire();
   if (rx_begin_ == rx_end_) {
     rx_begin_ = rx_end_ = 0;
@@ -110,6 +110,7 @@ bool QueuePair::BeginTagged(Nanos) {
     return true;
   }
   if (response) {
+    if (orq_.count > 0 && orq_.front().confirms) return TakeConfirmation(h);
     if (!BeginReadResponse(h)) return false;
     OpenSegment(Segment::Kind::kReadResponse, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
     return true;
@@ -137,8 +138,8 @@ bool QueuePair::BeginUntagged(Nanos now) {
   if (ready_expected_) {
     ready_expected_ = false;
     ready_read_ = op == Opcode::kReadRequest;
-    if (op == Opcode::kSend && payload == 0 && (h.ddp & wire::kLast) != 0 &&
-        h.msn == expected_send_msn_) {
+    if (op == Opcode::kSend && session_.ready_frame == ReadyFrame::kSend && payload == 0 &&
+        (h.ddp & wire::kLast) != 0 && h.msn == expected_send_msn_) {
       ++expected_send_msn_;
       OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), 0);
       return true;

@@ -182,9 +182,38 @@ void QueuePair::HandleNak(const wire::Control& control, absl::string_view text) 
                                              text)));
 }
 
+// The request whose segment came back in a Terminate; null: none, or none of those without an
+// answer. The header has no ULPDU_Length, and is the peer's to write: it chooses, and proves
+// nothing.
+const SendEntry* QueuePair::Meant(std::span<const std::byte> header) {
+  if (header.empty()) return nullptr;
+  const bool tagged = wire::IsTagged(static_cast<uint8_t>(header[0]));
+  const auto word = [&](size_t at) { return uint32_t{wire::Load<wire::Be32>(&header[at])}; };
+  const uint64_t offset = tagged ? uint64_t{wire::Load<wire::Be64>(&header[6])} : 0;
+  const uint64_t end = cursor_ + (cursor_started_ ? 1 : 0);
+  for (uint64_t position = sq_.head(); position != end; ++position) {
+    const SendEntry& e = sq_.at(position);
+    const bool this_one =
+        tagged ? e.opcode == Opcode::kWrite && e.remote_key == word(2) &&
+                     offset - e.remote_address <= e.length
+               : (IsSend(e.opcode) && word(6) == wire::kSendQueue && e.send_msn == word(10)) ||
+                     (IsRead(e.opcode) && word(6) == wire::kReadRequestQueue &&
+                      e.read_msn == word(10));
+    if (this_one) return &e;
+  }
+  return nullptr;
+}
+
 void QueuePair::HandleTerminate(std::span<const std::byte> body) {
   const absl::StatusOr<wire::Terminate> t = wire::DecodeTerminate(body);
   if (!t.ok()) return FailOldest(WcStatus::kRemoteOperationError, t.status());
+  // Peers work in order (RFC 5040 5.5): all before the one that it means was applied. Verbena ends
+  // have said so in a NAK.
+  if (const SendEntry* e = session_.confirm ? Meant(t->ddp_header) : nullptr;
+      e != nullptr && wire::RsnBefore(acked_rsn_, e->rsn - 1)) {
+    if (!HandleAck(e->rsn - 1)) return;
+    Retire();
+  }
   FailOldest(StatusOf(t->error),
              absl::AbortedError(absl::StrCat(
                  "the peer terminated the stream: ", wire::TerminateText(t->error),
@@ -200,6 +229,25 @@ void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
     if (RsnBefore(acked_rsn_, before) && !HandleAck(before)) return;
   }
   FailOldest(status, why);
+}
+
+// The answer to a read that stands in for an acknowledgement: small, and its bytes are nobody's.
+bool QueuePair::TakeConfirmation(const wire::TaggedHeader& h) {
+  const OutboundRead& out = orq_.front();
+  const uint32_t payload = wire::PayloadSize(h);
+  if (h.stag != out.sink || h.tagged_offset != 0 || (h.ddp & wire::kLast) == 0 ||
+      payload != (session_.lent.has_value() ? kLentSize : 0)) {
+    FailOldest(WcStatus::kBadResponse,
+               absl::DataLossError("the peer's read response is not what was asked for"));
+    return false;
+  }
+  const size_t size = wire::FpduSize(sizeof(h), payload);
+  if (available() < size) return false;
+  if (session_.crc && !CheckCrc(input(), size)) return false;
+  rx_begin_ += size;
+  const uint32_t rsn = out.confirmed;
+  orq_.Pop();
+  return !wire::RsnBefore(acked_rsn_, rsn) || HandleAck(rsn);
 }
 
 bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {

@@ -66,6 +66,7 @@ class SendQueue {
   uint32_t max_wr() const { return max_wr_; }
 
   SendEntry& at(uint64_t position) { return entries_[position & mask_]; }
+  const SendEntry& at(uint64_t position) const { return entries_[position & mask_]; }
   Sge* sges(uint64_t position) { return &sges_[(position & mask_) * max_sge_]; }
   std::byte* inline_data(uint64_t position) { return &inline_[(position & mask_) * max_inline_]; }
 

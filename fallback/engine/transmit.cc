@@ -98,6 +98,8 @@ void QueuePair::AppendWork() {
     if (irq_.count > 0 && responses < kResponsesPerRequest) {
       AppendResponse();
       ++responses;
+    } else if (session_.confirm && ConfirmationDue()) {
+      AppendConfirmation();
     } else if (!closing_ && AppendRequest()) {
       responses = 0;
     } else if (irq_.count > 0) {
@@ -248,7 +250,8 @@ void QueuePair::Sent(size_t n) {
   count_.bytes_sent.Add(n);
   left_ += n;
   batch_.Sent(n);
-  if (batch_.empty() && connected_ && !session_.features.has(wire::kAcknowledge)) {
+  if (batch_.empty() && connected_ && !session_.features.has(wire::kAcknowledge) &&
+      !session_.confirm) {
     // A foreign peer acknowledges nothing: complete when TCP has it, as its own verbs do.
     acked_rsn_ = batch_rsn_;
     Retire();

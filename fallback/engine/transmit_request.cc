@@ -183,6 +183,7 @@ void QueuePair::AppendReadRequest(SendEntry& e) {
   out.position = cursor_;
   out.sink = ++next_sink_;
   orq_.Push(out);
+  asked_rsn_ = e.rsn;  // its answer comes behind all before it
   UntaggedHeader h;
   h.rdmap = RdmapByte(wire::Opcode::kReadRequest);
   h.queue_number = wire::kReadRequestQueue;
@@ -192,6 +193,39 @@ void QueuePair::AppendReadRequest(SendEntry& e) {
   body.size = e.length;
   body.source_stag = e.remote_key;
   body.source_offset = e.remote_address;
+  AppendWhole(h, wire::AsBytes(body));
+}
+
+// A plain peer acknowledges nothing, but answers a read only when all before it is applied
+// (RFC 5040 5.5). One read stands for many requests: it goes when no request can go now, and every
+// so many. Not inside a message, and not beyond ORD: then the answer of another read wakes us.
+bool QueuePair::ConfirmationDue() const {
+  const uint32_t framed = next_rsn_ - 1;
+  if (closing_ || cursor_started_ || framed == asked_rsn_ ||
+      orq_.count >= std::min(session_.ord, kMaxDepth)) {
+    return false;
+  }
+  return cursor_ == sq_.tail() || framed - asked_rsn_ >= kConfirmEveryRequests ||
+         !MayStart(sq_.at(cursor_));
+}
+
+void QueuePair::AppendConfirmation() {
+  OutboundRead out;
+  out.sink = ++next_sink_;
+  out.confirms = true;
+  out.confirmed = asked_rsn_ = next_rsn_ - 1;
+  orq_.Push(out);
+  UntaggedHeader h;
+  h.rdmap = RdmapByte(wire::Opcode::kReadRequest);
+  h.queue_number = wire::kReadRequestQueue;
+  h.msn = read_msn_++;
+  wire::ReadRequest body;
+  body.sink_stag = out.sink;
+  if (session_.lent.has_value()) {
+    body.size = kLentSize;
+    body.source_stag = session_.lent->key;
+    body.source_offset = session_.lent->address;
+  }
   AppendWhole(h, wire::AsBytes(body));
 }
 

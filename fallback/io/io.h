@@ -59,6 +59,9 @@ class Streams {
   virtual void SetTrafficClass(Socket socket,
                                uint8_t traffic_class) = 0;  // of what is sent from now
 
+  // Bytes of a TCP segment to this peer as of now (TCP_MAXSEG); a path's MTU may change it.
+  virtual uint32_t MaxSegment(Socket socket) const = 0;
+
   // Where peers reach this node, best first; ports 0.
   virtual std::vector<Address> Addresses() const = 0;
   virtual Address Local(Socket socket) const = 0;

@@ -33,6 +33,7 @@ void AfterOtherEnd() {}
 
 constexpr Nanos kMillisecond = 1000000;
 constexpr Nanos kSecond = 1000 * kMillisecond;
+constexpr uint32_t kDefaultMaxSegment = 536;   // RFC 9293 3.7.1: any path takes it
 constexpr Nanos kMaxTotal = 4 * Nanos{32767};  // seconds of keepalive: idle and three probes
 
 // The options set here exist on every TCP socket, and a refusal would change timing, not results.
@@ -214,6 +215,13 @@ void KernelStreams::SetLiveness(Socket socket, const Liveness& liveness) {
 void KernelStreams::SetTrafficClass(Socket socket, uint8_t traffic_class) {
   SetOption(socket, IPPROTO_IP, IP_TOS, traffic_class);
   SetOption(socket, IPPROTO_IPV6, IPV6_TCLASS, traffic_class);
+}
+
+uint32_t KernelStreams::MaxSegment(Socket socket) const {
+  int bytes = 0;
+  socklen_t size = sizeof(bytes);
+  const bool known = getsockopt(socket, IPPROTO_TCP, TCP_MAXSEG, &bytes, &size) == 0 && bytes > 0;
+  return known ? static_cast<uint32_t>(bytes) : kDefaultMaxSegment;
 }
 
 Address KernelStreams::Local(Socket socket) const {

@@ -23,6 +23,7 @@ class KernelStreams final : public Streams {
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
   void SetTrafficClass(Socket socket, uint8_t traffic_class) override;
+  uint32_t MaxSegment(Socket socket) const override;
   std::vector<Address> Addresses() const override { return LocalAddresses(); }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;

@@ -179,6 +179,24 @@ TEST_F(KernelStreamsTest, TrafficClass) {
   CloseAll(pair);
 }
 
+// A listener that bounds the segments of its connections. Expect: its callee has that, less the
+// timestamps of each segment; a socket that is none has what any path takes.
+TEST_F(KernelStreamsTest, MaxSegment) {
+  auto listener = streams_.Listen(Ip("127.0.0.1"), 8);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const int bound = 1400;
+  ASSERT_EQ(setsockopt(*listener, IPPROTO_TCP, TCP_MAXSEG, &bound, sizeof(bound)), 0);
+  auto caller = streams_.Connect(streams_.Local(*listener), {});
+  ASSERT_TRUE(caller.ok() && WaitFor(*caller, POLLOUT) && WaitFor(*listener, POLLIN));
+  const Socket callee = streams_.Accept(*listener);
+  for (Socket each : {*caller, callee}) {
+    EXPECT_LE(streams_.MaxSegment(each), 1400u);
+    EXPECT_GE(streams_.MaxSegment(each), 1360u);
+  }
+  CloseAll({*listener, *caller, callee});
+  EXPECT_EQ(streams_.MaxSegment(-1), 536u);
+}
+
 TEST_F(KernelStreamsTest, RefusedAndInUse) {
   auto listener = streams_.Listen(Ip("127.0.0.1"), 8);
   ASSERT_TRUE(listener.ok());

@@ -23,6 +23,7 @@ class SimStreams final : public Streams {
   void Close(Socket socket, bool reset) override;
   void SetLiveness(Socket socket, const Liveness& liveness) override;
   void SetTrafficClass(Socket, uint8_t) override {}
+  uint32_t MaxSegment(Socket) const override { return 1460; }  // it has no segments
   std::vector<Address> Addresses() const override { return {node_.address}; }
   Address Local(Socket socket) const override;
   Address Peer(Socket socket) const override;

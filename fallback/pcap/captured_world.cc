@@ -34,6 +34,7 @@ class CapturedStreams final : public io::Streams {
   void SetTrafficClass(io::Socket socket, uint8_t traffic_class) override {
     streams_.SetTrafficClass(socket, traffic_class);
   }
+  uint32_t MaxSegment(io::Socket socket) const override { return streams_.MaxSegment(socket); }
   std::vector<io::Address> Addresses() const override { return streams_.Addresses(); }
   io::Address Local(io::Socket socket) const override { return streams_.Local(socket); }
   io::Address Peer(io::Socket socket) const override { return streams_.Peer(socket); }
