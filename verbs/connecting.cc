@@ -279,11 +279,14 @@ absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
   if (absl::Status s = CheckIdle("accept"); !s.ok()) return s;
   DropId();
   const DeviceAttributes limits = device_->attributes();
+  // MPA revision 1 tells no depths (RFC 5044 7.1): none is no wish for none.
+  const bool told =
+      iwarp_ == nullptr || offer.initiator_depth != 0 || offer.responder_resources != 0;
   parameters_ = {PrivateData(parameters.private_data),
                  std::min({parameters.initiator_depth, limits.max_initiator_depth,
-                           uint32_t{offer.initiator_depth}}),
+                           told ? uint32_t{offer.initiator_depth} : ~0u}),
                  std::min({parameters.responder_resources, limits.max_responder_resources,
-                           uint32_t{offer.responder_resources}})};
+                           told ? uint32_t{offer.responder_resources} : ~0u})};
   SetConfirms(parameters.require.remote_completion);
   if (iwarp_ != nullptr) iwarp_->set_peer(offer.confirmation);
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
