@@ -9,6 +9,7 @@
 // alone. What the RDMAP byte means, and which headers are legal, stands in rdmap.h.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -57,9 +58,11 @@ static_assert(offsetof(UntaggedHeader, rdmap) == 3 && offsetof(UntaggedHeader, u
 static_assert(offsetof(UntaggedHeader, queue_number) == 8 && offsetof(UntaggedHeader, msn) == 12);
 static_assert(offsetof(UntaggedHeader, message_offset) == 16);
 
-inline constexpr uint32_t kLengthSize = 2;  // of ULPDU_Length
-inline constexpr uint32_t kCrcSize = 4;     // there even when CRC is off, RFC 5044 4.4
-inline constexpr uint32_t kMaxUlpdu = 0xffff;
+inline constexpr uint32_t kLengthSize = 2;     // of ULPDU_Length
+inline constexpr uint32_t kCrcSize = 4;        // there even when CRC is off, RFC 5044 4.4
+inline constexpr uint32_t kMaxUlpdu = 0xffff;  // what the field holds: received ones
+inline constexpr uint32_t kMinMulpdu = 128;    // RFC 5044 3, of those that are sent
+inline constexpr uint32_t kMaxMulpdu = 64768;
 inline constexpr uint32_t kTaggedUlpdu = sizeof(TaggedHeader) - kLengthSize;      // without payload
 inline constexpr uint32_t kUntaggedUlpdu = sizeof(UntaggedHeader) - kLengthSize;  // without payload
 inline constexpr uint32_t kMaxTaggedPayload = kMaxUlpdu - kTaggedUlpdu;
@@ -87,10 +90,12 @@ inline uint32_t PayloadSize(const TaggedHeader& h) { return h.length - kTaggedUl
 inline uint32_t PayloadSize(const UntaggedHeader& h) { return h.length - kUntaggedUlpdu; }
 
 // The largest payload whose FPDU fits one TCP segment. RFC 5044 4.5 gives
-// MULPDU = EMSS - (6 + EMSS mod 4) without markers; the header comes off that.
+// MULPDU = EMSS - (6 + EMSS mod 4) without markers, within the bounds of RFC 5044 3; the header
+// comes off that. An FPDU of the least spans segments if they are smaller still.
 constexpr uint32_t MaxPayloadForMss(uint32_t mss, uint32_t header) {
-  const uint32_t overhead = kLengthSize + kCrcSize + mss % 4 + (header - kLengthSize);
-  return mss > overhead ? mss - overhead : 0;
+  const uint32_t overhead = kLengthSize + kCrcSize + mss % 4;
+  const uint32_t mulpdu = mss > overhead ? mss - overhead : 0;
+  return std::clamp(mulpdu, kMinMulpdu, kMaxMulpdu) - (header - kLengthSize);
 }
 
 }  // namespace verbena::wire

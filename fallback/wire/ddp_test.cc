@@ -75,7 +75,6 @@ TEST(Ddp, MaxPayloadForMss) {
     EXPECT_LE(FpduSize(16, MaxPayloadForMss(mss, 16)), mss) << mss;
     EXPECT_LE(FpduSize(20, MaxPayloadForMss(mss, 20)), mss) << mss;
   }
-  EXPECT_EQ(MaxPayloadForMss(10, sizeof(TaggedHeader)), 0u);
 }
 
 TEST(Ddp, HeaderSizeFollowsTheTaggedFlag) {
