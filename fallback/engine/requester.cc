@@ -259,8 +259,10 @@ bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
   const SendEntry& e = sq_.at(out.position);
   const uint32_t payload = wire::PayloadSize(h);
   const bool last = (h.ddp & wire::kLast) != 0;
-  if (e.opcode != Opcode::kRead || h.stag != out.sink || h.tagged_offset != out.received ||
-      payload > e.length - out.received || last != (out.received + payload == e.length)) {
+  // Of an answer without bytes STag and offset are not looked at (RFC 5041 5.2).
+  const bool misplaced = e.length > 0 && (h.stag != out.sink || h.tagged_offset != out.received);
+  if (e.opcode != Opcode::kRead || misplaced || payload > e.length - out.received ||
+      last != (out.received + payload == e.length)) {
     FailRead(WcStatus::kBadResponse,
              absl::DataLossError("the peer's read response is not what was asked for"));
     return false;
