@@ -25,7 +25,6 @@ void QueuePair::Connected(const Session& session) {
   session_ = session;
   SetMss(session.mss);
   if (session_.ird == 0) session_.ird = 1;
-  if (session_.ord == 0) session_.ord = 1;
   agreed_ord_ = session_.ord;
   agreed_ird_ = session_.ird;
   // What kAcknowledge means to programs, applied at the peer, holds either way.

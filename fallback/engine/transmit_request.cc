@@ -16,7 +16,7 @@ bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
   if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
   if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
-  return !IsRead(e.opcode) || orq_.count < std::min(session_.ord, kMaxDepth);
+  return !IsRead(e.opcode) || orq_.count < std::min(session_.ord, kMaxDepth) || session_.ord == 0;
 }
 
 // Appends one FPDU. False: nothing may go now.
@@ -33,6 +33,10 @@ bool QueuePair::AppendRequest() {
           Retire();
           continue;
         }
+      }
+      // RFC 6581 9.1: the peer takes no reads at all, as it said when it connected.
+      if (IsRead(e.opcode) && session_.ord == 0) [[unlikely]] {
+        e.failure = WcStatus::kRemoteInvalidRequest;
       }
       if (e.failure == WcStatus::kSuccess) Begin(e);
     }
