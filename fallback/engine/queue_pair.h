@@ -312,6 +312,7 @@ class QueuePair {
                      const std::string& text, std::optional<EventType> event,
                      WcStatus receive = WcStatus::kSuccess);
   void ProtocolFault(const wire::Fault& fault);
+  std::vector<std::byte> SegmentToBlame() const;
 
   // lifecycle.cc
   // To ERR, both queues flushed. What is already framed still goes out; then a Bye if `say_bye`.
@@ -401,6 +402,8 @@ class QueuePair {
     wire::NakCode code = wire::NakCode::kNone;
     wire::TerminateError error;
     std::string text;
+    // The segment that is to blame: its header, and the body of a Read Request. Empty: none is.
+    std::vector<std::byte> segment;
   } nak_;
   bool bye_owed_ = false;
 

@@ -97,7 +97,6 @@ bool QueuePair::BeginTagged(Nanos) {
     ProtocolFault(fault);
     return false;
   }
-  HeardFromPeer();
   // RFC 6581 9.2: the ready frame is the initiator's first. It carries nothing, and so does the
   // answer if it is a read.
   const bool response = wire::OpcodeOf(h.rdmap) == Opcode::kReadResponse;
@@ -132,7 +131,6 @@ bool QueuePair::BeginUntagged(Nanos now) {
     ProtocolFault(fault);
     return false;
   }
-  HeardFromPeer();
   const Opcode op = wire::OpcodeOf(h.rdmap);
   const uint32_t payload = wire::PayloadSize(h);
   if (ready_expected_) {
@@ -163,9 +161,9 @@ bool QueuePair::BeginUntagged(Nanos now) {
   }
   if (available() < size) return false;
   if (session_.crc && !CheckCrc(input(), size)) return false;
-  const std::byte* body = input() + sizeof(h);
+  HeardFromPeer();
+  HandleMessage(h, input() + sizeof(h), now);
   rx_begin_ += size;
-  HandleMessage(h, body, now);
   return true;
 }
 
@@ -183,6 +181,7 @@ bool QueuePair::ContinueSegment(Nanos now) {
     const uint32_t n = static_cast<uint32_t>(std::min<size_t>(available(), body));
     if (n > 0 && s.kind != Segment::Kind::kDiscard && !ResolveTargets()) return false;
     if (s.kind == Segment::Kind::kDiscard) {
+      if (session_.crc) s.crc = wire::Crc32c(s.crc, {input(), n});
       s.done += n;
     } else if (n > 0 && !Place(input(), n)) {
       PlacementFailed();
@@ -194,7 +193,7 @@ bool QueuePair::ContinueSegment(Nanos now) {
   const uint32_t pad = wire::PadBytes(s.total);
   const size_t rest = s.held + pad + wire::kCrcSize;
   if (available() < rest) return false;
-  if (session_.crc && s.kind != Segment::Kind::kDiscard) {
+  if (session_.crc) {
     s.crc = wire::Crc32c(s.crc, {input(), s.held + pad});
     if (wire::Load<wire::Le32>(input() + s.held + pad) != wire::WireCrc(s.crc)) {
       ProtocolFault({"the CRC of an FPDU is wrong", wire::error::kCrc});
@@ -209,24 +208,27 @@ bool QueuePair::ContinueSegment(Nanos now) {
     }
   }
   rx_begin_ += rest;
+  HeardFromPeer();
   FinishSegment(now);
   return true;
 }
 
 void QueuePair::FinishSegment(Nanos) {
-  const Segment::Kind kind = segment_.kind;
-  segment_.kind = Segment::Kind::kNone;
-  switch (kind) {
+  switch (segment_.kind) {
     case Segment::Kind::kWrite:
-      return FinishWrite();
+      FinishWrite();
+      break;
     case Segment::Kind::kSend:
-      return FinishSend();
+      FinishSend();
+      break;
     case Segment::Kind::kReadResponse:
-      return FinishReadResponse();
+      FinishReadResponse();
+      break;
     case Segment::Kind::kNone:
     case Segment::Kind::kDiscard:
-      return;
+      break;
   }
+  segment_.kind = Segment::Kind::kNone;
 }
 
 // Where the rest of the segment goes. Looked up once a segment, and again when keys have died

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the peer asks of us: writes, sends, reads, atomics. Each is checked before a byte is placed;
 // a request that finds no receive is refused for now, one that breaks a rule ends the connection.
+#include <array>
 #include <atomic>
 #include <utility>
 
@@ -14,7 +15,7 @@ using wire::NakCode;
 
 void QueuePair::HeardFromPeer() {
   if (may_send_) return;
-  may_send_ = true;  // RFC 5044 7.1: the initiator has spoken
+  may_send_ = true;  // RFC 5044 7.1.2: the initiator has spoken, a whole FPDU
   config_.observer->OnEvent(EventType::kEstablished, absl::OkStatus());
 }
 
@@ -365,6 +366,7 @@ void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError e
   nak_.code = code;
   nak_.error = error;
   nak_.text = text.substr(0, wire::kMaxControlText);
+  nak_.segment = SegmentToBlame();
   const absl::Status why =
       absl::AbortedError(absl::StrCat("a request of the peer was refused: ", text));
   Retire();
@@ -374,6 +376,43 @@ void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError e
   if (event.has_value()) config_.observer->OnEvent(*event, why);
   if (receive != WcStatus::kSuccess) FailReceive(receive);
   EnterError(why, false, true);
+}
+
+// Of a message that is handled whole it still stands in the buffer.
+std::vector<std::byte> QueuePair::SegmentToBlame() const {
+  const Segment& s = segment_;
+  std::array<std::byte, sizeof(wire::UntaggedHeader)> rebuilt;
+  const std::byte* from = input();
+  size_t size = wire::HeaderSize(s.ddp);
+  if (s.kind == Segment::Kind::kWrite) {
+    wire::TaggedHeader h;
+    h.length = static_cast<uint16_t>(wire::kTaggedUlpdu + s.total);
+    h.ddp = s.ddp;
+    h.rdmap = s.rdmap;
+    h.stag = s.key;
+    h.tagged_offset = s.address;
+    wire::Store(rebuilt.data(), h);
+    from = rebuilt.data();
+  } else if (s.kind == Segment::Kind::kSend) {
+    wire::UntaggedHeader h;
+    h.length = static_cast<uint16_t>(wire::kUntaggedUlpdu + s.total);
+    h.ddp = s.ddp;
+    h.rdmap = s.rdmap;
+    h.ulp = s.key;
+    h.msn = expected_send_msn_;
+    h.message_offset = static_cast<uint32_t>(s.address);
+    wire::Store(rebuilt.data(), h);
+    from = rebuilt.data();
+  } else if (s.kind == Segment::Kind::kNone && available() >= sizeof(wire::TaggedHeader)) {
+    size = wire::HeaderSize(static_cast<uint8_t>(from[2]));
+    if (available() < size) return {};
+    // A fault of the header may come to light before the body is there.
+    const bool read = wire::OpcodeOf(static_cast<uint8_t>(from[3])) == wire::Opcode::kReadRequest;
+    if (read && available() - size >= sizeof(wire::ReadRequest)) size += sizeof(wire::ReadRequest);
+  } else {
+    return {};
+  }
+  return {from, from + size};
 }
 
 void QueuePair::ProtocolFault(const wire::Fault& fault) {

@@ -15,6 +15,26 @@ using wire::RdmapByte;
 using wire::TaggedHeader;
 using wire::UntaggedHeader;
 
+namespace {
+
+// RFC 5040 4.8, Figure 10: which errors name the segment, and which a Read Request in it. Errors
+// of MPA and catastrophes name none.
+void Blame(std::span<const std::byte> segment, wire::Terminate* terminate) {
+  const wire::TerminateError e = terminate->error;
+  if (segment.empty() || e.layer == wire::kLayerMpa || e.type == wire::kRdmapCatastrophic) return;
+  terminate->segment_length = wire::Load<wire::Be16>(segment.data());
+  segment = segment.subspan(wire::kLengthSize);
+  const size_t header = std::min<size_t>(
+      segment.size(),
+      wire::IsTagged(static_cast<uint8_t>(segment[0])) ? wire::kTaggedUlpdu : wire::kUntaggedUlpdu);
+  terminate->ddp_header = segment.first(header);
+  if (e.layer == wire::kLayerRdmap && e.type == wire::kRemoteProtection) {
+    terminate->read_request = segment.subspan(header);
+  }
+}
+
+}  // namespace
+
 std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   if (!connected_ || send_dead_) return {};
   if (!batch_.empty()) return batch_.Vectors();
@@ -120,6 +140,7 @@ void QueuePair::AppendFarewell() {
     }
     wire::Terminate terminate;
     terminate.error = nak_.error;
+    Blame(nak_.segment, &terminate);
     std::byte body[wire::kMaxTerminateBody];
     const size_t n = wire::EncodeTerminate(terminate, body);
     UntaggedHeader h;
@@ -183,7 +204,7 @@ template void QueuePair::AppendWhole(UntaggedHeader, std::span<const std::byte>)
 // copying path. Foreign peers get what fits a TCP segment (RFC 5044 4.5).
 uint32_t QueuePair::SegmentSize(uint32_t length, uint32_t header) const {
   const uint32_t max = session_.features.max_payload;
-  if (max == 0) return std::max(wire::MaxPayloadForMss(session_.mss, header), 64u);
+  if (max == 0) return wire::MaxPayloadForMss(session_.mss, header);
   if (length <= max) return length;
   const uint32_t segments = (length + max - 1) / max;
   const uint32_t even = (length + segments - 1) / segments;
@@ -216,6 +237,7 @@ void QueuePair::AppendResponse() {
       irq_ = Ring<InboundRead>();
       RefuseAccess(failed.rsn, "read from", t.fault, failed.source_stag,
                    failed.source_offset + failed.sent, n);
+      nak_.segment.clear();
       return;
     }
     if (!Readable(t, n)) {
@@ -224,6 +246,7 @@ void QueuePair::AppendResponse() {
       RefuseRequest(rsn, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
                     "the memory is registered and cannot be read: was its file truncated?",
                     std::nullopt);
+      nak_.segment.clear();
       return;
     }
     piece.host = t.host;
