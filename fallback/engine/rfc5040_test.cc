@@ -179,6 +179,47 @@ TEST(InvalidateStag, IsZeroAndIgnoredWhereItMeansNothing) {
   EXPECT_EQ(TraceOf(side.Drain()), "Data");
 }
 
+TEST(Reads, GoInPostingOrder) {
+  // 5.2.1. Expect: MSNs from 1 on, sources as posted.
+  Side side;
+  side.qp.Connected(ForeignSession(true));
+  Memory into(&side, 64);
+  for (uint64_t i = 0; i < 4; ++i) {
+    side.Post({.opcode = Opcode::kRead, .local = into.sge(0, 8), .remote = {i * 8, 7}, .id = i});
+  }
+  const std::vector<Fpdu> sent = ParseFpdus(side.Drain());
+  ASSERT_EQ(sent.size(), 4u);
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(uint32_t{sent[i].untagged.msn}, i + 1);
+    EXPECT_EQ(uint64_t{wire::Load<wire::ReadRequest>(sent[i].payload.data()).source_offset}, i * 8);
+  }
+}
+
+TEST(Reads, AreServedInTheirOrder) {
+  // 5.2.1, 5.2.2, 5.5. A long read and two short ones.
+  // Expect: the segments of each response, then those of the next, each to its own sink.
+  Side side;
+  side.qp.Connected(ForeignSession(false));
+  Memory from(&side, 8000);
+  Bytes requests;
+  for (uint32_t i = 1; i <= 3; ++i) {
+    wire::ReadRequest r;
+    r.sink_stag = i;
+    r.size = i == 1 ? 8000 : 8;
+    r.source_stag = from.key();
+    r.source_offset = from.at().address;
+    requests = requests + MakeFpdu(UntaggedOf(wire::Opcode::kReadRequest, i), wire::AsBytes(r));
+  }
+  side.Feed(requests);
+  const std::vector<Fpdu> sent = ParseFpdus(side.Drain());
+  uint32_t sink = 1;
+  for (const Fpdu& f : sent) {
+    EXPECT_EQ(uint32_t{f.tagged.stag}, sink);
+    if ((f.ddp & wire::kLast) != 0) ++sink;
+  }
+  EXPECT_EQ(sink, 4u);
+}
+
 TEST(Teardown, WhoIsTerminatedLeavesGracefully) {
   // 6.2.1. Expect: nothing is said any more, and the stream is to be closed, not reset.
   Side side;
