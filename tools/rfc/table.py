@@ -16,8 +16,9 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 HEAD = "| id | level | what | where | proof |"
 RULE = re.compile(r"^([\dA-Z.]+) #(\d+)(?:-(\d+))?$")
-# `path` Name: a function, type or constant of the file, or Suite.Case of a test.
-CITE = re.compile(r"`([\w./-]+)` ([A-Za-z_]\w*(?:\.\w+)?)")
+# `path` Name: a function, type or constant of the file; or a test's Suite.Case, or Suite.Case/Row of
+# one that has a table.
+CITE = re.compile(r"`([\w./-]+)` ([A-Za-z_]\w*(?:\.\w+(?:/\w+)?)?)")
 CASE = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\s*\)")
 COMMENT = re.compile(r"//[^\n]*")
 LEVELS = {"M": "MUST", "S": "SHOULD"}
@@ -72,8 +73,12 @@ def cite_errors(cell, test):
         if path is None:
             yield f"no file {name}"
         elif test or "." in what:
-            if tuple(what.split(".")) not in CASE.findall(read(path)):
-                yield f"no test case {what} in {path}"
+            text = read(path)
+            case, _, row = what.partition("/")
+            if tuple(case.split(".")) not in CASE.findall(text):
+                yield f"no test case {case} in {path}"
+            if row and f'"{row}"' not in text:
+                yield f"no row {row} in {path}"
         elif not re.search(rf"\b{what}\b", COMMENT.sub("", read(path))):
             yield f"no {what} in {path}"
 

@@ -49,6 +49,9 @@ class RowsTest(unittest.TestCase):
         self.assertIn("no Castagnoli in", self.wrong(where="`wire/crc32c.h` Castagnoli"))
         self.assertIn("no test case Ddp.Pads", self.wrong(proof="`wire/ddp_test.cc` Ddp.Pads"))
         self.assertIn("no test case", self.wrong(proof="`wire/ddp.h` PadBytes"))
+        table_case = "`wire/mpa_test.cc` MpaBad.SaysWhichByte"
+        self.assertEqual(self.wrong(proof=f"{table_case}/WrongKey"), "")
+        self.assertIn("no row Key", self.wrong(proof=f"{table_case}/Key"))
         self.assertIn("no test case", self.wrong(proof="exception: see `wire/ddp_test.cc` Ddp.X"))
 
     def test_every_row_has_a_proof_or_a_reason(self):
