@@ -123,20 +123,18 @@ void QueuePair::ContinueConnect() {
     if (n == -EAGAIN) return;
     const std::string peer = connecting_->current.ToString();
     if (n <= 0) {
-      if (MayTryRevisionOne(n)) {
-        VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", peer,
-                    " hung up on MPA revision 2; trying revision 1");
-        connecting_->offer.revision = 1;
-        --connecting_->next;
-        DropSocket(true);
-        return TryNextAddress();
-      }
-      return ConnectFailed(
-          absl::UnavailableError(absl::StrCat(
-              "connect ", peer, ": the peer closed the connection during the hand-shake",
-              n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
-              ". Is it a Verbena or iWARP listener, and the port right?")),
-          false);
+      const absl::Status left = absl::UnavailableError(
+          absl::StrCat("connect ", peer, ": the peer closed the connection during the hand-shake",
+                       n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
+                       ". Is it a Verbena or iWARP listener, and the port right?"));
+      if (!MayTryRevisionOne(n)) return ConnectFailed(left, false);
+      VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", peer,
+                  " hung up on MPA revision 2; trying revision 1");
+      connecting_->offer.revision = 1;
+      connecting_->last_error = left;
+      --connecting_->next;
+      DropSocket(true);
+      return TryNextAddress();
     }
     absl::StatusOr<bool> complete = connecting_->reader.Received(static_cast<size_t>(n));
     if (!complete.ok()) {
@@ -181,6 +179,10 @@ void QueuePair::TakeReply() {
     device_->hub().poller().Unwatch(socket_);
     device_->hub().Linger(std::exchange(socket_, io::kNoSocket), std::move(reply->parting));
     return ConnectFailed(reply->refused, false);
+  }
+  if (reply->rejected && reply->own_peer && connecting_->offer.revision == 1) {
+    // It knows revision 2: the first attempt was cut off, and that is what came of this connect.
+    return ConnectFailed(absl::Status(connecting_->last_error), false);
   }
   if (reply->rejected) {
     const std::string text = absl::StrCat(

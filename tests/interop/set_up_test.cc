@@ -113,6 +113,26 @@ TEST_F(Calling, WhoEndsTheStreamOnRevisionTwo) {
   EXPECT_THAT(event.status.message(), HasSubstr("closed the connection during the hand-shake"));
 }
 
+TEST_F(Calling, WhoRejectsRevisionOneAsAVerbenaEnd) {
+  // The first call was cut off on its way; the listener, Verbena itself, wants no revision 1.
+  // Expect: what happened to the first call is the outcome, not a reject that nobody meant.
+  Call();
+  {
+    ScriptedPeer first(listener_.Accept());
+    first.ReadFrame();
+    first.HangUp(true);
+  }
+  ScriptedPeer second(listener_.Accept());
+  MpaFrame reply = Reply(second.ReadFrame());
+  reply.rejected = true;
+  Bytes record(sizeof(wire::RecordBytes));
+  wire::AppendRecord({.role = wire::kRoleReply, .features = wire::kAcknowledge}, record);
+  second.Say(reply, {reinterpret_cast<const char*>(record.data()), record.size()});
+  const Event event = Outcome();
+  EXPECT_EQ(event.type, EventType::kUnreachable);
+  EXPECT_THAT(event.status.message(), HasSubstr("closed the connection during the hand-shake"));
+}
+
 TEST_F(Calling, Irdma) {
   // irdma_negotiate_mpa_v2_ird_ord: refuses a revision 2 without A, and without C or D. Of both it
   // takes the Read.
