@@ -30,12 +30,17 @@ local ACK, RNR_NAK, RESUME, NAK = 1, 2, 3, 5
 
 local f = verbena.fields
 -- The hand-shake.
-f.ird = ProtoField.uint16("verbena.mpa.ird", "Reads and atomics served at once (IRD)", base.DEC, nil, 0x3fff)
+f.ird = ProtoField.uint16("verbena.mpa.ird", "Reads and atomics served at once (IRD)",
+  base.DEC, nil, 0x3fff)
 f.peer_to_peer = ProtoField.bool("verbena.mpa.peer_to_peer", "A: peer-to-peer", 16, nil, 0x8000)
-f.rtr_send = ProtoField.bool("verbena.mpa.rtr_send", "B: first frame may be a Send", 16, nil, 0x4000)
-f.ord = ProtoField.uint16("verbena.mpa.ord", "Reads and atomics wanted at once (ORD)", base.DEC, nil, 0x3fff)
-f.rtr_write = ProtoField.bool("verbena.mpa.rtr_write", "C: first frame may be a Write", 16, nil, 0x8000)
-f.rtr_read = ProtoField.bool("verbena.mpa.rtr_read", "D: first frame may be a Read", 16, nil, 0x4000)
+f.rtr_send = ProtoField.bool("verbena.mpa.rtr_send", "B: first frame may be a Send",
+  16, nil, 0x4000)
+f.ord = ProtoField.uint16("verbena.mpa.ord", "Reads and atomics wanted at once (ORD)",
+  base.DEC, nil, 0x3fff)
+f.rtr_write = ProtoField.bool("verbena.mpa.rtr_write", "C: first frame may be a Write",
+  16, nil, 0x8000)
+f.rtr_read = ProtoField.bool("verbena.mpa.rtr_read", "D: first frame may be a Read",
+  16, nil, 0x4000)
 f.private_data = ProtoField.bytes("verbena.private_data", "Private data of the application")
 f.record = ProtoField.none("verbena.record", "Record")
 f.version = ProtoField.uint8("verbena.record.version", "Version")
@@ -70,6 +75,9 @@ f.operand_mask = ProtoField.uint64("verbena.atomic.operand_mask", "Add or swap m
 f.compare = ProtoField.uint64("verbena.atomic.compare", "Compare", base.HEX)
 f.compare_mask = ProtoField.uint64("verbena.atomic.compare_mask", "Compare mask", base.HEX)
 f.original = ProtoField.uint64("verbena.atomic.original", "Original value", base.HEX)
+
+-- Which library of bit operations there is depends on the version of Lua.
+local function has(value, bit) return math.floor(value / bit) % 2 == 1 end
 
 local malformed = ProtoExpert.new("verbena.malformed", "Shorter than its opcode says",
   expert.group.MALFORMED, expert.severity.ERROR)
@@ -131,7 +139,7 @@ local function add_record(data, tree)
     local bits = branch:add(f[set], range)
     for _, feature in ipairs(FEATURES) do
       bits:add(f[set .. feature[2]], range)
-      if i == 1 and bit32.band(range:uint(), feature[1]) ~= 0 then
+      if i == 1 and has(range:uint(), feature[1]) then
         names[#names + 1] = feature[2]
       end
     end
@@ -146,7 +154,7 @@ local function hand_shake(pinfo, root, stream)
   local tree = root:add(verbena, data, "Verbena: MPA private data")
   local first = 0
   local flags = private.source(private.offset - 4, 1):uint()
-  if bit32.band(flags, 0x10) ~= 0 and data:len() >= 4 then
+  if has(flags, 0x10) and data:len() >= 4 then
     for _, field in ipairs({ f.peer_to_peer, f.rtr_send, f.ird }) do tree:add(field, data(0, 2)) end
     for _, field in ipairs({ f.rtr_write, f.rtr_read, f.ord }) do tree:add(field, data(2, 2)) end
     stream.peer_to_peer = data(0, 1):uint() >= 0x80
@@ -164,7 +172,7 @@ end
 
 -- The number of a request, counted as its two ends do; nil if it is none.
 local function count(stream, sender, pinfo, fpdu)
-  local opcode, flags = fpdu.opcode, fpdu.flags
+  local opcode = fpdu.opcode
   sender.fpdus = sender.fpdus + 1
   -- The first frame of a peer-to-peer connection only says that its sender is ready.
   if sender.fpdus == 1 and sender == stream.initiator and stream.peer_to_peer then
@@ -174,7 +182,7 @@ local function count(stream, sender, pinfo, fpdu)
   if opcode == CONTROL and fpdu.control == RESUME then sender.next = fpdu.rsn end
   local ends
   if opcode == WRITE then
-    ends = fpdu.last and bit32.band(flags, 0x10) == 0
+    ends = fpdu.last and not fpdu.with_immediate
   elseif opcode >= SEND_FIRST and opcode <= SEND_LAST then
     ends = fpdu.last
   elseif opcode == READ or opcode == ATOMIC or opcode == IMMEDIATE or opcode == IMMEDIATE_SE then
@@ -220,7 +228,7 @@ local function describe_atomic(data, tree)
   tree:add(f.operand_mask, data(48, 8))
   tree:add(f.compare, data(56, 8))
   tree:add(f.compare_mask, data(64, 8))
-  return ATOMICS[bit32.band(data(23, 1):uint(), 0x0f)] or "atomic operation"
+  return ATOMICS[data(23, 1):uint() % 16] or "atomic operation"
 end
 
 -- Bytes that an opcode needs, with header and length.
@@ -239,7 +247,7 @@ local function describe(fpdu, data, tree, stream, pinfo)
   elseif opcode == IMMEDIATE or opcode == IMMEDIATE_SE then
     tree:add(f.immediate, data(20, 4))
     return string.format("Immediate 0x%08x", data(20, 4):uint()), true
-  elseif bit32.band(fpdu.flags, 0x10) ~= 0 and opcode ~= WRITE then
+  elseif fpdu.with_immediate and opcode ~= WRITE then
     tree:add(f.immediate, data(4, 4))
     return string.format("immediate 0x%08x", data(4, 4):uint()), false
   end
@@ -252,8 +260,7 @@ local function one_fpdu(field, pinfo, root, stream, index)
   if data:len() < size or size < TAGGED_SIZE then return nil end
   data = data(0, size)
   local control, rdmap = data(2, 1):uint(), data(3, 1):uint()
-  local fpdu = { opcode = bit32.band(rdmap, 0x0f), flags = bit32.band(rdmap, 0x30),
-    last = bit32.band(control, 0x40) ~= 0 }
+  local fpdu = { opcode = rdmap % 16, with_immediate = has(rdmap, 0x10), last = has(control, 0x40) }
   local tagged = control >= 0x80
   fpdu.payload = size - (tagged and TAGGED_SIZE or UNTAGGED_SIZE)
   local short = fpdu.payload < 0 or size < (NEEDS[fpdu.opcode] or 0)
