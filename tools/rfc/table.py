@@ -16,8 +16,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 HEAD = "| id | level | what | where | proof |"
 RULE = re.compile(r"^([\dA-Z.]+) #(\d+)(?:-(\d+))?$")
-# `path` Name: a function, type or constant of the file; or a test's Suite.Case, or Suite.Case/Row of
-# one that has a table.
+# `path` Name: a function, type or constant of the file; or a test's Suite.Case, or Suite.Case/Row
+# of one that has a table.
 CITE = re.compile(r"`([\w./-]+)` ([A-Za-z_]\w*(?:\.\w+(?:/\w+)?)?)")
 CASE = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\s*\)")
 COMMENT = re.compile(r"//[^\n]*")
