@@ -32,8 +32,8 @@ std::string FindTshark() {
   return "";
 }
 
-std::vector<Row> Dissect(const std::string& file, With with, const std::vector<std::string>& fields,
-                         const std::string& filter) {
+std::vector<Row> Dissect(const std::string& file, With with,
+                         const std::vector<std::string>& fields) {
   std::vector<std::string> arguments = {"-T", "fields", "-E", "separator=|"};
   if (with == With::kOurLua) {
     arguments.insert(arguments.end(), {"-X", "lua_script:tools/wireshark/verbena.lua"});
@@ -41,7 +41,6 @@ std::vector<Row> Dissect(const std::string& file, With with, const std::vector<s
     // It takes a short Send for the beginning of RPC over RDMA, and then for a broken one.
     arguments.insert(arguments.end(), {"--disable-heuristic", "rpcrdma_iwarp"});
   }
-  if (!filter.empty()) arguments.insert(arguments.end(), {"-Y", filter});
   for (const std::string& field : fields) arguments.insert(arguments.end(), {"-e", field});
 
   std::vector<Row> rows;
@@ -58,11 +57,28 @@ std::vector<Row> Dissect(const std::string& file, With with, const std::vector<s
   return rows;
 }
 
-int Mentions(const std::string& file, const std::string& words) {
+std::vector<Row> Only(const std::vector<Row>& rows, const std::vector<std::string>& fields) {
+  std::vector<Row> some;
+  for (const Row& row : rows) {
+    Row less;
+    for (const std::string& field : fields) {
+      if (const auto found = row.find(field); found != row.end()) less.insert(*found);
+    }
+    if (!less.empty()) some.push_back(less);
+  }
+  return some;
+}
+
+Crcs JudgeCrcs(const std::string& file) {
   const std::string all = Run(file, {"-O", "iwarp_mpa"});
-  int count = 0;
-  for (size_t at = all.find(words); at != std::string::npos; at = all.find(words, at + 1)) ++count;
-  return count;
+  const auto mentions = [&all](const std::string& words) {
+    int count = 0;
+    for (size_t at = all.find(words); at != std::string::npos; at = all.find(words, at + 1)) {
+      ++count;
+    }
+    return count;
+  };
+  return {mentions("(Good CRC32)"), mentions("(Bad CRC32")};
 }
 
 std::map<std::string, int> Count(const std::vector<Row>& rows, const std::string& field) {

@@ -15,11 +15,17 @@ std::string FindTshark();
 // separated by commas. The test fails if tshark does.
 using Row = std::map<std::string, std::string>;
 enum class With { kNothing, kOurLua };
-std::vector<Row> Dissect(const std::string& file, With with, const std::vector<std::string>& fields,
-                         const std::string& filter = "");
+std::vector<Row> Dissect(const std::string& file, With with,
+                         const std::vector<std::string>& fields);
 
-// How often its description of the MPA layer has these words: some things are in no field.
-int Mentions(const std::string& file, const std::string& words);
+// Of rows with more fields, those that have one of these, and only them.
+std::vector<Row> Only(const std::vector<Row>& rows, const std::vector<std::string>& fields);
+
+// What its description of the MPA layer says of CRCs; it is in no field.
+struct Crcs {
+  int good = 0, bad = 0;
+};
+Crcs JudgeCrcs(const std::string& file);
 
 // How often `field` has each value.
 std::map<std::string, int> Count(const std::vector<Row>& rows, const std::string& field);
