@@ -266,7 +266,7 @@ bool CompletionQueue::TryPull() {
 }
 
 void CompletionQueue::PullLocked() {
-  beside_.fetch_add(kPull + kPulling, std::memory_order_seq_cst);
+  beside_.fetch_or(kPulling, std::memory_order_seq_cst);
   WorkCompletion taken[kPollBatch];
   uint64_t names[kPollBatch];
   bool more = true;
@@ -275,7 +275,7 @@ void CompletionQueue::PullLocked() {
     const size_t n = PollDevice(taken, For::kStash, names, &more);
     Stash({taken, n}, names);
   }
-  beside_.fetch_sub(kPulling, std::memory_order_seq_cst);
+  beside_.fetch_and(~kPulling, std::memory_order_seq_cst);
 }
 
 // What the device has flushed comes first, also of a queue pair that goes to ERR meanwhile.
@@ -396,9 +396,10 @@ absl::Status CompletionQueue::Resize(uint32_t entries) {
 CqCounters CompletionQueue::counters() const {
   const_cast<CompletionQueue*>(this)->Absorb();
   CqCounters c;
-  c.completions = completions_.load(std::memory_order_relaxed);
-  c.polls = polls_.load(std::memory_order_relaxed);
+  const uint64_t single = single_polls_.load(std::memory_order_relaxed);
+  c.completions = single + completions_.load(std::memory_order_relaxed);
   c.empty_polls = empty_polls_.load(std::memory_order_relaxed);
+  c.polls = c.empty_polls + single + full_polls_.load(std::memory_order_relaxed);
   c.notifications = notifications_.load(std::memory_order_relaxed);
   c.overflows = overflows_.load(std::memory_order_relaxed);
   return c;

@@ -120,12 +120,24 @@ class CompletionQueue final : public provider::CompletionQueue {
     WorkCompletion completion;
   };
 
+  static constexpr uint64_t kNobody = ~uint64_t{0};  // no ledger's name
+
+  // What a poll gets from the driver, and what it needs after that.
+  struct Polling {
+    ibv_wc wc[kPollBatch];
+    CompletionQueue* self;
+    std::span<WorkCompletion> out;
+  };
+
   enum class For : uint8_t { kDelivery, kStash };
 
   // hot_path.cc
-  bool Deliver(const ibv_wc& wc, WorkCompletion* out);
+  static bool Copy(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out);
+  size_t PollMore(Polling* poll, size_t delivered, size_t taken);
 
   // polling.cc
+  size_t PollInBatches(std::span<WorkCompletion> out);
+  size_t PollAround(std::span<WorkCompletion> out, size_t n, const uint64_t* names);
   size_t PollOn(std::span<WorkCompletion> out, size_t n);
   size_t PollDevice(std::span<WorkCompletion> out, For purpose, uint64_t* names, bool* more);
   bool Translate(const ibv_wc& wc, For purpose, WorkCompletion* out);
@@ -135,10 +147,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   bool wants_attention() const {
     return (beside_.load(std::memory_order_acquire) & kAttention) != 0;
   }
-  // Whether completions went to the stash between two looks at beside_.
-  static bool Pulled(uint32_t before, uint32_t after) {
-    return ((before ^ after) & ~(kStashed | kAttention)) != 0;
-  }
+  bool disturbed() const { return beside_.load(std::memory_order_acquire) != 0; }
   void Attend();
   void StashChanged();
 
@@ -156,14 +165,14 @@ class CompletionQueue final : public provider::CompletionQueue {
   ibv_comp_channel* const events_;
   ibv_cq* cq_ = nullptr;
   Children children_;
-  std::atomic<uint64_t> completions_{0}, polls_{0}, empty_polls_{0}, notifications_{0},
-      overflows_{0};
+  std::atomic<uint64_t> completions_{0}, full_polls_{0}, empty_polls_{0}, single_polls_{0},
+      notifications_{0}, overflows_{0};
+  // single_polls_ brought one completion each, counted there only.
   // What a poll may find beside the device, in one word, so that it asks once.
   static constexpr uint32_t kStashed = 1;  // the stash has something
   static constexpr uint32_t kPulling = 2;  // somebody takes completions to the stash
   static constexpr uint32_t kLost = 4;     // FlushSoon
   static constexpr uint32_t kWaiting = 8;  // LookForRoom
-  static constexpr uint32_t kPull = 16;    // and upwards: how often somebody has
   static constexpr uint32_t kAttention = kLost | kWaiting;
   std::atomic<uint32_t> beside_{0};
   std::atomic<Ledger*> latest_;  // whose completion a poll saw last

@@ -111,11 +111,11 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   out->num_sge = static_cast<int>(wr.local.size());
   const uint64_t length = CopyEntries(wr.local, sges);
   Ledger::Place& place = send_ledger_->at(position);
-  place.Begin(wr.id, {.opcode = wr.opcode,
-                      .completes = CompletionOf(wr.opcode),
-                      .plain = iwarp_ == nullptr,
-                      .quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0});
-  place.key = wr.remote.key;
+  const bool odd = iwarp_ != nullptr || wr.opcode == Opcode::kBindWindow;
+  place.Begin(wr.id, {.completes = CompletionOf(wr.opcode),
+                      .quiet = (out->send_flags & IBV_SEND_SIGNALED) == 0,
+                      .state = odd ? Ledger::kOdd : uint8_t{0}});
+  place.key_or_next = wr.remote.key;
   switch (wr.opcode) {
     case Opcode::kSendWithImm:
       out->imm_data = htonl(wr.immediate);
@@ -170,7 +170,7 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
 // A write from memory that no key names fails at this end, before anything leaves.
 PostError QueuePair::BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out,
                                   ibv_sge* sges) {
-  place->fails_as = status;
+  place->FailAs(status);
   // Or it would cut off the confirmations of those before it.
   if (iwarp_ != nullptr) out->send_flags |= IBV_SEND_FENCE;
   sges[0] = {.addr = 0, .length = 1, .lkey = 0};
@@ -229,7 +229,7 @@ PostError QueuePair::BuildBind(const WindowBinding& bind, uint64_t position, ibv
 
 void QueuePair::BindPosted(const SendWr& wr, uint64_t position, bool taken) {
   if (!taken) return send_ledger_->Unpin(position);
-  if (send_ledger_->at(position).fails_as != WcStatus::kSuccess) return;
+  if (send_ledger_->at(position).known().fails_as != WcStatus::kSuccess) return;
   auto* window = static_cast<MemoryWindow*>(wr.bind.window->impl());
   window->Announce(wr.bind.address, wr.bind.length, window->NextKey());
 }
@@ -330,7 +330,8 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
     for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
       if (wanted[n].local.size() > limits_.max_receive_sge) break;
       receive_ledger_->at(first + n).Begin(
-          wanted[n].id, {.completes = WcOpcode::kReceive, .plain = iwarp_ == nullptr});
+          wanted[n].id, {.completes = WcOpcode::kReceive,
+                         .state = iwarp_ != nullptr ? Ledger::kOdd : uint8_t{0}});
       used += BuildReceive(wanted[n], receive_ledger_->Name(first + n), &work[n], &sges[used]);
       if (iwarp_ != nullptr && work[n].num_sge == 0) {
         work[n].sg_list = IwarpSends::Nothing();
@@ -386,14 +387,14 @@ PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) 
       result.error = PostError::kQueueFull;
       return result;
     }
-    ledger_->at(position).id = wr.id;
+    ledger_->at(position).Begin(wr.id, {.completes = WcOpcode::kReceive});
     ibv_recv_wr work;
     ibv_sge sges[kSges];
     BuildReceive(wr, ledger_->Name(position), &work, sges);
     ibv_recv_wr* bad = nullptr;
     const int error = ibv_post_srq_recv(srq_, &work, &bad);
     if (Taken(error, &work, bad, 1) == 0) {
-      ledger_->Return(position);
+      ledger_->Retire(ledger_->Name(position));
       result.error = PostErrorOf(error);
       return result;
     }

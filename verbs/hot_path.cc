@@ -3,6 +3,9 @@
 // completions of requests that went well. Everything else goes to datapath.cc and polling.cc.
 // tests/bench/overhead counts the instructions.
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
 
 #include "verbs/completion.h"
 #include "verbs/queue_pair.h"
@@ -10,173 +13,251 @@
 namespace verbena::verbs {
 namespace {
 
-struct Plain {
-  ibv_wr_opcode opcode;
-  uint32_t refuses;  // flags, and kNever: not posted here
-  Facts facts;
-};
-constexpr uint32_t kNever = 0x100;
-constexpr uint32_t kNoFlags = 0xf0;
-constexpr uint32_t kInline = static_cast<uint32_t>(SendFlags::kInline);
-
-constexpr Plain Of(Opcode opcode, ibv_wr_opcode device, uint32_t refuses) {
-  // Not iWARP: what is not signaled completes only if it fails.
-  return {device, refuses, {.opcode = opcode, .completes = CompletionOf(opcode), .plain = true}};
+// An entry of ours is one of the driver's, byte for byte.
+static_assert(sizeof(Sge) == sizeof(ibv_sge) && offsetof(Sge, address) == offsetof(ibv_sge, addr) &&
+              offsetof(Sge, length) == offsetof(ibv_sge, length) &&
+              offsetof(Sge, key) == offsetof(ibv_sge, lkey));
+// These lie beside each other, and are copied sixteen bytes at a time.
+static_assert(sizeof(RemoteAddress) == 16 && offsetof(RemoteAddress, key) == 8 &&
+              offsetof(ibv_send_wr, wr.rdma.rkey) == offsetof(ibv_send_wr, wr.rdma) + 8);
+static_assert(offsetof(SendWr, id) == offsetof(SendWr, remote) + 16 &&
+              offsetof(Ledger::Place, id) == offsetof(Ledger::Place, key_or_next) + 8);
+static_assert(offsetof(Ledger::Place, facts) == offsetof(Ledger::Place, id) + 8 &&
+              offsetof(WorkCompletion, status) == offsetof(WorkCompletion, id) + 8 &&
+              offsetof(WorkCompletion, opcode) - offsetof(WorkCompletion, status) ==
+                  offsetof(Facts, completes) &&
+              offsetof(WorkCompletion, length) == offsetof(WorkCompletion, status) + sizeof(Facts));
+static_assert(offsetof(WorkCompletion, qp_number) - offsetof(WorkCompletion, length) ==
+                  offsetof(ibv_wc, qp_num) - offsetof(ibv_wc, byte_len) &&
+              offsetof(WorkCompletion, vendor_error) == offsetof(WorkCompletion, length) + 12);
+ibv_sge* EntryOf(const SgeList& list) {
+  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(list.begin()));
 }
-constexpr Plain kOthers = {IBV_WR_SEND, kNever, {}};
-constexpr Plain kPlains[kOpcodeCount] = {
-    Of(Opcode::kSend, IBV_WR_SEND, kNoFlags),
-    kOthers,
-    kOthers,
-    Of(Opcode::kWrite, IBV_WR_RDMA_WRITE, kNoFlags),
-    kOthers,
-    Of(Opcode::kRead, IBV_WR_RDMA_READ, kNoFlags | kInline),
-    kOthers,
-    kOthers,
-    kOthers,
-    kOthers,
-};
 
-// By SendFlags, whose bits have the same order and other places.
-constexpr uint8_t kFlags[16] = {
-    0,
-    IBV_SEND_SIGNALED,
-    IBV_SEND_SOLICITED,
-    IBV_SEND_SIGNALED | IBV_SEND_SOLICITED,
-    IBV_SEND_FENCE,
-    IBV_SEND_FENCE | IBV_SEND_SIGNALED,
-    IBV_SEND_FENCE | IBV_SEND_SOLICITED,
-    IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED,
-    IBV_SEND_INLINE,
-    IBV_SEND_INLINE | IBV_SEND_SIGNALED,
-    IBV_SEND_INLINE | IBV_SEND_SOLICITED,
-    IBV_SEND_INLINE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED,
-    IBV_SEND_INLINE | IBV_SEND_FENCE,
-    IBV_SEND_INLINE | IBV_SEND_FENCE | IBV_SEND_SIGNALED,
-    IBV_SEND_INLINE | IBV_SEND_FENCE | IBV_SEND_SOLICITED,
-    IBV_SEND_INLINE | IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED,
-};
-
-constexpr uint64_t kNobody = ~uint64_t{0};  // more ledgers than there may be
-bool IsNobody(const ibv_wc& wc) { return wc.wr_id == kNobody; }
-uint64_t NameOf(const ibv_wc& wc) { return wc.wr_id; }
+constexpr uint32_t kSignaled = static_cast<uint32_t>(SendFlags::kSignaled);
+constexpr uint32_t kSolicited = static_cast<uint32_t>(SendFlags::kSolicited);
+constexpr uint32_t kFence = static_cast<uint32_t>(SendFlags::kFence);
+constexpr uint32_t kInline = static_cast<uint32_t>(SendFlags::kInline);
 
 }  // namespace
 
+// What becomes of an opcode with its flags.
+struct Form {
+  Facts facts;
+  bool exists;
+  alignas(16) int num_sge = 1;  // as in ibv_send_wr from here on
+  ibv_wr_opcode opcode;
+  unsigned send_flags;
+  uint32_t none;
+};
+static_assert(offsetof(Form, opcode) == offsetof(Form, num_sge) + 4 &&
+              offsetof(Form, send_flags) == offsetof(Form, num_sge) + 8 &&
+              offsetof(ibv_send_wr, opcode) == offsetof(ibv_send_wr, num_sge) + 4 &&
+              offsetof(ibv_send_wr, send_flags) == offsetof(ibv_send_wr, num_sge) + 8);
+
+// A request on its way to the driver, and what is needed after that: kept here rather than in
+// registers, which would have to be saved.
+template <typename Wr>
+struct Posting {
+  Wr work;
+  Wr* bad;
+  QueuePair* self;
+  Ledger::Place* place;
+};
+
+namespace {
+
+constexpr Form FormOf(Opcode opcode, uint32_t flags) {
+  Form form{};
+  form.exists = true;
+  switch (opcode) {
+    case Opcode::kSend:
+      form.opcode = IBV_WR_SEND;
+      break;
+    case Opcode::kWrite:
+      form.opcode = IBV_WR_RDMA_WRITE;
+      break;
+    case Opcode::kRead:
+      form.opcode = IBV_WR_RDMA_READ;
+      form.exists = (flags & kInline) == 0;
+      break;
+    default:
+      form.exists = false;
+  }
+  form.send_flags = ((flags & kSignaled) != 0 ? unsigned{IBV_SEND_SIGNALED} : 0) |
+                    ((flags & kSolicited) != 0 ? unsigned{IBV_SEND_SOLICITED} : 0) |
+                    ((flags & kFence) != 0 ? unsigned{IBV_SEND_FENCE} : 0) |
+                    ((flags & kInline) != 0 ? unsigned{IBV_SEND_INLINE} : 0);
+  form.facts = {.completes = CompletionOf(opcode), .quiet = (flags & kSignaled) == 0};
+  return form;
+}
+
+// By opcode and flags. SendFlags::kSignaled or not: always so in a queue pair that signals all.
+constexpr std::array<Form, QueuePair::kForms> FormsWith(uint32_t always) {
+  std::array<Form, QueuePair::kForms> forms{};
+  for (uint32_t i = 0; i < QueuePair::kForms; ++i) {
+    forms[i] =
+        FormOf(static_cast<Opcode>(i / QueuePair::kFlagSets), i % QueuePair::kFlagSets | always);
+  }
+  return forms;
+}
+constexpr std::array<Form, QueuePair::kForms> kAsAsked = FormsWith(0);
+constexpr std::array<Form, QueuePair::kForms> kAllSignaled = FormsWith(kSignaled);
+
+}  // namespace
+
+const Form* QueuePair::FormsOf(Signal signal) {
+  return signal == Signal::kAll ? kAllSignaled.data() : kAsAsked.data();
+}
+
+void QueuePair::OpenShortWay(bool open) {
+  for (uint32_t i = 0; i < QueuePair::kForms; ++i) {
+    const bool is_inline = (i & kInline) != 0;
+    const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
+    fewer_[i].store(open && forms_[i].exists ? static_cast<uint32_t>(most) + 1 : 0,
+                    std::memory_order_release);
+  }
+}
+
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
-  if (requests.size() != 1 || (may_post_.load(std::memory_order_acquire) & kPlain) == 0)
-      [[unlikely]] {
+  if (requests.size() != 1) [[unlikely]]
     return PostBatch(requests);
-  }
   const SendWr& wr = requests.front();
-  const uint32_t flags = static_cast<uint8_t>(wr.flags);
-  const auto opcode = static_cast<uint8_t>(wr.opcode);
-  if (opcode >= kOpcodeCount || wr.local.size() != 1) [[unlikely]]
-    return PostBatch(requests);
-  const Plain& plain = kPlains[opcode];
-  const Sge& sge = *wr.local.begin();
-  if (((flags | kNever) & plain.refuses) != 0 ||
-      sge.length > ((flags & kInline) != 0 ? device_inline_ : max_message_)) [[unlikely]] {
-    return PostBatch(requests);
-  }
+  const size_t which =
+      static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
+  if (which >= kForms || wr.local.size() != 1) [[unlikely]]
+    return PostBatch({&wr, 1});
+  ibv_sge* const entry = EntryOf(wr.local);
+  if (entry->length >= fewer_[which].load(std::memory_order_acquire)) [[unlikely]]
+    return PostBatch({&wr, 1});
   Ledger& ledger = *send_ledger_;
-  uint64_t position = 0;
-  if (!ledger.ReserveOne(&position)) [[unlikely]]
-    return {0, PostError::kQueueFull};
-  Ledger::Place& place = ledger.at(position);
-  place.Begin(wr.id, plain.facts);
-  place.key = wr.remote.key;
-  ibv_sge entry = {.addr = sge.address, .length = sge.length, .lkey = sge.key};
-  ibv_send_wr work;  // the rest belongs to other opcodes
-  work.wr_id = ledger.Name(position);
-  work.next = nullptr;
-  work.sg_list = &entry;
-  work.num_sge = 1;
-  work.opcode = plain.opcode;
-  work.send_flags = kFlags[flags] | always_;
-  work.wr.rdma.remote_addr = wr.remote.address;
-  work.wr.rdma.rkey = wr.remote.key;
-  ibv_send_wr* bad = nullptr;
-  if (const int error = ibv_post_send(qp_, &work, &bad); error != 0 && bad != nullptr)
-      [[unlikely]] {
-    ledger.GiveBack(position, 0, 1);
-    return {0, PostErrorOf(error)};
+  uint64_t name = 0;
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
+    return PostBatch({&wr, 1});
+  const Form& form = forms_[which];
+  Ledger::Place* const place = &ledger.Of(name);
+  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
+  place->facts.store(form.facts, std::memory_order_relaxed);
+  Posting<ibv_send_wr> post;  // the rest of work belongs to other opcodes
+  post.self = this;
+  post.place = place;
+  post.bad = nullptr;
+  post.work.wr_id = name;
+  post.work.next = nullptr;
+  post.work.sg_list = entry;
+  std::memcpy(&post.work.num_sge, &form.num_sge, 16);
+  std::memcpy(&post.work.wr.rdma, &wr.remote, 16);
+  if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
+    if (post.bad != nullptr)
+      return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
   }
-  ledger.Posted(position);
+  post.place->posted.store(post.work.wr_id, std::memory_order_release);
   return {1, PostError::kNone};
 }
 
+// By the driver.
+PostResult QueuePair::Refused(Ledger* ledger, uint64_t name, int error) {
+  ledger->GiveBack(ledger->PositionOf(name), 0, 1);
+  return {0, PostErrorOf(error)};
+}
+
 PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
-  if (requests.size() != 1 || (may_post_.load(std::memory_order_acquire) & kPlain) == 0 ||
-      srq_ != nullptr || requests.front().local.size() != 1) [[unlikely]] {
+  if (requests.size() != 1 || (may_post_.load(std::memory_order_acquire) & kShort) == 0 ||
+      requests.front().local.size() != 1) [[unlikely]] {
     return PostReceiveBatch(requests);
   }
   const ReceiveWr& wr = requests.front();
   Ledger& ledger = *receive_ledger_;
-  uint64_t position = 0;
-  if (!ledger.ReserveOne(&position)) [[unlikely]]
-    return {0, PostError::kQueueFull};
-  ledger.at(position).Begin(wr.id, {.completes = WcOpcode::kReceive, .plain = true});
-  const Sge& sge = *wr.local.begin();
-  ibv_sge entry = {.addr = sge.address, .length = sge.length, .lkey = sge.key};
-  ibv_recv_wr work = {
-      .wr_id = ledger.Name(position), .next = nullptr, .sg_list = &entry, .num_sge = 1};
-  ibv_recv_wr* bad = nullptr;
-  if (const int error = ibv_post_recv(qp_, &work, &bad); error != 0 && bad != nullptr)
-      [[unlikely]] {
-    ledger.GiveBack(position, 0, 1);
-    return {0, PostErrorOf(error)};
+  uint64_t name = 0;
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
+    return PostReceiveBatch({&wr, 1});
+  Ledger::Place* const place = &ledger.Of(name);
+  place->Begin(wr.id, {.completes = WcOpcode::kReceive});
+  Posting<ibv_recv_wr> post;
+  post.self = this;
+  post.place = place;
+  post.bad = nullptr;
+  post.work = {.wr_id = name, .next = nullptr, .sg_list = EntryOf(wr.local), .num_sge = 1};
+  if (const int error = ibv_post_recv(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
+    if (post.bad != nullptr)
+      return post.self->Refused(post.self->receive_ledger_, post.work.wr_id, error);
   }
-  ledger.Posted(position);
+  post.place->posted.store(post.work.wr_id, std::memory_order_release);
   return {1, PostError::kNone};
 }
 
-// False: not to be delivered.
-inline bool CompletionQueue::Deliver(const ibv_wc& wc, WorkCompletion* out) {
-  const uint64_t name = wc.wr_id;
+// False: it is of another ledger, or not of the usual kind.
+inline bool CompletionQueue::Copy(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out) {
   constexpr unsigned kTold = IBV_WC_WITH_IMM | IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK;
-  Ledger* ledger = latest_.load(std::memory_order_relaxed);
-  if (!ledger->Names(name)) [[unlikely]] {
-    ledger = device_->ledgers().Find(name);
-    if (ledger == nullptr) return false;
-    latest_.store(ledger, std::memory_order_relaxed);
+  const uint64_t name = wc.wr_id;
+  const Ledger::Place& place = ledger.Of(name);
+  if (place.posted.load(std::memory_order_acquire) != name ||
+      (wc.status | (wc.wc_flags & kTold)) != 0) [[unlikely]] {
+    return false;
   }
-  const Ledger::Place& place = ledger->at(static_cast<uint32_t>(name));
-  if ((wc.status | (wc.wc_flags & kTold)) != 0 || !place.plain) [[unlikely]] {
-    return Translate(wc, For::kDelivery, out);
-  }
-  *out = {.id = place.id, .opcode = place.completes, .length = wc.byte_len, .qp_number = wc.qp_num};
-  ledger->Retire(name);
+  std::memcpy(&out->id, &place.id, 16);
+  std::memcpy(&out->length, &wc.byte_len, 16);
+  out->immediate_or_key = 0;
+  out->vendor_error = 0;
   return true;
 }
 
 size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
-  polls_.fetch_add(1, std::memory_order_relaxed);
-  const uint32_t beside = beside_.load(std::memory_order_acquire);
-  if ((beside & (kStashed | kPulling | kAttention)) != 0) [[unlikely]]
+  if (out.size() > kPollBatch) [[unlikely]]
+    return PollInBatches(out);
+  if (disturbed()) [[unlikely]]
     return PollOn(out, 0);
-  ibv_wc wc[kPollBatch];
-  const int got = ibv_poll_cq(cq_, static_cast<int>(std::min(out.size(), kPollBatch)), wc);
-  if (got <= 0) {
-    empty_polls_.fetch_add(1, std::memory_order_relaxed);
-    return 0;
+  Polling poll;
+  poll.self = this;
+  poll.out = out;
+  const int got = ibv_poll_cq(cq_, static_cast<int>(out.size()), poll.wc);
+  CompletionQueue* const self = poll.self;
+  Ledger* const ledger = self->latest_.load(std::memory_order_relaxed);
+  if (got == 1 && Copy(poll.wc[0], *ledger, poll.out.data()) &&
+      ledger->RetireOldest(poll.wc[0].wr_id)) [[likely]] {
+    if (self->disturbed()) [[unlikely]]
+      return self->PollMore(&poll, 1, 1);
+    self->single_polls_.fetch_add(1, std::memory_order_relaxed);
+    return 1;
   }
-  size_t n = 0;
-  for (ibv_wc *each = wc, *end = wc + got; each != end; ++each) {
-    if (Deliver(*each, &out[n])) [[likely]] {
+  if (got > 0) return self->PollMore(&poll, 0, static_cast<size_t>(got));
+  self->empty_polls_.fetch_add(1, std::memory_order_relaxed);
+  return 0;
+}
+
+// After the device gave completions, of which the first are delivered.
+size_t CompletionQueue::PollMore(Polling* poll, size_t delivered, size_t taken) {
+  const std::span<WorkCompletion> out = poll->out;
+  Ledger* ledger = latest_.load(std::memory_order_relaxed);
+  size_t n = delivered;
+  for (size_t i = delivered; i < taken; ++i) {
+    ibv_wc& wc = poll->wc[i];
+    bool copied = Copy(wc, *ledger, &out[n]);
+    if (!copied) [[unlikely]] {
+      Ledger* const other = device_->ledgers().Find(wc.wr_id);
+      ledger = other != nullptr ? other : device_->ledgers().nobody();
+      copied = Copy(wc, *ledger, &out[n]);
+    }
+    if (copied) [[likely]] {
+      if (!ledger->RetireOldest(wc.wr_id)) ledger->Retire(wc.wr_id);
+      ++n;
+    } else if (Translate(wc, For::kDelivery, &out[n])) {
       ++n;
     } else {
-      each->wr_id = kNobody;
+      wc.wr_id = kNobody;
     }
   }
+  latest_.store(ledger, std::memory_order_relaxed);
   completions_.fetch_add(n, std::memory_order_relaxed);
-  const uint32_t now = beside_.load(std::memory_order_acquire);
-  if (now != beside || got == static_cast<int>(kPollBatch)) [[unlikely]] {
-    if (!Pulled(beside, now)) return PollOn(out, n);
+  if (disturbed() || n == 0) [[unlikely]] {
     uint64_t names[kPollBatch];
-    std::transform(wc, std::remove_if(wc, wc + got, IsNobody), names, NameOf);
-    return StashAndUnstash(out, n, names);
+    uint64_t* end = names;
+    for (size_t i = 0; i < taken; ++i) {
+      if (poll->wc[i].wr_id != kNobody) *end++ = poll->wc[i].wr_id;
+    }
+    return PollAround(out, n, names);
   }
+  full_polls_.fetch_add(1, std::memory_order_relaxed);
   return n;
 }
 

@@ -174,7 +174,8 @@ PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
         result.error = PostError::kQueueFull;
       }
       if (!result.ok()) break;
-      receive_ledger_->at(position).Begin(wr.id, {.completes = WcOpcode::kReceive});
+      receive_ledger_->at(position).Begin(wr.id,
+                                          {.completes = WcOpcode::kReceive, .state = Ledger::kOdd});
       receive_ledger_->Posted(position);
       ++result.accepted;
     }
@@ -208,7 +209,7 @@ int QueuePair::HoldSends() {
 // tells when it does.
 void QueuePair::Probe() {
   const uint64_t end = std::min(send_ledger_->kept_from(), send_ledger_->posted());
-  if (send_ledger_->completed() >= end || !send_ledger_->at(end - 1).quiet) return;
+  if (send_ledger_->completed() >= end || !send_ledger_->at(end - 1).known().quiet) return;
   if (!iwarp_->ProbeOnce(end)) return;
   ibv_send_wr probe = iwarp_->Probe(send_ledger_->Name(end - 1));
   ibv_send_wr* bad = nullptr;
@@ -291,20 +292,21 @@ void QueuePair::Flush(Ledger* ledger, CompletionQueue* cq) {
   const uint64_t end = ledger->posted();
   for (uint64_t at = ledger->oldest(); at < end; ++at) {
     Ledger::Place& place = ledger->at(at);
-    const bool failed = std::atomic_ref(place.failed).load(std::memory_order_relaxed);
+    const Facts known = place.known();
+    const bool failed = (known.state & Ledger::kFailed) != 0;
     // A request that was to complete silently has done so, unless the device says no, or never
     // got it.
-    const bool silent = sends && place.quiet && !failed && at < ledger->kept_from();
-    if (silent || std::atomic_ref(place.finished).exchange(true)) continue;
+    const bool silent = sends && known.quiet && !failed && at < ledger->kept_from();
+    if (silent || (place.Add(Ledger::kFinished) & Ledger::kFinished) != 0) continue;
     WorkCompletion wc;
     wc.id = place.id;
     wc.qp_number = number_;
-    wc.opcode = place.completes;
+    wc.opcode = known.completes;
     wc.status = WcStatus::kFlushed;
     if (sends && !ledger->blameless() && at < ledger->kept_from()) {
-      wc.status = failed && place.fails_as != WcStatus::kSuccess ? place.fails_as
+      wc.status = failed && known.fails_as != WcStatus::kSuccess ? known.fails_as
                                                                  : WcStatus::kRemoteOperationError;
-      CompletionFailed(wc.status, WcOpcodeName(wc.opcode), place.key);
+      CompletionFailed(wc.status, WcOpcodeName(wc.opcode), place.key_or_next);
       ledger->BlameNone();
     }
     cq->StashOne(ledger->Name(at), wc);

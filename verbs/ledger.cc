@@ -11,53 +11,96 @@ constexpr uint32_t kNoPlace = 0xffffffff;
 
 }  // namespace
 
+uint8_t Ledger::Place::Add(uint8_t state) {
+  Facts before = facts.load(std::memory_order_relaxed), after;
+  do {
+    after = before;
+    after.state |= state;
+  } while (!facts.compare_exchange_weak(before, after, std::memory_order_acq_rel));
+  return before.state;
+}
+
+void Ledger::Place::FailAs(WcStatus status) {
+  Facts now = known();
+  now.fails_as = status;
+  now.state |= kOdd;
+  facts.store(now, std::memory_order_relaxed);
+}
+
+uint64_t Ledger::completed() const {
+  const uint64_t done = done_.load(std::memory_order_acquire);
+  if (kind_ == Kind::kShared) return done;
+  const uint64_t tail = Free(end_.load(std::memory_order_acquire) - reach_);
+  return PositionOf(Before(tail, done) ? done : tail);
+}
+
 uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
   uint64_t head = head_.load(std::memory_order_relaxed);
   uint32_t got = 0;
   do {
-    const uint64_t used = head - tail_.load(std::memory_order_acquire);
-    // Below zero for a moment, if another thread's requests were posted and completed meanwhile.
-    const uint64_t left = static_cast<int64_t>(used) < 0 ? limit_
-                          : used >= limit_               ? 0
-                                                         : limit_ - used;
-    const auto most = static_cast<uint32_t>(std::min<uint64_t>(wanted, left));
-    got = 0;
-    while (got < most && MayFollow(head + got)) ++got;
-    if (got == 0) return 0;
-  } while (!head_.compare_exchange_weak(head, head + got, std::memory_order_acq_rel,
+    uint64_t end = end_.load(std::memory_order_acquire);
+    if (Before(end, head + wanted * kStep)) end = FreePlaces();
+    if (!Before(head, end)) return 0;
+    got = static_cast<uint32_t>(std::min<uint64_t>(wanted, (end - head) / kStep));
+  } while (!head_.compare_exchange_weak(head, head + got * kStep, std::memory_order_acq_rel,
                                         std::memory_order_relaxed));
-  *first = head;
+  *first = PositionOf(head);
   return got;
 }
 
 void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
   if (used == reserved) return;
-  uint64_t end = first + reserved;
-  if (head_.compare_exchange_strong(end, first + used, std::memory_order_acq_rel)) return;
-  // Another thread has posted behind them: they stay as holes, which retire by themselves.
+  uint64_t end = Name(first + reserved);
+  if (head_.compare_exchange_strong(end, Name(first + used), std::memory_order_acq_rel)) return;
+  // Another thread has posted behind them: they stay as holes.
   for (uint64_t i = first + used; i < first + reserved; ++i) {
-    at(i).unused = true;
-    Posted(i);
-  }
-  odd_.fetch_or(kUnused, std::memory_order_seq_cst);
-  SkipUnused();
-}
-
-void Ledger::Done(uint64_t name) {
-  uint64_t done = done_.load(std::memory_order_relaxed);
-  // Near the tail; the other mark may be far behind.
-  const uint64_t tail = tail_.load(std::memory_order_relaxed);
-  const uint64_t next = Widen(tail, static_cast<uint32_t>(name)) + 1;
-  while (static_cast<int64_t>(next - done) > 0 &&
-         !done_.compare_exchange_weak(done, next, std::memory_order_acq_rel,
-                                      std::memory_order_relaxed)) {
+    at(i).posted.store(Marked(Name(i), kUnused), std::memory_order_release);
   }
 }
 
-void Ledger::RetireOdd(uint64_t end) {
-  const uint8_t odd = odd_.load(std::memory_order_relaxed);
-  if ((odd & kUnused) != 0) SkipUnused();
-  if ((odd & kPinned) != 0) ReleasePins(end);
+uint64_t Ledger::Free(uint64_t tail) const {
+  const uint64_t head = head_.load(std::memory_order_acquire);
+  const uint64_t passed = passed_.load(std::memory_order_acquire);
+  for (; Before(tail, head); tail += kStep) {
+    const Place& place = Of(tail);
+    const uint64_t posted = place.posted.load(std::memory_order_acquire);
+    if (posted == Marked(tail, kUnused)) continue;
+    if (posted != tail && posted != Marked(tail, kOther)) break;
+    if (!Before(tail, passed)) break;
+    if (!place.known().quiet && place.delivered.load(std::memory_order_acquire) != Low(tail)) break;
+  }
+  return tail;
+}
+
+uint64_t Ledger::FreePlaces() {
+  uint64_t end = end_.load(std::memory_order_acquire);
+  for (;;) {
+    const uint64_t next = Free(end - reach_) + reach_;
+    if (next == end) return end;
+    if (end_.compare_exchange_strong(end, next, std::memory_order_acq_rel)) return next;
+  }
+}
+
+// Whoever finds it raised sees what was done before that.
+void Ledger::Raise(std::atomic<uint64_t>* to, uint64_t value) {
+  uint64_t now = to->load(std::memory_order_acquire);
+  while (Before(now, value) && !to->compare_exchange_weak(now, value, std::memory_order_acq_rel,
+                                                          std::memory_order_acquire)) {
+  }
+}
+
+void Ledger::Done(uint64_t name) { Raise(&done_, name + kStep); }
+
+void Ledger::Retire(uint64_t name) {
+  if (kind_ == Kind::kShared) return Return(PositionOf(name));
+  Place& place = Of(name);
+  const uint64_t tail = end_.load(std::memory_order_relaxed) - reach_;
+  if (!Before(name, tail) && !place.known().quiet) {
+    place.delivered.store(Low(name), std::memory_order_release);
+  }
+  Raise(&passed_, name + kStep);
+  FreePlaces();
+  if (pinned_.load(std::memory_order_relaxed)) ReleasePins(PositionOf(name) + 1);
 }
 
 void Ledger::Pin(uint64_t position, Children* a, Children* b) {
@@ -65,7 +108,7 @@ void Ledger::Pin(uint64_t position, Children* a, Children* b) {
   b->Add();
   const std::lock_guard lock(pins_mutex_);
   pins_.push_back({position, a, b});
-  odd_.fetch_or(kPinned, std::memory_order_seq_cst);
+  pinned_.store(true, std::memory_order_relaxed);
 }
 
 void Ledger::Unpin(uint64_t position) {
@@ -86,14 +129,7 @@ void Ledger::ReleasePins(uint64_t end) {
     pinned.b->Remove();
     return true;
   });
-  if (pins_.empty()) odd_.fetch_and(static_cast<uint8_t>(~kPinned), std::memory_order_relaxed);
-}
-
-void Ledger::SkipUnused() {
-  uint64_t tail = tail_.load(std::memory_order_acquire);
-  while (tail != head_.load(std::memory_order_acquire) && at(tail).unused) {
-    if (tail_.compare_exchange_strong(tail, tail + 1, std::memory_order_acq_rel)) ++tail;
-  }
+  if (pins_.empty()) pinned_.store(false, std::memory_order_relaxed);
 }
 
 bool Ledger::Take(uint64_t* position) {
@@ -102,7 +138,7 @@ bool Ledger::Take(uint64_t* position) {
     const uint32_t index = static_cast<uint32_t>(top);
     if (index == kNoPlace) return false;
     // The tag in the upper half changes with every pop, so a stale `next` never gets in.
-    const uint64_t next = ((top >> 32) + 1) << 32 | at(index).next;
+    const uint64_t next = ((top >> 32) + 1) << 32 | at(index).key_or_next;
     if (top_.compare_exchange_weak(top, next, std::memory_order_acq_rel)) {
       *position = index;
       head_.fetch_add(1, std::memory_order_relaxed);
@@ -115,92 +151,100 @@ void Ledger::Return(uint64_t position) {
   uint64_t top = top_.load(std::memory_order_relaxed);
   uint64_t next = 0;
   do {
-    at(position).next = static_cast<uint32_t>(top);
+    at(position).key_or_next = static_cast<uint32_t>(top);
     next = ((top >> 32) + 1) << 32 | static_cast<uint32_t>(position);
   } while (!top_.compare_exchange_weak(top, next, std::memory_order_acq_rel));
-  tail_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void Ledger::NextGeneration() {
-  const uint64_t base = base_.load(std::memory_order_relaxed);
-  const uint64_t generation = (base + Ledgers::kGeneration) & Ledgers::kGenerations;
-  base_.store((base & ~Ledgers::kGenerations) | generation, std::memory_order_release);
+  done_.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Ledger::Clear() {
-  NextGeneration();
-  tail_.store(head_.load(std::memory_order_acquire), std::memory_order_release);
-  done_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
-  floor_.store(tail_.load(std::memory_order_relaxed), std::memory_order_release);
+  for (uint64_t i = 0; i < size(); ++i) places_[i].posted.fetch_or(kUnused);
+  if (kind_ != Kind::kShared) {
+    const uint64_t head = head_.load(std::memory_order_acquire);
+    floor_.store(head, std::memory_order_release);
+    passed_.store(head, std::memory_order_release);
+    done_.store(head, std::memory_order_release);
+    end_.store(head + reach_, std::memory_order_release);
+  }
   failed_.store(false, std::memory_order_relaxed);
   blameless_.store(false, std::memory_order_relaxed);
-  odd_.fetch_and(static_cast<uint8_t>(~kUnused), std::memory_order_relaxed);
   KeepFrom(~uint64_t{0});
   ReleasePins(~uint64_t{0});
 }
+
+Ledgers::Ledgers() { SetPlaces(&nobody_, 1); }
 
 Ledgers::~Ledgers() {
   for (std::atomic<Ledger*>& chunk : chunks_) delete[] chunk.load(std::memory_order_relaxed);
 }
 
+void Ledgers::SetPlaces(Ledger* ledger, uint64_t size) {
+  ledger->places_ = std::make_unique<Ledger::Place[]>(size);
+  ledger->offsets_ = (size - 1) << Ledger::kPlaceBits;
+  ledger->start_ = size;
+}
+
 Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   const std::lock_guard lock(mutex_);
+  // Twice what may be outstanding: threads that post at once may be served in another order than
+  // they took their places (Ledger::Free).
+  const uint64_t size = std::bit_ceil(uint64_t{std::max(limit, 1u)} * 2);
+  std::vector<Ledger*>& free = free_[static_cast<size_t>(std::countr_zero(size))];
   Ledger* ledger = nullptr;
-  if (!free_.empty()) {
-    ledger = free_.back();
-    free_.pop_back();
+  if (!free.empty()) {
+    ledger = free.back();
+    free.pop_back();
   } else {
-    if (made_ == chunks_.size() * kChunk) return nullptr;
+    if (made_ == Ledger::kOther) return nullptr;
     std::atomic<Ledger*>& chunk = chunks_[made_ / kChunk];
     if (made_ % kChunk == 0) chunk.store(new Ledger[kChunk], std::memory_order_release);
     ledger = &chunk.load(std::memory_order_relaxed)[made_ % kChunk];
-    ledger->base_.store(made_ << kIndexShift, std::memory_order_relaxed);
-    ++made_;
+    ledger->index_ = made_++;
+    SetPlaces(ledger, size);
   }
-  // Twice what may be outstanding: threads that post at once may be served in another order than
-  // they took their places (MayFollow).
-  const uint64_t size = std::bit_ceil(uint64_t{std::max(limit, 1u)} * 2);
-  Ledger::Places* places = ledger->places_.load(std::memory_order_relaxed);
-  if (places == nullptr || places->mask + 1 < size) {
-    places_.push_back(std::make_unique<Ledger::Places>());
-    places = places_.back().get();
-    places->mask = size - 1;
-    places->place = std::make_unique<Ledger::Place[]>(size);
-    ledger->places_.store(places, std::memory_order_release);
-  }
-  const uint64_t mask = places->mask;
-  for (uint64_t i = 0; i <= mask; ++i) {  // a round ago all were posted
-    places->place[i].posted.store(static_cast<uint32_t>(i - mask - 1), std::memory_order_relaxed);
-  }
+  const bool shared = kind == Ledger::Kind::kShared;
   ledger->kind_ = kind;
   ledger->limit_ = limit;
-  ledger->head_.store(0, std::memory_order_relaxed);
-  ledger->tail_.store(0, std::memory_order_relaxed);
-  ledger->done_.store(0, std::memory_order_relaxed);
+  ledger->reach_ = limit * Ledger::kStep;
+  const uint64_t first = ledger->Name(0);
+  for (uint64_t i = 0; i < size; ++i) {
+    Ledger::Place& place = ledger->at(i);
+    const uint64_t a_round_ago = ledger->Name(i - size);
+    place.posted.store(shared ? ledger->Name(i) : Ledger::Marked(a_round_ago, Ledger::kUnused),
+                       std::memory_order_relaxed);
+    place.delivered.store(Ledger::Low(a_round_ago), std::memory_order_relaxed);
+    place.key_or_next = i + 1 < limit ? static_cast<uint32_t>(i) + 1 : kNoPlace;
+  }
+  ledger->head_.store(shared ? 0 : first, std::memory_order_relaxed);
+  ledger->passed_.store(first, std::memory_order_relaxed);
+  ledger->done_.store(shared ? 0 : first, std::memory_order_relaxed);
+  // No name of a shared queue comes to the end: they are not in order.
+  ledger->end_.store(shared ? Ledger::kUnused : first + ledger->reach_, std::memory_order_relaxed);
+  ledger->top_.store(limit > 0 ? 0 : kNoPlace, std::memory_order_relaxed);
   ledger->failed_.store(false, std::memory_order_relaxed);
   ledger->blameless_.store(false, std::memory_order_relaxed);
-  ledger->odd_.store(0, std::memory_order_relaxed);
   ledger->KeepFrom(~uint64_t{0});
-  ledger->floor_.store(0, std::memory_order_relaxed);
-  if (kind == Ledger::Kind::kShared) {
-    for (uint32_t i = 0; i < limit; ++i) places->place[i].next = i + 1 < limit ? i + 1 : kNoPlace;
-    ledger->top_.store(limit > 0 ? 0 : kNoPlace, std::memory_order_release);
-  }
+  ledger->floor_.store(first, std::memory_order_release);
   return ledger;
 }
 
 void Ledgers::Release(Ledger* ledger) {
   ledger->Clear();
   const std::lock_guard lock(mutex_);
-  free_.insert(free_.begin(), ledger);  // the oldest is used again first: generations last longer
+  // Positions go on behind those that were used.
+  const uint64_t size = ledger->size();
+  const uint64_t used = ledger->kind_ == Ledger::Kind::kShared ? 0 : ledger->posted();
+  ledger->start_ += (used / size + 1) * size;
+  ledger->floor_.store(ledger->Name(0), std::memory_order_release);
+  free_[static_cast<size_t>(std::countr_zero(size))].push_back(ledger);
 }
 
 bool PostedBefore(const Ledgers& ledgers, uint64_t a, uint64_t b) {
-  const uint64_t high = ~uint64_t{0xffffffff};
-  if ((a & high) != (b & high)) return (a & high) < (b & high);
   const Ledger* ledger = ledgers.Find(a);
+  const Ledger* other = ledgers.Find(b);
+  if (ledger != other) return ledger < other;
   if (ledger == nullptr || ledger->kind() == Ledger::Kind::kShared) return false;
-  return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b)) < 0;
+  return ledger->PositionOf(a) < ledger->PositionOf(b);
 }
 
 }  // namespace verbena::verbs

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is posted to a queue and not complete: the place, identity and kind of every request.
 //
-// A device gives back 64 bits with a completion. They name ledger, generation and position; the
-// ledger has the application's own id, and what a failed completion does not tell (ibv_poll_cq(3):
-// then only wr_id, status, qp_num and vendor_err are valid). Places are free again when their
-// completion was polled, on every device alike; some drivers free them earlier, some later.
+// A device gives back 64 bits with a completion. They name ledger and position, which is never used
+// twice; the ledger has the application's own id, and what a failed completion does not tell
+// (ibv_poll_cq(3): then only wr_id, status, qp_num and vendor_err are valid). Places are free again
+// when their completion was polled, on every device alike; some drivers free them earlier, some
+// later.
 //
 // Any thread; no locks but posting(), which is for iWARP. Ledgers and their places are
 // type-stable: their memory stays with the device, so a completion of a queue pair that is gone
-// finds another generation, never freed memory.
+// finds another name, never freed memory.
 #pragma once
 
 #include <array>
@@ -24,95 +25,99 @@
 
 namespace verbena::verbs {
 
-// Eight bytes, so that a post writes them as one.
+// Four bytes in the order of WorkCompletion's, which those of a request that goes well become.
 struct Facts {
-  Opcode opcode = Opcode::kSend;
-  WcOpcode completes = WcOpcode::kSend;    // as
   WcStatus fails_as = WcStatus::kSuccess;  // kSuccess: as the device says
-  bool plain = false;     // success says no more than length and peer: for hot_path.cc
-  bool quiet = false;     // completes only if it fails
-  bool unused = false;    // was reserved, but the driver refused the request
-  bool failed = false;    // iWARP: the device says so; by std::atomic_ref
-  bool finished = false;  // iWARP: was delivered or is in a stash; by std::atomic_ref
+  WcOpcode completes = WcOpcode::kSend;    // as
+  bool quiet = false;                      // completes only if it fails
+  uint8_t state = 0;                       // kOdd, kFailed, kFinished
 };
 
 class Ledger {
  public:
   enum class Kind : uint8_t { kSend, kReceive, kShared };
 
-  struct alignas(32) Place : Facts {
-    uint64_t id = 0;
-    uint32_t key = 0;                 // the peer's, for the text of an error
-    uint32_t next = 0;                // kShared: the next free place
-    uint32_t length = 0;              // iWARP: of a read
-    std::atomic<uint32_t> posted{0};  // the latest request of this place that left its poster
+  static constexpr uint8_t kOdd = 1;       // success says more than length and peer
+  static constexpr uint8_t kFailed = 2;    // iWARP: the device says so
+  static constexpr uint8_t kFinished = 4;  // iWARP: was delivered or is in a stash
 
-    void Begin(uint64_t name, const Facts& facts) {
-      static_cast<Facts&>(*this) = facts;
-      id = name;
+  struct alignas(32) Place {
+    // The latest request of this place that left its poster: its name, with kOther or kUnused for
+    // the ledger if it is not for hot_path.cc. kShared: its only name.
+    std::atomic<uint64_t> posted{~uint64_t{0}};
+    uint32_t key_or_next = 0;  // the peer's, for the text of an error; kShared: the next free place
+    uint32_t length = 0;       // iWARP: of a read
+    uint64_t id = 0;
+    std::atomic<Facts> facts{};
+    std::atomic<uint32_t> delivered{0};  // the latest that was before an older one; its position
+
+    void Begin(uint64_t application_id, const Facts& what) {
+      id = application_id;
+      facts.store(what, std::memory_order_relaxed);
     }
+    Facts known() const { return facts.load(std::memory_order_relaxed); }
+    uint8_t Add(uint8_t state);  // the former one
+    void FailAs(WcStatus status);
   };
 
   Kind kind() const { return kind_; }
   uint32_t limit() const { return limit_; }
-  uint64_t posted() const { return head_.load(std::memory_order_relaxed); }
-  // Polled, or known to be complete and in a stash.
-  uint64_t completed() const {
-    const uint64_t tail = tail_.load(std::memory_order_acquire);
-    const uint64_t done = done_.load(std::memory_order_acquire);
-    return static_cast<int64_t>(done - tail) > 0 ? done : tail;
+  uint64_t posted() const {
+    const uint64_t head = head_.load(std::memory_order_acquire);
+    return kind_ == Kind::kShared ? head : PositionOf(head);
   }
+  // Polled, or known to be complete and in a stash.
+  uint64_t completed() const;
   uint64_t outstanding() const {
     const uint64_t done = completed();  // first: it never passes what is read after it
-    return head_.load(std::memory_order_acquire) - done;
+    return posted() - done;
   }
 
-  // Up to `wanted` neighbouring places, of which the first is *first; fewer if it is fuller.
+  // Positions count from 0. Up to `wanted` neighbouring places, of which the first is *first; fewer
+  // if it is fuller.
   uint32_t Reserve(uint32_t wanted, uint64_t* first);
-  // Reserve(1).
-  bool ReserveOne(uint64_t* position) {
-    uint64_t head = head_.load(std::memory_order_relaxed);
-    do {
-      const uint64_t used = head - tail_.load(std::memory_order_acquire);
-      if (static_cast<int64_t>(used) >= int64_t{limit_}) return false;  // below zero: see Reserve
-      if (!MayFollow(head)) return false;
-    } while (!head_.compare_exchange_weak(head, head + 1, std::memory_order_acq_rel,
-                                          std::memory_order_relaxed));
-    *position = head;
-    return true;
+  // Reserve(1), by name. False: full, or another thread was faster; Reserve tells.
+  bool ReserveOne(uint64_t* name) {
+    *name = head_.load(std::memory_order_relaxed);
+    return Before(*name, end_.load(std::memory_order_acquire)) &&
+           head_.compare_exchange_strong(*name, *name + kStep, std::memory_order_acq_rel,
+                                         std::memory_order_relaxed);
   }
-  // The driver has it, or refused it. Each place that was reserved is posted or given back.
+  // The driver has it. Each place that was reserved is posted or given back.
   void Posted(uint64_t position) {
-    at(position).posted.store(static_cast<uint32_t>(position), std::memory_order_release);
+    const uint64_t name = Name(position);
+    Place& place = Of(name);
+    const bool odd = (place.known().state & kOdd) != 0;
+    place.posted.store(odd ? Marked(name, kOther) : name, std::memory_order_release);
   }
   // The places [first + used, first + reserved) were not needed.
   void GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
   // kShared: one place; false: none is free.
   bool Take(uint64_t* position);
-  void Return(uint64_t position);
 
-  Place& at(uint64_t position) {
-    Places* places = places_.load(std::memory_order_acquire);
-    return places->place[position & places->mask];
+  uint64_t Name(uint64_t position) const { return (start_ + position) << kIndexBits | index_; }
+  uint64_t PositionOf(uint64_t name) const {
+    return ((name >> kIndexBits) - start_) & ~uint64_t{0} >> kIndexBits;
   }
-  uint64_t Name(uint64_t position) const {
-    return base_.load(std::memory_order_relaxed) | static_cast<uint32_t>(position);
+  Place& at(uint64_t position) const { return Of(Name(position)); }
+  Place& Of(uint64_t name) const {
+    static_assert(sizeof(Place) == 1u << kPlaceBits);
+    return *reinterpret_cast<Place*>(reinterpret_cast<std::byte*>(places_.get()) +
+                                     (name >> (kIndexBits - kPlaceBits) & offsets_));
   }
+  // Of this ledger, and since it was cleared.
   bool Names(uint64_t name) const {
-    return base_.load(std::memory_order_acquire) == (name & ~uint64_t{0xffffffff});
+    return (name & kIndex) == index_ && !Before(name, floor_.load(std::memory_order_acquire));
   }
-  // The request with this name is complete, and so are all that were posted before it. Done: the
-  // device says so. Retire: its completion was delivered, and the places are free.
+  // The device says that the request with this name is complete, and so are all before it.
   void Done(uint64_t name);
-  void Retire(uint64_t name) {
-    uint64_t tail = tail_.load(std::memory_order_relaxed);
-    const uint64_t next = Widen(tail, static_cast<uint32_t>(name)) + 1;
-    while (static_cast<int64_t>(next - tail) > 0 &&
-           !tail_.compare_exchange_weak(tail, next, std::memory_order_acq_rel,
-                                        std::memory_order_relaxed)) {
-    }
-    if (odd_.load(std::memory_order_relaxed) != 0) [[unlikely]]
-      RetireOdd(next);
+  // Its completion was delivered. The place is free, and so are those of quiet requests before it.
+  void Retire(uint64_t name);
+  // The same if it is the oldest, and its poster is through with it.
+  bool RetireOldest(uint64_t name) {
+    uint64_t end = name + reach_;
+    return end_.compare_exchange_strong(end, end + kStep, std::memory_order_acq_rel,
+                                        std::memory_order_relaxed);
   }
   // All are: RESET clears a queue without completions (IBTA 10.3.1.1). Names given so far are void.
   void Clear();
@@ -134,7 +139,7 @@ class Ledger {
   // The oldest request that may be outstanding: threads that post at once may be served in another
   // order than they took their places.
   uint64_t oldest() const {
-    const uint64_t head = posted(), floor = floor_.load(std::memory_order_relaxed);
+    const uint64_t head = posted(), floor = PositionOf(floor_.load(std::memory_order_relaxed));
     return head - floor > uint64_t{2} * limit_ ? head - uint64_t{2} * limit_ : floor;
   }
   uint64_t kept_from() const { return kept_from_.load(std::memory_order_acquire); }
@@ -144,66 +149,75 @@ class Ledger {
 
  private:
   friend class Ledgers;
-  struct Places {
-    uint64_t mask;
-    std::unique_ptr<Place[]> place;
-  };
+  // A name: the ledger's index below, the position above. So it counts up by kStep, and no carry
+  // ever comes to another ledger.
+  static constexpr int kIndexBits = 20;
+  static constexpr int kPlaceBits = 5;
+  static constexpr uint64_t kStep = uint64_t{1} << kIndexBits;
+  static constexpr uint64_t kIndex = kStep - 1;
+  static constexpr uint64_t kOther = kIndex - 1;  // odd
+  static constexpr uint64_t kUnused = kIndex;     // the driver refused it, or it was cleared
+
   struct Pinned {
     uint64_t position;
     Children* a;
     Children* b;
   };
-  void NextGeneration();
-  void SkipUnused();
+
+  static bool Before(uint64_t a, uint64_t b) { return static_cast<int64_t>(a - b) < 0; }
+  static uint64_t Marked(uint64_t name, uint64_t mark) { return (name & ~kIndex) | mark; }
+  static uint32_t Low(uint64_t name) { return static_cast<uint32_t>(name >> kIndexBits); }
+  static void Raise(std::atomic<uint64_t>* to, uint64_t value);
+  uint64_t size() const { return (offsets_ >> kPlaceBits) + 1; }
+  // The first place from `tail` on that is not free again. A thread may stand between its place
+  // and its post while others go round, and between a completion and its delivery: the queue waits
+  // for both. So whatever is `limit_` places ahead was posted later, and the device, which works in
+  // the order of posts, is done with a request when its place, of twice as many, comes again.
+  uint64_t Free(uint64_t tail) const;
+  uint64_t FreePlaces();  // and they may be taken: the new end_
+  void Return(uint64_t position);
   void ReleasePins(uint64_t end);
-  void RetireOdd(uint64_t end);
-  // A thread may stand between its place and its post while others go round. Who is `limit_` places
-  // ahead waits for it: so whatever completes there was posted later, and the device, which works
-  // in the order of posts, is done with the former request when its place comes again.
-  bool MayFollow(uint64_t position) {
-    const uint64_t former = position - limit_;
-    return at(former).posted.load(std::memory_order_acquire) == static_cast<uint32_t>(former);
-  }
-  // The position whose low half is `low`, near `around`.
-  static uint64_t Widen(uint64_t around, uint32_t low) {
-    const auto apart = static_cast<int32_t>(low - static_cast<uint32_t>(around));
-    return around + static_cast<uint64_t>(int64_t{apart});
-  }
+
+  // For ever.
+  uint64_t index_ = kUnused;
+  uint64_t offsets_ = 0;  // of places in bytes, as a mask
+  std::unique_ptr<Place[]> places_;
 
   Kind kind_ = Kind::kSend;
   uint32_t limit_ = 0;
-  std::atomic<uint64_t> base_{0};  // index and generation, in place
-  std::atomic<Places*> places_{nullptr};
+  uint64_t reach_ = 0;  // limit_ as a distance of names
+  uint64_t start_ = 0;  // position 0
   std::atomic<bool> failed_{false};
   std::atomic<bool> blameless_{false};
-  static constexpr uint8_t kUnused = 1, kPinned = 2;
-  std::atomic<uint8_t> odd_{0};  // which of these there are
+  std::atomic<bool> pinned_{false};
   std::atomic<uint64_t> kept_from_{~uint64_t{0}};
-  std::atomic<uint64_t> floor_{0};  // before it all was cleared
+  std::atomic<uint64_t> floor_{0};  // name: all before it were cleared
   std::mutex posting_mutex_;
   std::mutex pins_mutex_;
   std::vector<Pinned> pins_;
-  alignas(64) std::atomic<uint64_t> head_{0};  // kShared: how many were ever taken
-  alignas(64) std::atomic<uint64_t> tail_{0};
-  std::atomic<uint64_t> done_{0};
-  std::atomic<uint64_t> top_{0};  // kShared: tag and first free place
+  // Names; kShared counts in head_ and done_ what was ever taken and returned.
+  alignas(64) std::atomic<uint64_t> head_{0};  // the next
+  alignas(64) std::atomic<uint64_t> end_{0};   // the first that may not be taken
+  std::atomic<uint64_t> passed_{0};            // behind the newest that was delivered
+  std::atomic<uint64_t> done_{0};              // behind the newest that the device is done with
+  std::atomic<uint64_t> top_{0};               // kShared: tag and first free place
 };
 
 // All ledgers of a device.
 class Ledgers {
  public:
-  Ledgers() { nobody_.base_.store(1, std::memory_order_relaxed); }
+  Ledgers();
   ~Ledgers();
   Ledgers(const Ledgers&) = delete;
   Ledgers& operator=(const Ledgers&) = delete;
 
-  // Null: there are 2^20 already.
+  // Null: there are about 2^20 already.
   Ledger* Acquire(Ledger::Kind kind, uint32_t limit);
   void Release(Ledger* ledger);
 
   // The ledger of a name; null if it is of a queue that was closed or reset.
   Ledger* Find(uint64_t name) const {
-    const uint64_t index = name >> kIndexShift;
+    const uint64_t index = name & Ledger::kIndex;
     Ledger* chunk = chunks_[index / kChunk].load(std::memory_order_acquire);
     if (chunk == nullptr) return nullptr;
     Ledger* ledger = &chunk[index % kChunk];
@@ -212,18 +226,15 @@ class Ledgers {
   Ledger* nobody() { return &nobody_; }  // no name is its
 
  private:
-  friend class Ledger;
-  static constexpr int kIndexShift = 44;
-  static constexpr uint64_t kGeneration = uint64_t{1} << 32;
-  static constexpr uint64_t kGenerations = uint64_t{0xfff} << 32;
   static constexpr uint64_t kChunk = 1024;
+
+  void SetPlaces(Ledger* ledger, uint64_t size);
 
   Ledger nobody_;
   std::array<std::atomic<Ledger*>, 1024> chunks_{};
   std::mutex mutex_;
   uint64_t made_ = 0;
-  std::vector<Ledger*> free_;
-  std::vector<std::unique_ptr<Ledger::Places>> places_;  // all, also those that were outgrown
+  std::array<std::vector<Ledger*>, 64> free_;  // by the binary logarithm of their size
 };
 
 // Whether `a` has to be delivered before `b`: both of one queue, `a` posted earlier.

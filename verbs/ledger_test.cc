@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/ledger.h"
 
+#include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -28,17 +33,77 @@ TEST(Ledger, APlaceWaitsForItsPoster) {
   uint64_t slow = 0, position = 0;
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
   ASSERT_EQ(ledger->Reserve(1, &slow), 1u);
+  ledger->at(slow).Begin(0, {.quiet = true});
   for (uint32_t i = 1; i < kLimit; ++i) {
     ASSERT_TRUE(PostAndComplete(ledger, &position));
     EXPECT_EQ(position, slow + i);
   }
-  uint64_t first = 0;
+  uint64_t first = 0, name = 0;
   EXPECT_FALSE(PostAndComplete(ledger, &position));
-  EXPECT_FALSE(ledger->ReserveOne(&position));
+  EXPECT_FALSE(ledger->ReserveOne(&name));
   EXPECT_EQ(ledger->Reserve(kLimit, &first), 0u);
+  EXPECT_EQ(ledger->outstanding(), uint64_t{kLimit});
   ledger->Posted(slow);
+  EXPECT_EQ(ledger->outstanding(), 0u);
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
   ledgers->Release(ledger);
+}
+
+// A thread stands between a completion, which it has from the device, and its delivery, while
+// others post and complete.
+// Expect: as above; its place is still its own when it goes on.
+TEST(Ledger, APlaceWaitsForItsCompletion) {
+  const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+  uint64_t slow = 0, position = 0;
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
+  ASSERT_EQ(ledger->Reserve(1, &slow), 1u);
+  ledger->at(slow).Begin(7, {.completes = WcOpcode::kWrite});
+  ledger->Posted(slow);
+  for (uint32_t i = 1; i < kLimit; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
+  EXPECT_FALSE(PostAndComplete(ledger, &position));
+  EXPECT_EQ(ledger->at(slow).id, 7u);
+  EXPECT_EQ(ledger->at(slow).posted.load(), ledger->Name(slow));
+  EXPECT_TRUE(ledger->RetireOldest(ledger->Name(slow)));
+  EXPECT_EQ(ledger->outstanding(), 0u);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
+  ledgers->Release(ledger);
+}
+
+// Names of a queue that was reset, or closed and its ledger given to another.
+// Expect: nobody's, on the short way and on the long one.
+TEST(Ledger, AClearedNameIsNobodys) {
+  const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
+  std::vector<uint64_t> names;
+  const auto expect_void = [&](const Ledger& ledger) {
+    for (const uint64_t name : names) {
+      EXPECT_EQ(ledgers->Find(name), nullptr);
+      EXPECT_NE(ledger.Of(name).posted.load(), name);
+    }
+  };
+  for (int round = 0; round < 3; ++round) {
+    Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+    expect_void(*ledger);
+    uint64_t first = 0;
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(ledger->Reserve(kLimit, &first), kLimit);
+      for (uint32_t k = 0; k < kLimit; ++k) {
+        ledger->Posted(first + k);
+        names.push_back(ledger->Name(first + k));
+        EXPECT_EQ(ledgers->Find(names.back()), ledger);
+      }
+      ledger->Clear();
+      expect_void(*ledger);
+    }
+    ledgers->Release(ledger);
+    Ledger* const shared = ledgers->Acquire(Ledger::Kind::kShared, kLimit);
+    ASSERT_EQ(shared, ledger);
+    ASSERT_TRUE(shared->Take(&first));
+    names.push_back(shared->Name(first));
+    EXPECT_EQ(ledgers->Find(names.back()), shared);
+    ledgers->Release(shared);
+    expect_void(*shared);
+  }
 }
 
 // Places that the driver refused, with another thread's behind them.
@@ -60,15 +125,78 @@ TEST(Ledger, GivenBackPlacesHoldNobodyUp) {
   ledgers->Release(ledger);
 }
 
+// Threads that post, some requests quietly, and threads that poll, on a device that works in the
+// order of posts; the queue is short, so all of them are in each other's way.
+// Expect: each completion finds the id that its request was posted with.
+TEST(Ledger, ThreadsFindTheirOwn) {
+  constexpr uint64_t kPosts = 2'000;
+  struct Completion {
+    uint64_t name, id;
+  };
+  const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+  std::mutex device;
+  std::deque<Completion> completions;
+  std::atomic<uint64_t> signaled{0}, seen{0}, wrong{0};
+  std::atomic<int> posting{2};
+  const auto post = [&](uint64_t first) {
+    for (uint64_t id = first; id < first + kPosts; ++id) {
+      uint64_t name = 0, position = 0;
+      while (!ledger->ReserveOne(&name)) {
+        if (ledger->Reserve(1, &position) == 1) {
+          name = ledger->Name(position);
+          break;
+        }
+        std::this_thread::yield();
+      }
+      const bool quiet = id % 3 == 0;
+      ledger->Of(name).Begin(id, {.quiet = quiet});
+      if (!quiet) {
+        signaled.fetch_add(1);
+        const std::lock_guard lock(device);
+        completions.push_back({name, id});
+      }
+      ledger->Posted(ledger->PositionOf(name));
+    }
+    posting.fetch_sub(1);
+  };
+  const auto poll = [&] {
+    while (posting.load() > 0 || seen.load() < signaled.load()) {
+      Completion completion;
+      {
+        const std::lock_guard lock(device);
+        if (completions.empty()) continue;
+        completion = completions.front();
+        completions.pop_front();
+      }
+      if (ledger->Of(completion.name).id != completion.id) wrong.fetch_add(1);
+      if (ledger->Of(completion.name).posted.load() != completion.name ||
+          !ledger->RetireOldest(completion.name)) {
+        ledger->Retire(completion.name);
+      }
+      seen.fetch_add(1);
+    }
+  };
+  std::vector<std::thread> threads;
+  threads.emplace_back(post, 0);
+  threads.emplace_back(post, kPosts);
+  threads.emplace_back(poll);
+  threads.emplace_back(poll);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0u);
+  EXPECT_EQ(seen.load(), signaled.load());
+  ledgers->Release(ledger);
+}
+
 // A ledger that another queue had, with another limit.
 TEST(Ledger, IsAsNewWhenItIsTakenAgain) {
   const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
   for (const uint32_t limit : {kLimit, 1u, 64u, 3u}) {
     Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kReceive, limit);
-    uint64_t first = 0, position = 0;
+    uint64_t first = 0, position = 0, name = 0;
     EXPECT_EQ(ledger->Reserve(limit + 1, &first), limit);
     for (uint32_t i = 0; i < limit; ++i) ledger->Posted(first + i);
-    EXPECT_FALSE(ledger->ReserveOne(&position));
+    EXPECT_FALSE(ledger->ReserveOne(&name));
     for (uint32_t i = 0; i < limit; ++i) ledger->Retire(ledger->Name(first + i));
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position)) << limit;
     ledgers->Release(ledger);

@@ -23,8 +23,8 @@ void CompletionQueue::Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletio
 bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
                                    WorkCompletion* out) {
   if (ledger.kind() == Ledger::Kind::kSend) {
-    std::atomic_ref(place->failed).store(true, std::memory_order_relaxed);
-    if (place->fails_as == WcStatus::kSuccess) {
+    place->Add(Ledger::kFailed);
+    if (place->known().fails_as == WcStatus::kSuccess) {
       out->status = ledger.blameless() ? WcStatus::kFlushed : WcStatus::kRemoteOperationError;
     }
     FlushSoon();
@@ -32,15 +32,16 @@ bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
   }
   // siw's word for a receive that names memory it may not fill (siw_rdmap_complete).
   if (out->status == WcStatus::kGeneralError) out->status = WcStatus::kLocalProtectionError;
-  return ledger.kind() == Ledger::Kind::kShared || !std::atomic_ref(place->finished).exchange(true);
+  return ledger.kind() == Ledger::Kind::kShared ||
+         (place->Add(Ledger::kFinished) & Ledger::kFinished) == 0;
 }
 
 // False: a completion of a queue pair that was closed or reset.
 bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* out) {
   Ledger* const ledger = device_->ledgers().Find(wc.wr_id);
   if (ledger == nullptr) return false;
-  const uint32_t position = static_cast<uint32_t>(wc.wr_id);
-  Ledger::Place& place = ledger->at(position);
+  Ledger::Place& place = ledger->Of(wc.wr_id);
+  const Facts known = place.known();
   *out = {};
   out->id = place.id;
   out->qp_number = wc.qp_num;
@@ -50,17 +51,17 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
     const bool write = wc.status == IBV_WC_SUCCESS && wc.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
     out->opcode = write ? WcOpcode::kReceiveWriteWithImm : WcOpcode::kReceive;
   } else {
-    out->opcode = place.completes;
+    out->opcode = known.completes;
   }
   if (wc.status == IBV_WC_SUCCESS) [[likely]] {
     out->length = wc.byte_len;
     if (device_->iwarp()) [[unlikely]] {
-      std::atomic_ref(place.finished).store(true, std::memory_order_relaxed);
-      if (!receive && place.quiet) {  // QueuePair::Probe
+      place.Add(Ledger::kFinished);
+      if (!receive && known.quiet) {  // QueuePair::Probe
         ledger->Retire(wc.wr_id);
         return false;
       }
-      if (!receive && place.opcode == Opcode::kRead) out->length = place.length;
+      if (known.completes == WcOpcode::kRead) out->length = place.length;
     }
     // Soft-RoCE passes the kernel's bit for WITH_INV through, which is IP_CSUM_OK to users.
     const unsigned invalidated =
@@ -72,8 +73,8 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
     }
   } else {
     out->status = WcStatusOf(wc.status);
-    if (!receive && place.fails_as != WcStatus::kSuccess && out->status != WcStatus::kFlushed) {
-      out->status = place.fails_as;
+    if (known.fails_as != WcStatus::kSuccess && out->status != WcStatus::kFlushed) {
+      out->status = known.fails_as;
     }
     // Soft-RoCE's word for a local key, bounds or access that is wrong (rxe_requester, and
     // RESPST_ERR_MALFORMED_WQE in rxe_responder); what else it stands for is refused at the post.
@@ -82,15 +83,13 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
     }
     out->vendor_error = wc.vendor_err;
     const bool deliver = !device_->iwarp() || JudgeOnIwarp(*ledger, &place, out);
-    Fail(wc, ledger, *out, receive ? 0 : place.key);
+    Fail(wc, ledger, *out, receive ? 0 : place.key_or_next);
     if (!deliver) return false;
   }
-  if (ledger->kind() == Ledger::Kind::kShared) {
-    ledger->Return(position);
-  } else if (purpose != For::kDelivery) {
-    ledger->Done(wc.wr_id);
-  } else {
+  if (purpose == For::kDelivery || ledger->kind() == Ledger::Kind::kShared) {
     ledger->Retire(wc.wr_id);
+  } else {
+    ledger->Done(wc.wr_id);
   }
   return true;
 }
@@ -111,27 +110,48 @@ size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, For purpose, u
   return n;
 }
 
-// After the first `n` completions, which are in `out` already.
+size_t CompletionQueue::PollInBatches(std::span<WorkCompletion> out) {
+  size_t n = 0, got = 0, asked = 0;
+  do {
+    asked = std::min(out.size() - n, kPollBatch);
+    got = Poll(out.subspan(n, asked));
+    n += got;
+  } while (got == asked && n < out.size());
+  return n;
+}
+
+// The first `n` completions are in `out`, and there may be others in the stash.
+size_t CompletionQueue::PollAround(std::span<WorkCompletion> out, size_t n, const uint64_t* names) {
+  if (n == 0 || (beside_.load(std::memory_order_acquire) & (kStashed | kPulling)) == 0) {
+    return PollOn(out, n);
+  }
+  full_polls_.fetch_add(1, std::memory_order_relaxed);
+  return StashAndUnstash(out, n, names);
+}
+
+// After the first `n` completions, which are in `out` already. Others may have taken completions to
+// the stash before these and after the last look: a queue that is pulled from, or has a stash,
+// after the device was asked.
 size_t CompletionQueue::PollOn(std::span<WorkCompletion> out, size_t n) {
-  uint32_t beside = beside_.load(std::memory_order_acquire);
   bool more = true;
   while (more && n < out.size()) {
-    if ((beside & (kStashed | kPulling | kAttention)) != 0) [[unlikely]] {
-      if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) return n + stashed;
-      beside = beside_.load(std::memory_order_acquire);
+    if (disturbed()) [[unlikely]] {
+      if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) {
+        n += stashed;
+        break;
+      }
     }
     uint64_t names[kPollBatch];
     const size_t got = PollDevice(out.subspan(n), For::kDelivery, names, &more);
-    const uint32_t now = beside_.load(std::memory_order_acquire);
-    if (Pulled(beside, now) && got > 0) [[unlikely]] {
-      return n + StashAndUnstash(out.subspan(n), got, names);
+    const uint32_t beside = beside_.load(std::memory_order_acquire);
+    if ((beside & (kStashed | kPulling)) != 0 && got > 0) [[unlikely]] {
+      n += StashAndUnstash(out.subspan(n), got, names);
+      break;
     }
     n += got;
-    if ((now & kLost) != 0) [[unlikely]]
-      more = true;  // has become so here
-    beside = now;
+    if ((beside & kLost) != 0) more = true;
   }
-  if (n == 0) empty_polls_.fetch_add(1, std::memory_order_relaxed);
+  (n == 0 ? empty_polls_ : full_polls_).fetch_add(1, std::memory_order_relaxed);
   return n;
 }
 

@@ -53,6 +53,7 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       context_(options.context),
       capabilities_(device_->capabilities()),
       signal_(options.signal),
+      forms_(FormsOf(signal_)),
       limits_(provider::WithDefaults(options.limits, device_->attributes())),
       access_(options.access) {
   domain_->children().Add();
@@ -147,6 +148,7 @@ absl::Status QueuePair::Close() {
     device_->service().Forget(this);
     if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
     DropId();
+    OpenShortWay(false);
     may_post_.store(0, std::memory_order_release);
     if (const int error = Lib().destroy_qp(qp_); error != 0) {
       return ErrnoStatus(error, absl::StrCat("close ", Name()), "Is the device still there?");

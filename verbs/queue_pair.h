@@ -9,6 +9,7 @@
 // ledgers, and one atomic word.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -23,6 +24,8 @@
 #include "verbs/shared_receive_queue.h"
 
 namespace verbena::verbs {
+
+struct Form;
 
 class QueuePair final : public provider::QueuePair, public CmHandler, public Attended {
  public:
@@ -67,11 +70,14 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }
 
+  static constexpr size_t kFlagSets = 16;  // SendFlags
+  static constexpr size_t kForms = 6 * kFlagSets;
+
  private:
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
   static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
-  static constexpr uint8_t kPlain = 16;   // posts may take the short way of hot_path.cc
+  static constexpr uint8_t kShort = 16;   // receives may take the short way of hot_path.cc
   static constexpr uint8_t kKeeps = 8;    // iWARP, in SQD and ERR: the device does not get it
   enum class Phase : uint8_t {
     kIdle,
@@ -91,6 +97,11 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   bool MakeInlineArea();
   void LeaveSharedQueue();  // before RESET and destruction
   bool MakeDeviceQueuePair();
+
+  // hot_path.cc
+  static const Form* FormsOf(Signal signal);
+  void OpenShortWay(bool open);
+  PostResult Refused(Ledger* ledger, uint64_t name, int error);
 
   // datapath.cc
   PostResult PostBatch(std::span<const SendWr> requests);
@@ -172,6 +183,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void* const context_;
   const Capabilities capabilities_;  // at most
   const Signal signal_;
+  const Form* const forms_;  // hot_path.cc
   QpLimits limits_;
   ibv_qp* qp_ = nullptr;
   uint32_t number_ = 0;
@@ -182,6 +194,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   std::unique_ptr<std::byte[]> inline_area_;  // where the driver takes less inline data than asked
   uint64_t inline_mask_ = 0;
   ibv_mr* inline_mr_ = nullptr;
+  // By opcode and flags: a request with fewer bytes in one entry may take the short way of
+  // hot_path.cc. So this is all that a post asks; zeros but in RTS, and always on iWARP.
+  std::array<std::atomic<uint32_t>, kForms> fewer_{};
   std::atomic<uint8_t> may_post_{0};
   unsigned always_ = 0;                // flags of every request
   unsigned possible_ = ~0u;            // flags that the device gets

@@ -54,7 +54,7 @@ void QueuePair::SetState(QpState state) {
     case QpState::kRts:
     case QpState::kSqd:
       may = kReceives | kSends;
-      if (state == QpState::kRts && iwarp_ == nullptr) may |= kPlain;
+      if (state == QpState::kRts && iwarp_ == nullptr && srq_ == nullptr) may |= kShort;
       break;
     case QpState::kSqe:
     case QpState::kErr:
@@ -65,6 +65,7 @@ void QueuePair::SetState(QpState state) {
       (state == QpState::kSqd || state == QpState::kErr || iwarp_->waiting())) {
     may |= kKeeps;
   }
+  OpenShortWay(state == QpState::kRts && iwarp_ == nullptr);
   if (iwarp_ == nullptr) return may_post_.store(may, std::memory_order_release);
   const std::scoped_lock posting(send_ledger_->posting(), receive_ledger_->posting());
   may_post_.store(may, std::memory_order_release);

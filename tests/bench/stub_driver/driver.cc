@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A driver that does nothing, as fast as one can: stands in for libibverbs.so.1 and
 // librdmacm.so.1, so that what the library spends above a driver can be counted. One device, every
-// request is complete when it is posted, no byte moves, no network. Single-threaded use.
+// request is complete when it is posted, no byte moves, no network. Single-threaded use. At the
+// end, a program that calls it without the library.
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 #include <sys/eventfd.h>
@@ -21,7 +22,12 @@ constexpr uint32_t kEntries = 4096;  // a power of two
 struct Completions {
   ibv_cq cq;  // first: the driver's own structs start with the library's
   uint64_t posted = 0, polled = 0;
-  uint64_t ids[kEntries];
+  struct {
+    uint64_t id;
+    ibv_wc_opcode opcode;
+  } entries[kEntries];
+
+  void Add(uint64_t id, ibv_wc_opcode opcode) { entries[posted++ % kEntries] = {id, opcode}; }
 };
 
 struct Pair {
@@ -36,19 +42,26 @@ uint32_t numbers = 1;
 // Counted by these names.
 extern "C" int DriverPost(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** /*bad*/) {
   Completions* to = reinterpret_cast<Pair*>(qp)->completions;
-  for (; wr != nullptr; wr = wr->next) to->ids[to->posted++ % kEntries] = wr->wr_id;
+  for (; wr != nullptr; wr = wr->next) {
+    if ((wr->send_flags & IBV_SEND_SIGNALED) != 0) to->Add(wr->wr_id, IBV_WC_RDMA_WRITE);
+  }
   return 0;
 }
 
-int PostReceive(ibv_qp*, ibv_recv_wr*, ibv_recv_wr**) { return 0; }
+extern "C" int DriverReceive(ibv_qp* qp, ibv_recv_wr* wr, ibv_recv_wr** /*bad*/) {
+  Completions* to = reinterpret_cast<Pair*>(qp)->completions;
+  for (; wr != nullptr; wr = wr->next) to->Add(wr->wr_id, IBV_WC_RECV);
+  return 0;
+}
 
 extern "C" int DriverPoll(ibv_cq* cq, int most, ibv_wc* wc) {
   auto* from = reinterpret_cast<Completions*>(cq);
   int n = 0;
   for (; n < most && from->polled != from->posted; ++n, ++wc) {
-    wc->wr_id = from->ids[from->polled++ % kEntries];
+    const auto& entry = from->entries[from->polled++ % kEntries];
+    wc->wr_id = entry.id;
     wc->status = IBV_WC_SUCCESS;
-    wc->opcode = IBV_WC_RDMA_WRITE;
+    wc->opcode = entry.opcode;
     wc->byte_len = 8;
     wc->qp_num = 1;
     wc->wc_flags = 0;
@@ -86,7 +99,7 @@ ibv_context* ibv_open_device(ibv_device* d) {
   context->cmd_fd = -1;
   context->num_comp_vectors = 1;
   context->ops.post_send = DriverPost;
-  context->ops.post_recv = PostReceive;
+  context->ops.post_recv = DriverReceive;
   context->ops.poll_cq = DriverPoll;
   context->ops.req_notify_cq = RequestNotify;
   return context;
@@ -253,6 +266,59 @@ REFUSES(int, rdma_ack_cm_event, rdma_cm_event*)
 REFUSES(int, rdma_establish, rdma_cm_id*)
 REFUSES(int, rdma_init_qp_attr, rdma_cm_id*, ibv_qp_attr*, int*)
 REFUSES(int, rdma_set_option, rdma_cm_id*, int, int, void*, size_t)
+
+// The like of overhead_program's functions.
+__attribute__((noinline)) bool BarePost(ibv_qp* qp, ibv_send_wr* wr) {
+  ibv_send_wr* bad = nullptr;
+  return ibv_post_send(qp, wr, &bad) == 0;
+}
+__attribute__((noinline)) bool BareQuietPost(ibv_qp* qp, ibv_send_wr* wr) {
+  ibv_send_wr* bad = nullptr;
+  return ibv_post_send(qp, wr, &bad) == 0;
+}
+__attribute__((noinline)) bool BareBatch(ibv_qp* qp, ibv_send_wr* wr) {
+  ibv_send_wr* bad = nullptr;
+  return ibv_post_send(qp, wr, &bad) == 0;
+}
+__attribute__((noinline)) bool BareReceive(ibv_qp* qp, ibv_recv_wr* wr) {
+  ibv_recv_wr* bad = nullptr;
+  return ibv_post_recv(qp, wr, &bad) == 0;
+}
+__attribute__((noinline)) int BarePoll(ibv_cq* cq, ibv_wc* wc) { return ibv_poll_cq(cq, 1, wc); }
+__attribute__((noinline)) int BarePollOfMany(ibv_cq* cq, ibv_wc* wc) {
+  return ibv_poll_cq(cq, 32, wc);
+}
+__attribute__((noinline)) int BareEmptyPoll(ibv_cq* cq, ibv_wc* wc) {
+  return ibv_poll_cq(cq, 1, wc);
+}
+
+int RunBare(int rounds) {
+  ibv_context* context = ibv_open_device(&device);
+  ibv_pd* pd = ibv_alloc_pd(context);
+  ibv_cq* cq = ibv_create_cq(context, 1, nullptr, nullptr, 0);
+  ibv_qp_init_attr wanted{};
+  wanted.send_cq = cq;
+  ibv_qp* qp = ibv_create_qp(pd, &wanted);
+  ibv_send_wr wrs[32] = {};
+  for (int i = 0; i < 32; ++i) {
+    wrs[i].send_flags = IBV_SEND_SIGNALED;
+    wrs[i].next = i < 31 ? &wrs[i + 1] : nullptr;
+  }
+  ibv_send_wr quiet{};
+  ibv_recv_wr receive{};
+  ibv_wc wc[32];
+  for (int i = 0; i < rounds; ++i) {
+    if (!BareQuietPost(qp, &quiet) || !BarePost(qp, &wrs[31]) || BarePoll(cq, wc) != 1 ||
+        BareEmptyPoll(cq, wc) != 0 || !BareReceive(qp, &receive) || ibv_poll_cq(cq, 1, wc) != 1 ||
+        !BareBatch(qp, wrs) || BarePollOfMany(cq, wc) != 32) {
+      return 1;
+    }
+  }
+  ibv_destroy_qp(qp);
+  ibv_destroy_cq(cq);
+  ibv_dealloc_pd(pd);
+  return ibv_close_device(context);
+}
 
 }  // extern "C"
 #pragma GCC visibility pop
