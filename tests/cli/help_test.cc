@@ -46,10 +46,31 @@ TEST(Help, EveryOption) {
   }
   const Finished perf = RunToEnd(Tool({"help", "perf"}));  // the other way to ask
   EXPECT_EQ(perf.status, 0);
-  for (const char* option :
-       {"-s, --server", "-c, --client", "-a, --address ADDR", "-p, --port PORT", "--op OP",
-        "--mode MODE", "-S, --size BYTES", "-C, --iterations N", "--window N", "--cpu N",
-        "--device DEVICE", "--rdma WHEN", "--timeout SECONDS", "--json", "-h, --help"}) {
+  for (const char* option : {"-s, --server",
+                             "-c, --client",
+                             "-a, --address ADDR",
+                             "-p, --port PORT",
+                             "--op OP",
+                             "-A, --atomic KIND",
+                             "--mode MODE",
+                             "-S, --size BYTES",
+                             "-C, --iterations N",
+                             "-n, --iters N",
+                             "-D, --seconds N",
+                             "-t, --window N",
+                             "-l, --post-list N",
+                             "-q, --qps N",
+                             "-e, --events",
+                             "--cpu N",
+                             "--device DEVICE",
+                             "--rdma WHEN",
+                             "--timeout SECONDS",
+                             "--json",
+                             "--hgrm FILE",
+                             "--plot FILE.svg",
+                             "--progress",
+                             "-h, --help",
+                             "For users of perftest:"}) {
     EXPECT_THAT(perf.out, HasSubstr(option));
   }
   EXPECT_THAT(RunToEnd(Tool({"devices", "--help"})).out, HasSubstr("--json"));
@@ -78,7 +99,7 @@ TEST(Usage, MistakesAreNamed) {
       {{"ping", "-c", "-a", "h", "--fault", "x"}, "`x` is none of wrong-key, out-of-bounds"},
       {{"ping", "-c", "-a", "h", "extra"}, "`extra` is not an option"},
       {{"ping", "-c", "-a", "h", "-I", "::1", "--device", "verbs"}, "-I chooses a TCP address"},
-      {{"perf", "-c", "-a", "h", "--op", "atomic"}, "`atomic` is none of write, read, send"},
+      {{"perf", "-c", "-a", "h", "--op", "fly"}, "`fly` is none of write, read, send, atomic"},
       {{"perf", "-s", "--json"}, "--json is the client's"},
       {{"devices", "tcp"}, "`tcp` is not an option"},
   };

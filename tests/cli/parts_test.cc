@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tool's parts that need no process: wires, options, figures, text.
-#include <chrono>
 #include <cstring>
 #include <span>
 #include <string>
@@ -10,9 +9,7 @@
 #include "gtest/gtest.h"
 #include "tools/verbena/address.h"
 #include "tools/verbena/flags.h"
-#include "tools/verbena/perf_wire.h"
 #include "tools/verbena/ping_wire.h"
-#include "tools/verbena/stats.h"
 #include "tools/verbena/text.h"
 
 namespace verbena::tool {
@@ -47,88 +44,6 @@ TEST(PingWire, Data) {
   EXPECT_EQ(Ping(57, 20), std::string("rdma-ping-57: zABCD\0", 20));
   EXPECT_EQ(Ping(58, 20), std::string("rdma-ping-58: ABCDE\0", 20));
   EXPECT_EQ(Ping(0, 4), std::string("rdm\0", 4));
-}
-
-PerfRequest SomeRequest() {
-  return {.op = PerfOp::kRead,
-          .mode = PerfMode::kLatency,
-          .size = 4096,
-          .window = 3,
-          .rounds = 77,
-          .lent = {.address = 0x1122334455667788, .length = 8192, .key = 0x99AABBCC}};
-}
-
-TEST(PerfWire, Request) {
-  const std::string bytes = EncodePerfRequest(SomeRequest());
-  EXPECT_EQ(bytes, std::string("VPRF\x01\x02\x01\x00"
-                               "\x00\x00\x10\x00"
-                               "\x00\x00\x00\x03"
-                               "\x00\x00\x00\x4D"
-                               "\x00\x00\x00\x00"
-                               "\x11\x22\x33\x44\x55\x66\x77\x88"
-                               "\x00\x00\x00\x00\x00\x00\x20\x00"
-                               "\x99\xAA\xBB\xCC",
-                               44));
-  // Connection managers may pad.
-  const absl::StatusOr<PerfRequest> back = DecodePerfRequest(bytes + std::string(12, '\0'));
-  ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_EQ(EncodePerfRequest(*back), bytes);
-}
-
-TEST(PerfWire, EveryTruncationIsRefused) {
-  const std::string request = EncodePerfRequest(SomeRequest());
-  const std::string answer = EncodePerfAnswer(SomeRequest().lent);
-  for (size_t i = 0; i < request.size(); ++i) {
-    EXPECT_FALSE(DecodePerfRequest(request.substr(0, i)).ok()) << i;
-  }
-  for (size_t i = 0; i < answer.size(); ++i) {
-    EXPECT_FALSE(DecodePerfAnswer(answer.substr(0, i)).ok()) << i;
-  }
-  EXPECT_EQ(DecodePerfResult("short").cpu_seconds, 0);
-  EXPECT_NEAR(DecodePerfResult(EncodePerfResult({.cpu_seconds = 1.5})).cpu_seconds, 1.5, 1e-6);
-}
-
-TEST(PerfWire, OutOfBoundsIsRefused) {
-  auto said = [](size_t at, const std::string& bytes) {
-    std::string request = EncodePerfRequest(SomeRequest());
-    request.replace(at, bytes.size(), bytes);
-    return std::string(DecodePerfRequest(request).status().message());
-  };
-  const std::string zero(4, '\0');
-  const std::string huge(4, '\xFF');
-  EXPECT_THAT(said(0, "GET "), HasSubstr("not `verbena perf -c`"));
-  EXPECT_THAT(said(4, "\x02"), HasSubstr("version 2"));
-  EXPECT_THAT(said(5, "\x04"), HasSubstr("operation 4"));
-  EXPECT_THAT(said(6, "\x03"), HasSubstr("mode 3"));
-  EXPECT_THAT(said(8, zero), HasSubstr("size 0"));
-  EXPECT_THAT(said(8, huge), HasSubstr("size 4294967295"));
-  EXPECT_THAT(said(12, zero), HasSubstr("window 0"));
-  EXPECT_THAT(said(12, huge), HasSubstr("window 4294967295"));
-  EXPECT_THAT(said(16, zero), HasSubstr("0 rounds"));
-  EXPECT_THAT(said(16, huge), HasSubstr("4294967295 rounds"));
-}
-
-TEST(PerfLayout, HalvesDoNotMeet) {
-  for (uint32_t size : {1u, 8u, 64u, 65u, 4095u, 4096u, 4097u, kMaxPerfSize}) {
-    const PerfLayout layout(size);
-    EXPECT_GE(layout.landing() - layout.source(), size);
-    EXPECT_GE(layout.total() - layout.landing(), size);
-    EXPECT_GE(layout.area, kPerfResultBytes);
-  }
-}
-
-TEST(Samples, NearestRank) {
-  Samples samples;
-  EXPECT_EQ(samples.Summarise().median_us(), 0);
-  for (int i = 100; i >= 1; --i) samples.Add(std::chrono::microseconds(i));
-  const report::Latency whole = samples.Summarise();
-  EXPECT_EQ(whole.min_us(), 1);
-  EXPECT_EQ(whole.median_us(), 50);
-  EXPECT_EQ(whole.p99_us(), 99);
-  EXPECT_EQ(whole.max_us(), 100);
-  EXPECT_EQ(samples.Summarise(2).median_us(), 25);
-  samples.Add(std::chrono::hours(1));  // more than 32 bits of nanoseconds
-  EXPECT_NEAR(samples.Summarise().max_us(), 4294967.295, 1e-3);
 }
 
 TEST(Text, PrintableKeepsTextOnly) {

@@ -38,7 +38,8 @@ struct GetoptTables {
 
 }  // namespace
 
-FlagSet::FlagSet(std::vector<Flag> flags) : flags_(std::move(flags)) {
+FlagSet::FlagSet(std::vector<Flag> flags, std::vector<std::string>* rest)
+    : flags_(std::move(flags)), rest_(rest) {
   flags_.push_back({'h', "help", "", "show this", &help_wanted_});
 }
 
@@ -65,7 +66,9 @@ absl::Status FlagSet::Parse(int argc, char** argv) {
     if (absl::Status status = Set(*flag, optarg); !status.ok()) return status;
     if (help_wanted_) return absl::OkStatus();
   }
-  if (optind < argc) {
+  if (rest_ != nullptr) {
+    rest_->assign(argv + optind, argv + argc);
+  } else if (optind < argc) {
     return absl::InvalidArgumentError(absl::StrCat("`", argv[optind], "` is not an option"));
   }
   return absl::OkStatus();

@@ -36,10 +36,12 @@ struct Flag {
 // The options of one command. `flags` are listed in this order.
 class FlagSet {
  public:
-  explicit FlagSet(std::vector<Flag> flags);
+  // `rest`: takes the arguments that are not options.
+  explicit FlagSet(std::vector<Flag> flags, std::vector<std::string>* rest = nullptr);
 
   // argv[0] is the command. InvalidArgument: an unknown option, a value that is missing or out of
-  // range, or an argument that is not an option; the message names it and what is allowed.
+  // range, or an argument that is not an option and has no place; the message names it and what is
+  // allowed.
   // --help and -h set help_wanted() and end the parsing.
   absl::Status Parse(int argc, char** argv);
   bool help_wanted() const { return help_wanted_; }
@@ -52,6 +54,7 @@ class FlagSet {
   absl::Status Set(const Flag& flag, const char* value);
 
   std::vector<Flag> flags_;
+  std::vector<std::string>* const rest_;
   bool help_wanted_ = false;
 };
 

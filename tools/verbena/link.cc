@@ -43,7 +43,7 @@ absl::StatusOr<WorkCompletion> Link::Await(WcOpcode wanted, absl::Duration timeo
           absl::FormatDuration(timeout), ". Is it stopped, or busy? --timeout changes the bound."));
     }
     const WorkCompletion& completion = done->front();
-    if (!completion.ok()) return Why(completion);
+    if (!completion.ok()) return WhyFailed(qp_, completion);
     if (completion.opcode == wanted) return completion;
     if (completion.opcode != WcOpcode::kSend) {
       return absl::InternalError(absl::StrCat(
@@ -54,11 +54,11 @@ absl::StatusOr<WorkCompletion> Link::Await(WcOpcode wanted, absl::Duration timeo
   }
 }
 
-absl::Status Link::Why(const WorkCompletion& failed) {
+absl::Status WhyFailed(QueuePair& qp, const WorkCompletion& failed) {
   // The completion may be here a moment before the queue pair knows the cause.
-  (void)qp_.WaitUntilDisconnected(absl::Milliseconds(200));
-  const ConnectionInfo connection = qp_.connection();
-  const absl::Status cause = qp_.cause();
+  (void)qp.WaitUntilDisconnected(absl::Milliseconds(200));
+  const ConnectionInfo connection = qp.connection();
+  const absl::Status cause = qp.cause();
   if (failed.status == WcStatus::kFlushed && cause.ok()) {
     return absl::CancelledError(absl::StrCat("the peer ", connection.peer, " disconnected"));
   }

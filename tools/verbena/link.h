@@ -25,6 +25,11 @@ struct LinkDepth {
   uint32_t receives = 16;
 };
 
+// Why the connection of `qp` failed, given the first completion that shows it: the queue pair's
+// cause, or the completion's own, and with whom. Cancelled: the peer disconnected, nothing is
+// wrong.
+absl::Status WhyFailed(QueuePair& qp, const WorkCompletion& failed);
+
 class Link {
  public:
   // Every send is signalled. The device must outlive the link.
@@ -41,13 +46,9 @@ class Link {
   absl::Status PostReceive(const ReceiveWr& request) { return qp_.PostReceive(request).ToStatus(); }
 
   // Sleeps until an operation of kind `wanted` completes; completions of sends are taken in
-  // passing. DeadlineExceeded after `timeout`. Otherwise Why() of a completion that failed, or
+  // passing. DeadlineExceeded after `timeout`. Otherwise WhyFailed() of a completion, or
   // Internal if the peer's messages come out of turn.
   absl::StatusOr<WorkCompletion> Await(WcOpcode wanted, absl::Duration timeout);
-
-  // Why the connection failed, given the first completion that shows it: the queue pair's cause, or
-  // the completion's own, and with whom. Cancelled: the peer disconnected, nothing is wrong.
-  absl::Status Why(const WorkCompletion& failed);
 
  private:
   // In this order: the queue pair goes first, then what it uses.

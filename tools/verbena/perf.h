@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// `verbena perf`: what its two sides share.
+// `verbena perf`: its options, and what a client makes of them.
+//
+// At each end a PerfEnd has the queue pairs, one completion queue and the memory; perf_loops.h has
+// the loops that run on it. A client measures sizes in turn, each in one or more legs (perf_wire.h
+// has what is said between), and tells the server's share of CPU from the server's answers. Round
+// trips go into a Histogram as ticks of the processor; what a tick is worth comes from the clock at
+// the ends of the legs.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "tools/verbena/link.h"
+#include "proto/reports.pb.h"
+#include "tools/verbena/cpu_meter.h"
 #include "tools/verbena/perf_wire.h"
 #include "tools/verbena/side.h"
-#include "tools/verbena/spinner.h"
-#include "tools/verbena/stats.h"
-#include "transport/memory.h"
 
 namespace verbena::tool {
 
@@ -23,59 +25,49 @@ struct PerfOptions : SideOptions {
 
   std::string op = "write";
   std::string mode = "bw";
-  int64_t size = 0;        // 0: 8 for lat, 64 KiB for bw
-  int64_t iterations = 0;  // 0: 10 000 for lat, about 1 GiB for bw
-  int64_t window = 16;
+  std::string atomic = "fetch-add";
+  std::string size;        // empty: 8 for lat, 64 KiB for bw, 64 for rate
+  int64_t iterations = 0;  // 0: 10 000 for lat, about 1 GB for bw; a while for rate and sweeps
+  int64_t seconds = 0;     // of each size; 0: by iterations
+  int64_t window = 0;      // 0: 16 for bw, 512 for rate
+  int64_t post_list = 0;   // 0: a quarter of the window, at most 32
+  int64_t qps = 1;
+  bool events = false;
   int64_t cpu = -1;
   bool json = false;
+  bool progress = false;
+  std::string hgrm;
+  std::string plot;
+  std::vector<std::string> files;  // reports to be plotted
 };
 
-// Both return the exit status.
-int RunPerfClient(const PerfOptions& options);
-int RunPerfServer(const PerfOptions& options);
-
-// One end of a measurement: link, memory in PerfLayout, and what was agreed.
-class PerfEnd {
- public:
-  // Memory registered and receives posted: ready to be connected.
-  static absl::StatusOr<PerfEnd> Make(Device& device, const PerfRequest& request,
-                                      absl::Duration patience);
-
-  Link& link() { return *link_; }
-  RemoteBuffer lent() const { return data_->region().remote(); }
-  void set_peer(const RemoteBuffer& peer);  // before anything is posted
-  const PerfRequest& request() const { return request_; }
-  absl::Duration patience() const { return patience_; }
-
-  // Posts the agreed operation `count` times (at most kMostPosts), one doorbell.
-  static constexpr uint32_t kMostPosts = 32;
-  absl::Status Post(uint32_t count);
-  absl::Status PostReceive();
-
-  // The byte of the landing area that is written last, for write latency, and what goes into the
-  // peer's: `stamp` in the last byte of the source.
-  uint8_t Landed() const;
-  void Stamp(uint8_t stamp);
-
-  // A control message of kPerfResultBytes out of the source area, or the one that has landed.
-  absl::Status SendControl(absl::string_view bytes);
-  std::string LandedControl() const;
-
- private:
-  std::unique_ptr<Link> link_;
-  Buffer* data_ = nullptr;
-  std::vector<SendWr> batch_;  // the operation, made once
-  PerfRequest request_;
-  PerfLayout layout_{0};
-  absl::Duration patience_;
+// What a client is going to do.
+struct PerfPlan {
+  PerfOp op = PerfOp::kWrite;
+  PerfMode mode = PerfMode::kBandwidth;
+  bool swap = false;
+  bool events = false;
+  std::vector<uint32_t> sizes;
+  uint32_t window = 1;
+  uint32_t post_list = 1;
+  uint32_t queue_pairs = 1;
+  uint64_t iterations = 0;  // of each size; 0: as many as fit in `seconds`
+  double seconds = 0;
 };
 
-// The client's measured loops, `count` operations each; called for the warm-up first.
-absl::Status LatencyRounds(PerfEnd& end, Spinner& spinner, uint32_t first, uint32_t count,
-                           Samples* samples);
-absl::Status BandwidthRounds(PerfEnd& end, Spinner& spinner, uint32_t count);
+// InvalidArgument: options that do not go together, or a size that is none.
+absl::StatusOr<PerfPlan> MakePlan(const PerfOptions& options);
+// "8", "64K", "1-4096", "all": the sizes that are measured, ascending; doubled from the first on,
+// and the last.
+absl::StatusOr<std::vector<uint32_t>> ParseSizes(const std::string& text);
 
-// The server's part, until the client has said that it is done.
-absl::Status AnswerRounds(PerfEnd& end, Spinner& spinner);
+// Both return the exit status. `meter` is older than every other thread.
+int RunPerfClient(const PerfOptions& options, const PerfPlan& plan, const CpuMeter& meter);
+int RunPerfServer(const PerfOptions& options, const CpuMeter& meter);
+
+// For people: perftest's columns. The heading when connected, then each row when it is measured.
+void PrintPerfHeading(const report::PerfReport& report, const std::string& why);
+void PrintPerfRow(const report::PerfReport& report, const report::PerfRow& row);
+void PrintPerfClosing(const report::PerfReport& report);
 
 }  // namespace verbena::tool

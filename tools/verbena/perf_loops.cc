@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops that are measured, and those that answer them.
-#include <algorithm>
+#include "tools/verbena/perf_loops.h"
 
-#include "absl/strings/str_cat.h"
-#include "tools/verbena/perf.h"
+#include <algorithm>
 
 namespace verbena::tool {
 namespace {
 
-// Turns until `ready`. False: the spinner's status says why.
+// Turns until `ready`.
 template <typename Ready>
-bool SpinUntil(Spinner& spinner, Ready ready) {
+bool TurnUntil(PerfEnd& end, Ready ready) {
   while (!ready()) {
-    if (!spinner.Turn()) return false;
+    if (!end.Turn()) return false;
   }
   return true;
 }
@@ -21,131 +19,173 @@ uint8_t StampOf(uint64_t round) { return static_cast<uint8_t>(round + 1); }
 
 // Ping-pong, either side: send queue entries come back when completions are polled, which watching
 // memory or waiting for a receive need not have done.
-bool MakeRoom(Spinner& spinner, uint64_t posted) {
-  constexpr uint64_t kUnpolled = 16;  // PerfEnd makes its send queue longer
-  return SpinUntil(spinner, [&] { return posted - spinner.sends() < kUnpolled; });
+bool MakeRoom(PerfEnd& end, uint32_t index) {
+  constexpr uint32_t kUnpolled = 16;  // PerfEnd makes its send queue longer
+  return TurnUntil(end, [&] { return end.flying(index) < kUnpolled; });
 }
 
-// One-sided traffic needs nothing from us: on a device only the client's last message shows here.
-// Over TCP a thread that polls moves the bytes sooner than the service thread; so poll while bytes
-// come, and sleep for a while when none came.
-absl::Status WatchOneSided(PerfEnd& end, Spinner& spinner) {
+// The queue pair of each round in turn, without a division.
+class Turns {
+ public:
+  explicit Turns(const PerfEnd& end) : count_(end.queue_pairs()) {}
+  uint32_t Next() {
+    const uint32_t now = next_;
+    next_ = now + 1 == count_ ? 0 : now + 1;
+    return now;
+  }
+
+ private:
+  const uint32_t count_;
+  uint32_t next_ = 0;
+};
+
+template <PerfOp op>
+bool PingPongWith(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
+  Turns turns(end);
+  uint64_t start = Ticks();
+  for (uint64_t round = 0; round < rounds; ++round) {
+    const uint32_t index = turns.Next();
+    const uint64_t completed = end.completed();
+    if constexpr (op == PerfOp::kWrite) end.Stamp(StampOf(round));
+    if (!end.Post(index, 1)) return false;
+    // In place of the receive that the last answer took, while this message is under way.
+    if constexpr (op == PerfOp::kSend) {
+      if (round > 0 && !end.Restock(end.latest())) return false;
+    }
+    const bool answered = TurnUntil(end, [&] {
+      if constexpr (op == PerfOp::kWrite) return end.Landed() == StampOf(round);
+      if constexpr (op == PerfOp::kSend) return end.waiting() > 0;
+      return end.completed() > completed;
+    });
+    if (!answered) return false;
+    if constexpr (op == PerfOp::kSend) end.Take(1);
+    end.Progressed();
+    const uint64_t now = Ticks();
+    tally.rounds.Add(now > start ? now - start : 0);
+    start = now;
+    if (!MakeRoom(end, index)) return false;
+    if ((round & 0x3FF) == 0x3FF) tick(round);
+  }
+  return op != PerfOp::kSend || end.Restock(end.latest());
+}
+
+// One-sided traffic needs nothing from us: on a device only the client's next message shows here,
+// and polling would cost what the device spares. Over TCP a thread that polls moves the bytes
+// sooner than the service thread; so poll while bytes come, and sleep for a while when none came.
+bool WatchOneSided(PerfEnd& end) {
   constexpr absl::Duration kLook = absl::Milliseconds(200);
-  constexpr absl::Duration kLongest = absl::Hours(1);
-  const absl::Time deadline = absl::Now() + kLongest;
-  while (absl::Now() < deadline) {
-    const uint64_t before = end.link().qp().counters().bytes_received;
+  const bool sees = !end.request().events && end.qp(0).capabilities().peer_counters;
+  auto received = [&] {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < end.queue_pairs(); ++i) bytes += end.qp(i).counters().bytes_received;
+    return bytes;
+  };
+  while (end.waiting() == 0) {
+    const uint64_t before = sees ? received() : 0;
     const Clock::time_point look = Clock::now() + absl::ToChronoNanoseconds(kLook);
     uint32_t turns = 0;
-    spinner.Progressed();
-    while (spinner.receives() == 0 && ((++turns & 0xFF) != 0 || Clock::now() < look)) {
-      if (!spinner.Turn()) return spinner.status();
+    end.Progressed();
+    while (sees && end.waiting() == 0 && ((++turns & 0xFF) != 0 || Clock::now() < look)) {
+      if (!end.Turn()) return false;
     }
-    if (spinner.receives() > 0) return absl::OkStatus();
-    if (end.link().qp().counters().bytes_received != before) continue;
-    absl::StatusOr<WorkCompletion> done = end.link().Await(WcOpcode::kReceive, kLook);
-    if (done.ok() || !absl::IsDeadlineExceeded(done.status())) return done.status();
+    if (end.waiting() > 0 || (sees && received() != before)) continue;
+    if (!end.Nap(kLook)) return false;
   }
-  return absl::DeadlineExceededError(absl::StrCat("the client ", end.link().qp().connection().peer,
-                                                  " was not done after ",
-                                                  absl::FormatDuration(kLongest)));
+  return true;
 }
 
-absl::Status AnswerWrites(PerfEnd& end, Spinner& spinner) {
-  for (uint64_t round = 0; round < end.request().rounds; ++round) {
-    if (!SpinUntil(spinner, [&] { return end.Landed() == StampOf(round); }) ||
-        !MakeRoom(spinner, round)) {
-      return spinner.status();
-    }
-    spinner.Progressed();
+bool AnswerWrites(PerfEnd& end, uint64_t rounds) {
+  Turns turns(end);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    const uint32_t index = turns.Next();
+    if (!TurnUntil(end, [&] { return end.Landed() == StampOf(round); })) return false;
+    end.Progressed();
     end.Stamp(StampOf(round));
-    if (absl::Status status = end.Post(1); !status.ok()) return status;
+    if (!end.Post(index, 1) || !MakeRoom(end, index)) return false;
   }
-  return absl::OkStatus();
+  return true;
 }
 
-absl::Status AnswerSends(PerfEnd& end, Spinner& spinner) {
-  const bool echo = end.request().mode == PerfMode::kLatency;
-  for (uint64_t received = 0; received < end.request().rounds;) {
-    if (!SpinUntil(spinner, [&] { return spinner.receives() > received; })) return spinner.status();
-    for (; received < spinner.receives(); ++received) {
-      if (echo) {
-        if (!MakeRoom(spinner, received)) return spinner.status();
-        if (absl::Status status = end.Post(1); !status.ok()) return status;
-      }
-      if (absl::Status status = end.PostReceive(); !status.ok()) return status;
+bool EchoSends(PerfEnd& end, uint64_t rounds) {
+  for (uint64_t round = 0; round < rounds; ++round) {
+    if (!TurnUntil(end, [&] { return end.waiting() > 0; })) return false;
+    end.Take(1);
+    const uint32_t index = end.latest();
+    if (!end.Post(index, 1) || !end.Restock(index) || !MakeRoom(end, index)) return false;
+  }
+  return true;
+}
+
+bool TakeSends(PerfEnd& end, uint64_t rounds) {
+  while (end.waiting() < rounds) {
+    if (!end.Turn()) return false;
+    for (const WorkCompletion& done : end.done()) {
+      const uint32_t index = PerfEnd::QpOf(done);
+      if (end.owed(index) >= end.restock_at() && !end.Restock(index)) return false;
     }
   }
-  return absl::OkStatus();
+  end.Take(rounds);
+  return true;
 }
 
 }  // namespace
 
-absl::Status LatencyRounds(PerfEnd& end, Spinner& spinner, uint32_t first, uint32_t count,
-                           Samples* samples) {
-  const PerfOp op = end.request().op;
-  Progress progress(absl::StrCat(PerfOpName(op), " latency"), count);
-  Clock::time_point start = Clock::now();
-  for (uint64_t round = first; round < uint64_t{first} + count; ++round) {
-    const uint64_t receives = spinner.receives();
-    if (!MakeRoom(spinner, round)) return spinner.status();
-    if (op == PerfOp::kWrite) end.Stamp(StampOf(round));
-    if (absl::Status status = end.Post(1); !status.ok()) return status;
-    // In place of the one that the last answer took, while this message is under way.
-    if (op == PerfOp::kSend && round > first) {
-      if (absl::Status status = end.PostReceive(); !status.ok()) return status;
-    }
-    const bool answered = SpinUntil(spinner, [&] {
-      return op == PerfOp::kWrite  ? end.Landed() == StampOf(round)
-             : op == PerfOp::kRead ? spinner.sends() > round
-                                   : spinner.receives() > receives;
-    });
-    if (!answered) return spinner.status();
-    spinner.Progressed();
-    const Clock::time_point now = Clock::now();
-    samples->Add(now - start);
-    start = now;
-    progress.Update(round - first);
+bool PingPong(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
+  switch (end.request().op) {
+    case PerfOp::kWrite:
+      return PingPongWith<PerfOp::kWrite>(end, rounds, tally, tick);
+    case PerfOp::kSend:
+      return PingPongWith<PerfOp::kSend>(end, rounds, tally, tick);
+    case PerfOp::kRead:
+    case PerfOp::kAtomic:
+      break;
   }
-  return op == PerfOp::kSend && count > 0 ? end.PostReceive() : absl::OkStatus();
+  return PingPongWith<PerfOp::kRead>(end, rounds, tally, tick);
 }
 
-absl::Status BandwidthRounds(PerfEnd& end, Spinner& spinner, uint32_t count) {
+bool Flood(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
   const uint32_t window = end.request().window;
-  // One doorbell for several operations, and always some in flight while they are made.
-  const uint32_t batch = std::clamp<uint32_t>(window / 4, 1, 32);
-  const uint64_t before = spinner.sends();
-  Progress progress(absl::StrCat(PerfOpName(end.request().op), " bandwidth"), count);
-  uint64_t posted = 0;
-  while (spinner.sends() - before < count) {
-    const uint64_t flying = posted - (spinner.sends() - before);
-    const auto next = static_cast<uint32_t>(std::min<uint64_t>(batch, count - posted));
-    if (next > 0 && flying + next <= window) {
-      if (absl::Status status = end.Post(next); !status.ok()) return status;
-      posted += next;
-      continue;
+  const uint64_t outstanding = uint64_t{window} * end.queue_pairs();
+  const uint64_t slice = std::max(rounds / 64, 2 * outstanding);
+  const uint64_t first = end.completed();
+  uint64_t left = rounds;
+  auto fill = [&](uint32_t index) {
+    while (left > 0) {
+      const auto next = static_cast<uint32_t>(std::min<uint64_t>(end.posting().list, left));
+      if (end.flying(index) + next > window) break;
+      if (!end.Post(index, next)) return false;
+      left -= next;
     }
-    if (!spinner.Turn()) return spinner.status();
-    progress.Update(posted);
+    return true;
+  };
+  uint64_t slice_start = Ticks();
+  uint64_t slice_first = first;
+  for (uint32_t i = 0; i < end.queue_pairs(); ++i) {
+    if (!fill(i)) return false;
   }
-  return absl::OkStatus();
+  while (end.completed() - first < rounds) {
+    if (!end.Turn()) return false;
+    for (const WorkCompletion& done : end.done()) {
+      if (!fill(PerfEnd::QpOf(done))) return false;
+    }
+    if (const uint64_t operations = end.completed() - slice_first; operations >= slice) {
+      const uint64_t now = Ticks();
+      tally.fastest = std::min(
+          tally.fastest, static_cast<double>(now - slice_start) / static_cast<double>(operations));
+      slice_start = now;
+      slice_first = end.completed();
+      tick(slice_first - first);
+    }
+  }
+  return true;
 }
 
-absl::Status AnswerRounds(PerfEnd& end, Spinner& spinner) {
-  const PerfRequest& request = end.request();
-  if (request.op == PerfOp::kSend) {
-    if (absl::Status status = AnswerSends(end, spinner); !status.ok()) return status;
-    // The next message is the last.
-    return SpinUntil(spinner, [&] { return spinner.receives() > request.rounds; })
-               ? absl::OkStatus()
-               : spinner.status();
-  }
-  if (request.op == PerfOp::kWrite && request.mode == PerfMode::kLatency) {
-    if (absl::Status status = AnswerWrites(end, spinner); !status.ok()) return status;
-    return SpinUntil(spinner, [&] { return spinner.receives() > 0; }) ? absl::OkStatus()
-                                                                      : spinner.status();
-  }
-  return WatchOneSided(end, spinner);
+bool AnswerLeg(PerfEnd& end, uint64_t rounds) {
+  const PerfOp op = end.request().op;
+  const bool latency = end.request().mode == PerfMode::kLatency;
+  if (op == PerfOp::kSend) return latency ? EchoSends(end, rounds) : TakeSends(end, rounds);
+  if (op == PerfOp::kWrite && latency) return AnswerWrites(end, rounds);
+  return WatchOneSided(end);
 }
 
 }  // namespace verbena::tool

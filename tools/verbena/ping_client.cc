@@ -13,6 +13,7 @@
 #include "proto/reports.pb.h"
 #include "tools/verbena/address.h"
 #include "tools/verbena/exit_status.h"
+#include "tools/verbena/histogram.h"
 #include "tools/verbena/ping.h"
 #include "tools/verbena/preflight.h"
 #include "tools/verbena/report.h"
@@ -53,7 +54,7 @@ class PingClient {
     if (!link.ok()) return link.status();
     absl::Status status = Connect(*path, *link);
     if (status.ok()) status = Rounds(*link);
-    *report_->mutable_round() = times_.Summarise();
+    *report_->mutable_round() = ToReport(times_, 1e-3);
     if (status.ok()) status = link->link().qp().Disconnect();
     return status;
   }
@@ -93,7 +94,7 @@ class PingClient {
                                                          "; its own messages say why"))
                    : status;
       }
-      times_.Add(Clock::now() - start);
+      times_.Add(static_cast<uint64_t>((Clock::now() - start) / std::chrono::nanoseconds(1)));
       report_->set_pings(round + 1);
       if (const size_t at = FirstDifference(); options_.validate && at < source_->bytes().size()) {
         return absl::DataLossError(
@@ -138,7 +139,7 @@ class PingClient {
   const absl::Duration timeout_;
   Buffer* source_ = nullptr;
   Buffer* sink_ = nullptr;
-  Samples times_;
+  Histogram times_;  // nanoseconds
 };
 
 void PrintSummary(const report::PingReport& report) {
