@@ -91,8 +91,8 @@ TEST(PerfWire, OutOfBoundsIsRefused) {
 
 TEST(PerfWire, Legs) {
   const PerfRequest some = SomeRequest();
-  const std::string bytes = EncodePerfLeg({.size = 4096, .rounds = 0x0102030});
-  EXPECT_EQ(bytes.substr(0, 16), std::string("VLEG\0\0\x10\0\0\0\0\0\0\x10\x20\x30", 16));
+  const std::string bytes = EncodePerfLeg({.size = 4096, .rounds = 0x0102030, .credit = 3});
+  EXPECT_EQ(bytes.substr(0, 20), std::string("VLEG\0\0\x10\0\0\0\0\0\0\x10\x20\x30\0\0\0\x03", 20));
   const absl::StatusOr<PerfLeg> back = DecodePerfLeg(bytes, some);
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(EncodePerfLeg(*back), bytes);
@@ -102,6 +102,7 @@ TEST(PerfWire, Legs) {
   EXPECT_THAT(said({.size = 4097, .rounds = 1}), HasSubstr("size 4097 is not from 1 to 4096"));
   EXPECT_THAT(said({.size = 0, .rounds = 1}), HasSubstr("size 0"));
   EXPECT_THAT(said({.size = 1, .rounds = kMaxPerfRounds + 1}), HasSubstr("rounds 1000000001"));
+  EXPECT_THAT(said({.size = 1, .rounds = 1, .credit = 4}), HasSubstr("credit 4 is not from 0"));
   EXPECT_THAT(DecodePerfLeg(std::string(64, 'x'), some).status().message(),
               HasSubstr("out of step"));
 }

@@ -70,7 +70,7 @@ FlagSet Flags(PerfOptions* o) {
       {'n', "iters", "N", "perftest's name for the same", iterations},
       {'D', "seconds", "N", "client: instead, of each size; default 0.25 (rate, several sizes)",
        Number{&o->seconds, 1, 86400}},
-      {'t', "window", "N", "client: operations outstanding, to 4096; 16 (bw), 512 (rate)",
+      {'t', "window", "N", "client: outstanding on a queue pair, to 4096; 16 (bw), 512 (rate)",
        Number{&o->window, 1, kMaxPerfWindow}},
       {'l', "post-list", "N", "client: operations a post; default window / 4, at most 32",
        Number{&o->post_list, 1, kMaxPerfWindow}},

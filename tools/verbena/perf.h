@@ -16,6 +16,7 @@
 #include "proto/reports.pb.h"
 #include "tools/verbena/cpu_meter.h"
 #include "tools/verbena/perf_wire.h"
+#include "tools/verbena/preflight.h"
 #include "tools/verbena/side.h"
 
 namespace verbena::tool {
@@ -60,6 +61,12 @@ absl::StatusOr<PerfPlan> MakePlan(const PerfOptions& options);
 // "8", "64K", "1-4096", "all": the sizes that are measured, ascending; doubled from the first on,
 // and the last.
 absl::StatusOr<std::vector<uint32_t>> ParseSizes(const std::string& text);
+
+// In preflight's connections: with one completion queue for all, each queue pair but the first adds
+// its socket only.
+inline int ConnectionsOf(uint32_t queue_pairs) {
+  return static_cast<int>(1 + (queue_pairs + 2) / kConnectionDescriptors);
+}
 
 // Both return the exit status. `meter` is older than every other thread.
 int RunPerfClient(const PerfOptions& options, const PerfPlan& plan, const CpuMeter& meter);

@@ -140,16 +140,16 @@ class PerfClient {
 
   absl::Status CheckPeer() {
     const Capabilities with = end_->qp(0).capabilities();
-    const char* lack = nullptr;
     if (plan_.op == PerfOp::kAtomic && !with.atomics) {
-      lack = "has no atomics: choose another --op, or another --device";
-    } else if (plan_.op == PerfOp::kSend && plan_.queue_pairs > 1 && !with.remote_completion) {
-      lack = "does not say when a send has arrived, which --op send with several --qps needs";
+      const ConnectionInfo info = end_->qp(0).connection();
+      return absl::UnimplementedError(
+          absl::StrCat("the connection with ", info.peer, " over ", Explain(info),
+                       " has no atomics: choose another --op, or another --device"));
     }
-    if (lack == nullptr) return absl::OkStatus();
-    const ConnectionInfo info = end_->qp(0).connection();
-    return absl::UnimplementedError(
-        absl::StrCat("the connection with ", info.peer, " over ", Explain(info), " ", lack));
+    if (plan_.op == PerfOp::kSend && plan_.mode != PerfMode::kLatency && !with.rnr) {
+      credit_ = std::max<uint32_t>(plan_.window / 2, 1);
+    }
+    return absl::OkStatus();
   }
 
   absl::Status MeasureAll() {
@@ -197,7 +197,8 @@ class PerfClient {
 
   absl::Status Leg(uint32_t size, uint64_t rounds, Measured* into) {
     end_->Prepare(size);
-    absl::StatusOr<PerfUsage> before = Exchange({.size = size, .rounds = rounds});
+    const PerfLeg leg{.size = size, .rounds = rounds, .credit = credit_};
+    absl::StatusOr<PerfUsage> before = Exchange(leg);
     if (!before.ok()) return before.status();
     auto tick = [&](uint64_t done) {
       progress_.Update(plan_.iterations > 0
@@ -207,8 +208,8 @@ class PerfClient {
     const CpuUsage cpu = meter_.Read();
     const Clock::time_point start = Clock::now();
     const uint64_t start_ticks = Ticks();
-    const bool ok = plan_.mode == PerfMode::kLatency ? PingPong(*end_, rounds, into->tally, tick)
-                                                     : Flood(*end_, rounds, into->tally, tick);
+    const bool ok = plan_.mode == PerfMode::kLatency ? PingPong(*end_, leg, into->tally, tick)
+                                                     : Flood(*end_, leg, into->tally, tick);
     const uint64_t ticks = Ticks() - start_ticks;
     const Clock::time_point stop = Clock::now();
     if (!ok) return end_->status();
@@ -281,6 +282,7 @@ class PerfClient {
   const absl::Duration timeout_;
   std::optional<Context> context_;
   std::unique_ptr<PerfEnd> end_;  // goes before its context
+  uint32_t credit_ = 0;           // PerfLeg::credit
   TcpFacts server_tcp_;
 };
 
@@ -288,7 +290,7 @@ class PerfClient {
 
 int RunPerfClient(const PerfOptions& options, const PerfPlan& plan, const CpuMeter& meter) {
   report::PerfReport report;
-  absl::Status status = CheckDescriptors(static_cast<int>(plan.queue_pairs));
+  absl::Status status = CheckDescriptors(ConnectionsOf(plan.queue_pairs));
   // Before minutes of work.
   for (const std::string& file : {options.hgrm, options.plot}) {
     if (status.ok() && !file.empty()) status = WriteFile(file, "");

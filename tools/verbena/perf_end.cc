@@ -233,17 +233,20 @@ void PerfEnd::Stamp(uint8_t stamp) {
   data_.bytes()[layout_.source() + size_ - 1] = std::byte{stamp};
 }
 
+bool PerfEnd::SendMessage(uint32_t index, uint32_t bytes) {
+  const PostResult posted = qps_[index].PostSend({.opcode = Opcode::kSend,
+                                                  .local = data_.slice(layout_.said(), bytes),
+                                                  .id = Id(0, index),
+                                                  .flags = SendFlags::kSignaled});
+  if (posted.ok()) return true;
+  status_ = RefusedPost(index, posted);
+  return false;
+}
+
 bool PerfEnd::Say(absl::string_view message) {
   std::byte* const out = data_.bytes().data() + layout_.said();
   memcpy(out, message.data(), std::min<size_t>(message.size(), kPerfControlBytes));
-  const PostResult posted =
-      qps_[0].PostSend({.opcode = Opcode::kSend,
-                        .local = data_.slice(layout_.said(), kPerfControlBytes),
-                        .id = Id(0, 0),
-                        .flags = SendFlags::kSignaled});
-  if (posted.ok()) return true;
-  status_ = RefusedPost(0, posted);
-  return false;
+  return SendMessage(0, kPerfControlBytes);
 }
 
 absl::StatusOr<std::string> PerfEnd::Hear() {

@@ -83,17 +83,18 @@ class PerfEnd {
   uint8_t Landed() const;
   void Stamp(uint8_t stamp);
 
+  // A byte to a queue pair's peer: receives are there for what it may send next.
+  bool Credit(uint32_t index) { return Restock(index) && SendMessage(index, 1); }
+
   // Control messages of kPerfControlBytes, on the first queue pair.
   bool Say(absl::string_view message);
   absl::StatusOr<std::string> Hear();
 
  private:
   absl::Status MakeQueues(Device& device);
-  absl::Status MakeMemory();
   bool Account(size_t count);
   bool CheckPatience();
-  bool OutOfPatience();
-  uint64_t receive_area() const;
+  bool SendMessage(uint32_t index, uint32_t bytes);
   absl::Status RefusedPost(uint32_t index, const PostResult& refused);
 
   PerfRequest request_;
@@ -102,8 +103,6 @@ class PerfEnd {
   PerfLayout layout_{0};
   RemoteBuffer peer_;
   uint32_t size_ = 1;
-  uint32_t sends_ = 0;  // of each queue pair's queues
-  uint32_t receives_deep_ = 0;
   uint32_t restock_at_ = 1;
 
   // In this order: queue pairs go first, then what they use.

@@ -2,6 +2,7 @@
 #include "tools/verbena/perf_loops.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace verbena::tool {
 namespace {
@@ -116,57 +117,81 @@ bool EchoSends(PerfEnd& end, uint64_t rounds) {
   return true;
 }
 
-bool TakeSends(PerfEnd& end, uint64_t rounds) {
-  while (end.waiting() < rounds) {
+bool TakeSends(PerfEnd& end, const PerfLeg& leg) {
+  std::vector<uint32_t> uncredited(leg.credit > 0 ? end.queue_pairs() : 0);
+  while (end.waiting() < leg.rounds) {
     if (!end.Turn()) return false;
     for (const WorkCompletion& done : end.done()) {
       const uint32_t index = PerfEnd::QpOf(done);
       if (end.owed(index) >= end.restock_at() && !end.Restock(index)) return false;
+      if (leg.credit == 0 || done.opcode != WcOpcode::kReceive) continue;
+      if (++uncredited[index] < leg.credit) continue;
+      uncredited[index] = 0;
+      if (!end.Credit(index)) return false;
     }
   }
-  end.Take(rounds);
+  end.Take(leg.rounds);
+  for (uint32_t i = 0; i < uncredited.size(); ++i) {
+    if (uncredited[i] > 0 && !end.Credit(i)) return false;
+  }
   return true;
 }
 
 }  // namespace
 
-bool PingPong(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
+bool PingPong(PerfEnd& end, const PerfLeg& leg, PerfTally& tally, PerfTick tick) {
   switch (end.request().op) {
     case PerfOp::kWrite:
-      return PingPongWith<PerfOp::kWrite>(end, rounds, tally, tick);
+      return PingPongWith<PerfOp::kWrite>(end, leg.rounds, tally, tick);
     case PerfOp::kSend:
-      return PingPongWith<PerfOp::kSend>(end, rounds, tally, tick);
+      return PingPongWith<PerfOp::kSend>(end, leg.rounds, tally, tick);
     case PerfOp::kRead:
     case PerfOp::kAtomic:
       break;
   }
-  return PingPongWith<PerfOp::kRead>(end, rounds, tally, tick);
+  return PingPongWith<PerfOp::kRead>(end, leg.rounds, tally, tick);
 }
 
-bool Flood(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
+bool Flood(PerfEnd& end, const PerfLeg& leg, PerfTally& tally, PerfTick tick) {
   const uint32_t window = end.request().window;
-  const uint64_t outstanding = uint64_t{window} * end.queue_pairs();
-  const uint64_t slice = std::max(rounds / 64, 2 * outstanding);
+  const uint64_t slice = std::max(leg.rounds / 64, 2 * uint64_t{window} * end.queue_pairs());
   const uint64_t first = end.completed();
-  uint64_t left = rounds;
+  uint64_t left = leg.rounds;
+  uint64_t uncredited = 0;  // of all queue pairs together, and of each
+  std::vector<uint32_t> uncredited_of(leg.credit > 0 ? end.queue_pairs() : 0);
   auto fill = [&](uint32_t index) {
     while (left > 0) {
       const auto next = static_cast<uint32_t>(std::min<uint64_t>(end.posting().list, left));
       if (end.flying(index) + next > window) break;
+      if (leg.credit > 0) {
+        if (uncredited_of[index] + next > window) break;
+        uncredited_of[index] += next;
+        uncredited += next;
+      }
       if (!end.Post(index, next)) return false;
       left -= next;
     }
     return true;
+  };
+  auto take_credit = [&](uint32_t index) {
+    // A last one stands for less.
+    const uint32_t credit = std::min(leg.credit, uncredited_of[index]);
+    uncredited_of[index] -= credit;
+    uncredited -= credit;
+    end.Take(1);
+    return end.Restock(index);
   };
   uint64_t slice_start = Ticks();
   uint64_t slice_first = first;
   for (uint32_t i = 0; i < end.queue_pairs(); ++i) {
     if (!fill(i)) return false;
   }
-  while (end.completed() - first < rounds) {
+  while (end.completed() - first < leg.rounds || uncredited > 0) {
     if (!end.Turn()) return false;
     for (const WorkCompletion& done : end.done()) {
-      if (!fill(PerfEnd::QpOf(done))) return false;
+      const uint32_t index = PerfEnd::QpOf(done);
+      if (leg.credit > 0 && done.opcode == WcOpcode::kReceive && !take_credit(index)) return false;
+      if (!fill(index)) return false;
     }
     if (const uint64_t operations = end.completed() - slice_first; operations >= slice) {
       const uint64_t now = Ticks();
@@ -180,11 +205,11 @@ bool Flood(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick) {
   return true;
 }
 
-bool AnswerLeg(PerfEnd& end, uint64_t rounds) {
+bool AnswerLeg(PerfEnd& end, const PerfLeg& leg) {
   const PerfOp op = end.request().op;
   const bool latency = end.request().mode == PerfMode::kLatency;
-  if (op == PerfOp::kSend) return latency ? EchoSends(end, rounds) : TakeSends(end, rounds);
-  if (op == PerfOp::kWrite && latency) return AnswerWrites(end, rounds);
+  if (op == PerfOp::kSend) return latency ? EchoSends(end, leg.rounds) : TakeSends(end, leg);
+  if (op == PerfOp::kWrite && latency) return AnswerWrites(end, leg.rounds);
   return WatchOneSided(end);
 }
 

@@ -25,12 +25,12 @@ struct PerfTally {
 using PerfTick = absl::FunctionRef<void(uint64_t)>;
 
 // One operation at a time, on each queue pair in turn; a write or send is answered with its like.
-bool PingPong(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick);
+bool PingPong(PerfEnd& end, const PerfLeg& leg, PerfTally& tally, PerfTick tick);
 // A window of operations outstanding on each queue pair, from the first post to the last
-// completion.
-bool Flood(PerfEnd& end, uint64_t rounds, PerfTally& tally, PerfTick tick);
+// completion, or credit.
+bool Flood(PerfEnd& end, const PerfLeg& leg, PerfTally& tally, PerfTick tick);
 
 // The server's part in a leg.
-bool AnswerLeg(PerfEnd& end, uint64_t rounds);
+bool AnswerLeg(PerfEnd& end, const PerfLeg& leg);
 
 }  // namespace verbena::tool

@@ -143,7 +143,7 @@ class Session {
     if (leg->rounds > 0) end_->Prepare(leg->size);
     const TcpFacts tcp = leg->rounds == 0 ? FactsOf(end_->qp(0).connection()) : TcpFacts{};
     if (!end_->Say(EncodePerfUsage({.cpu = meter_.Read(), .tcp = tcp}))) return end_->status();
-    if (leg->rounds > 0 && !AnswerLeg(*end_, leg->rounds)) return end_->status();
+    if (leg->rounds > 0 && !AnswerLeg(*end_, *leg)) return end_->status();
     *working = leg->rounds > 0;
     return absl::OkStatus();
   }
@@ -181,11 +181,10 @@ class PerfServer {
 
  private:
   absl::Status Open(const PerfRequest& wanted, ConnectionRequest request) {
-    const auto fit =
-        static_cast<uint32_t>(ConnectionsThatFit(static_cast<int>(wanted.queue_pairs)));
-    if (fit < wanted.queue_pairs) {
+    const int need = ConnectionsOf(wanted.queue_pairs);
+    if (ConnectionsThatFit(need) < need) {
       return Refuse(request, absl::ResourceExhaustedError(absl::StrCat(
-                                 "file descriptors for ", fit,
+                                 "no file descriptors for ", wanted.queue_pairs,
                                  " queue pairs at the server: raise its `ulimit -n`")));
     }
     if (!sessions_.Open(wanted.session)) {

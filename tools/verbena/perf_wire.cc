@@ -158,14 +158,18 @@ std::string EncodePerfLeg(const PerfLeg& leg) {
   std::string bytes(kLegMagic);
   Append(leg.size, 4, &bytes);
   Append(leg.rounds, 8, &bytes);
+  Append(leg.credit, 4, &bytes);
   return Padded(std::move(bytes));
 }
 
 absl::StatusOr<PerfLeg> DecodePerfLeg(absl::string_view bytes, const PerfRequest& request) {
   if (absl::Status status = CheckMessage(bytes, kLegMagic); !status.ok()) return status;
-  const PerfLeg leg{.size = static_cast<uint32_t>(Load(bytes, 4, 4)), .rounds = Load(bytes, 8, 8)};
+  const PerfLeg leg{.size = static_cast<uint32_t>(Load(bytes, 4, 4)),
+                    .rounds = Load(bytes, 8, 8),
+                    .credit = static_cast<uint32_t>(Load(bytes, 16, 4))};
   for (const absl::Status& status : {CheckRange("a leg's size", leg.size, 1, request.size),
-                                     CheckRange("a leg's rounds", leg.rounds, 0, kMaxPerfRounds)}) {
+                                     CheckRange("a leg's rounds", leg.rounds, 0, kMaxPerfRounds),
+                                     CheckRange("a leg's credit", leg.credit, 0, request.window)}) {
     if (!status.ok()) return status;
   }
   return leg;

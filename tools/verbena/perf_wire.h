@@ -5,7 +5,9 @@
 // a session at the server, which lends its memory in the answer, and the others join it. Work is
 // done in legs: the client says on the first queue pair what comes next (a PerfLeg), the server
 // answers with what it has used so far (a PerfUsage), and the operations of the leg follow on all
-// queue pairs. A leg without operations only asks for the usage; so the server's share of a leg is
+// queue pairs. Sends between plain iWARP ends need credits, since nothing makes a sender wait for
+// receives there: the server sends a byte after each `credit` messages on a queue pair, and after
+// the last. A leg without operations only asks for the usage; so the server's share of a leg is
 // the difference of two answers. At the end the client disconnects.
 #pragma once
 
@@ -57,10 +59,11 @@ absl::StatusOr<RemoteBuffer> DecodePerfAnswer(absl::string_view bytes);
 // Both messages are kPerfControlBytes long, the rest zeros.
 inline constexpr uint32_t kPerfControlBytes = 64;
 
-// {"VLEG", size 4, rounds 8}
+// {"VLEG", size 4, rounds 8, credit 4}
 struct PerfLeg {
   uint32_t size = 1;    // bytes of each operation
   uint64_t rounds = 0;  // operations on all queue pairs together; 0: none, the usage is asked for
+  uint32_t credit = 0;  // 0: without
 };
 std::string EncodePerfLeg(const PerfLeg& leg);
 // InvalidArgument unless it suits the request.
