@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measured runs as a picture: latency, bandwidth and message rate over the size, on log axes. SVG
-// for screen and print; curves differ in colour, line and marker, so that grey paper tells them
-// apart too.
+// for screen and print; curves differ in colour and marker, so that grey paper tells them apart
+// too.
 #pragma once
 
 #include <string>
