@@ -31,11 +31,12 @@ SubjectOptions Options(uint64_t bits) {
     if (!s.features.has(wire::kAcknowledge)) s.features.features &= ~wire::kRnr;
     if (s.features.has(wire::kLargeFpdu)) s.features.max_payload = (1 + take(6) % 60) * 1024;
   }
-  s.ord = 1 + take(3);
+  s.ord = take(3);
   s.ird = 1 + take(3);
   o.signal_all = take(1) != 0;
   o.shared_receives = take(2) == 3;
   o.rnr_retry = static_cast<uint8_t>(take(3));
+  s.confirm = !s.features.has(wire::kAcknowledge) && take(1) != 0;
   return o;
 }
 
@@ -55,7 +56,7 @@ bool RunApplication(Subject* subject, const Step& s) {
                         static_cast<SendFlags>(s.b & 15), s.b >> 6);
       return true;
     case 12:
-      subject->Drain(s.a == 0 ? SIZE_MAX : s.c, (s.b & 1) == 0);
+      subject->Drain(s.a % 4 == 0 ? SIZE_MAX : s.c % 3000, (s.b & 1) == 0);
       return true;
     case 13:
       subject->Move(engine::Nanos{s.c} * 100'000);

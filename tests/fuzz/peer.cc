@@ -234,7 +234,8 @@ Bytes Peer::Control(const Step& s) {
   wire::Control c;
   c.type = kTypes[s.a % std::size(kTypes)];
   std::string text;
-  const uint32_t off = s.b % 8 == 7 ? static_cast<uint32_t>(static_cast<int8_t>(s.b)) : 0;
+  static constexpr int kOff[] = {1, -1, 2, -2, 3, 100, -100, 1 << 30};
+  const uint32_t off = s.b % 8 >= 6 ? static_cast<uint32_t>(kOff[s.b / 32]) : 0;
   switch (c.type) {
     case ControlType::kAck:
       c.rsn = subject_.sent_rsn() + off;

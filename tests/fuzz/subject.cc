@@ -342,7 +342,7 @@ void Subject::CheckFpdu(const engine::Fpdu& f) {
   if (op == wire::Opcode::kWrite || op == wire::Opcode::kReadResponse ||
       (op >= wire::Opcode::kSend && op <= wire::Opcode::kSendSolicitedInvalidate)) {
     const uint32_t room = wire::MaxPayloadForMss(options_.session.mss, wire::HeaderSize(f.ddp));
-    FUZZ_CHECK(f.payload.size() <= (most != 0 ? most : std::max(room, 64u)));
+    FUZZ_CHECK(f.payload.size() <= (most != 0 ? most : room));
   }
   if (op == wire::Opcode::kReadResponse) {
     for (const std::byte b : f.payload) FUZZ_CHECK(b < kSecret, "memory that nobody lent");
