@@ -126,6 +126,10 @@ void Listener::AnswerRendezvous(provider::ConnectionRequest& request, absl::Dura
   } else {
     answer = offers_.Open(*ask, request.info(), now);
   }
+  if (answer.reason != Reason::kNone) {
+    VERBENA_LOG_LIMITED(strange_, kInfo, "select", "listen ", address(), ": no way over RDMA for ",
+                        request.info().peer, ": ", answer.text);
+  }
   if (absl::Status s = request.Reject(Encode(answer)); !s.ok()) {
     VERBENA_LOG_LIMITED(strange_, kWarn, "select", "listen ", address(), ": ", s.message());
   }

@@ -161,13 +161,15 @@ void QueuePair::TakeReply() {
   io::Streams& streams = device_->hub().streams();
   absl::StatusOr<engine::PeerReply> reply =
       engine::DecodeReply(connecting_->reader.frame(), connecting_->offer);
-  if (!reply.ok()) {
-    // Out of band nobody has proved yet to be the peer, and a stranger's answer ends only this try.
-    return ConnectFailed(connecting_->meeting != nullptr
-                             ? absl::UnavailableError(reply.status().message())
-                             : reply.status(),
-                         false);
-  }
+  // What a peer answers is no mistake of the call: only what one end lacks cannot be tried again.
+  const auto named = [this](const absl::Status& why) {
+    const bool lacks = connecting_->meeting == nullptr && absl::IsFailedPrecondition(why);
+    return absl::Status(
+        lacks ? absl::StatusCode::kFailedPrecondition : absl::StatusCode::kUnavailable,
+        absl::StrCat("connect ", connecting_->current.ToString(), ": ", why.message()));
+  };
+  // Out of band nobody has proved yet to be the peer, and a stranger's answer ends only this try.
+  if (!reply.ok()) return ConnectFailed(named(reply.status()), false);
   if (connecting_->meeting != nullptr && !AnswerIsTheirs(&*reply)) {
     return ConnectFailed(
         absl::UnavailableError(absl::StrCat(
@@ -178,7 +180,7 @@ void QueuePair::TakeReply() {
   if (!reply->refused.ok()) {
     device_->hub().poller().Unwatch(socket_);
     device_->hub().Linger(std::exchange(socket_, io::kNoSocket), std::move(reply->parting));
-    return ConnectFailed(reply->refused, false);
+    return ConnectFailed(named(reply->refused), false);
   }
   if (reply->rejected && reply->own_peer && connecting_->offer.revision == 1) {
     // It knows revision 2: the first attempt was cut off, and that is what came of this connect.

@@ -221,6 +221,8 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
 void Listener::Decline(Handshake* handshake, const engine::PeerRequest& peer, const char* why) {
   std::unique_ptr<Handshake> owned = Take(handshake);
   if (owned == nullptr) return;
+  VERBENA_LOG(kInfo, "connect", "listen ", address(), ": rejected ",
+              device_->hub().streams().Peer(owned->socket_).ToString(), ": ", why);
   device_->hub().Linger(owned->socket_, engine::EncodeReject(peer, why));
   device_->counts().rejects.fetch_add(1);
   device_->hub().Retire(std::move(owned));
@@ -293,7 +295,11 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
   absl::Status s = mine->Accept(socket_, peer_, parameters, info_);
   if (s.ok()) {
     socket_ = io::kNoSocket;
-  } else if (absl::IsFailedPrecondition(s) && s.message().find("requires") != std::string::npos) {
+  } else if (!engine::Agree(peer_, {"", parameters.initiator_depth, parameters.responder_resources,
+                                    parameters.require})
+                  .ok()) {
+    // No mistake of the application's: one end requires what the other lacks, and the peer learns
+    // it.
     (void)Reject(std::string(s.message()).substr(0, Device::Attributes().private_data_reject));
   }
   return s;

@@ -26,11 +26,33 @@ class BoundSocket {
   uint16_t port_ = 0;
 };
 
+// Says given bytes to 127.0.0.1:`port`, and hears what comes back. Waits kPatience at most.
+class Caller {
+ public:
+  explicit Caller(const std::string& port);
+  ~Caller();
+  Caller(const Caller&) = delete;
+  Caller& operator=(const Caller&) = delete;
+
+  std::string address() const;  // as the other end sees it
+  // As one segment, or each byte as one.
+  void Say(const std::string& bytes, bool one_by_one = false);
+  // The next `size` bytes, or what there is of them before the end.
+  std::string Hear(size_t size);
+  // Until the other end closes or resets; false: it did neither.
+  bool HearOut(std::string* bytes = nullptr);
+  void HalfClose();
+  void Reset();
+
+ private:
+  int fd_ = -1;
+};
+
 // Answers whatever a caller says with `answer`; then closes, or with `silent` waits for the caller
 // to go.
 class WrongServer {
  public:
-  explicit WrongServer(std::string answer, bool silent = false);
+  explicit WrongServer(std::string answer, bool silent = false, bool one_by_one = false);
   ~WrongServer();
 
   std::string port() const { return socket_.port(); }
@@ -41,6 +63,7 @@ class WrongServer {
   BoundSocket socket_;
   const std::string answer_;
   const bool silent_;
+  const bool one_by_one_;
   std::thread thread_;
 };
 

@@ -69,10 +69,10 @@ MATCHER_P(StatusIs, code, "is " + absl::StatusCodeToString(code)) {
 // And its message matches.
 MATCHER_P2(StatusIs, code, message,
            "is " + absl::StatusCodeToString(code) + " with a message that " +
-               testing::DescribeMatcher<std::string>(message)) {
+               ::testing::DescribeMatcher<std::string>(message)) {
   *result_listener << "which is " << StatusOf(arg).ToString();
   return StatusOf(arg).code() == code &&
-         testing::Value(std::string(StatusOf(arg).message()), message);
+         ::testing::Value(std::string(StatusOf(arg).message()), message);
 }
 
 // A completion of request `id` with `status`.
