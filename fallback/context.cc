@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "fallback/device.h"
@@ -48,8 +49,9 @@ class Path final : public provider::Path {
 
 class Context final : public provider::Context {
  public:
-  Context(std::unique_ptr<io::World> world, io::Address from, const DeviceInfo& info)
-      : world_(std::move(world)), device_(this, world_.get(), from, info) {
+  Context(std::unique_ptr<io::World> world, io::Address from, const DeviceInfo& info,
+          const engine::Hardships& hardships)
+      : world_(std::move(world)), device_(this, world_.get(), from, info, hardships) {
     world_->Start(&device_.hub());
   }
   ~Context() override { Stop(); }
@@ -115,10 +117,13 @@ absl::StatusOr<std::unique_ptr<provider::Context>> OpenOn(std::unique_ptr<io::Wo
     if (!found.ok()) return found.status();
     from = found->front();
   }
+  const char* harsh = std::getenv("VERBENA_HARSH");
+  absl::StatusOr<engine::Hardships> hardships = engine::ParseHardships(harsh ? harsh : "");
+  if (!hardships.ok()) return hardships.status();
   if (pcap::Capture* const capture = pcap::Capture::OfProcess()) {
     world = pcap::Captured(std::move(world), capture);
   }
-  return std::make_unique<Context>(std::move(world), from, info);
+  return std::make_unique<Context>(std::move(world), from, info, *hardships);
 }
 
 absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argument) {

@@ -72,15 +72,21 @@ DeviceAttributes Device::Attributes() {
 }
 
 Device::Device(provider::Context* context, io::World* world, io::Address from,
-               const DeviceInfo& info)
-    : context_(context), info_(info), from_(from), hub_(world), meeting_(this) {}
+               const DeviceInfo& info, const engine::Hardships& hardships)
+    : context_(context),
+      info_(info),
+      from_(from),
+      hardships_(hardships),
+      hub_(world),
+      meeting_(this) {}
 
 Device::~Device() = default;
 
 Capabilities Device::capabilities() const {
   Capabilities c;
   c.immediate = c.atomics = c.send_with_invalidate = c.memory_windows = c.rnr = true;
-  c.remote_completion = c.unguessable_keys = c.global_atomics = true;
+  c.remote_completion = c.unguessable_keys = true;
+  c.global_atomics = !hardships_.device_atomics;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
   c.refusal_reasons = c.queue_pair_rights = true;

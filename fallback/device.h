@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "fallback/engine/hardships.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/hub.h"
 #include "fallback/meeting.h"
@@ -30,7 +31,8 @@ inline absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit)
 
 class Device final : public provider::Device {
  public:
-  Device(provider::Context* context, io::World* world, io::Address from, const DeviceInfo& info);
+  Device(provider::Context* context, io::World* world, io::Address from, const DeviceInfo& info,
+         const engine::Hardships& hardships);
   ~Device() override;
 
   provider::Context* owner() const override { return context_; }
@@ -54,6 +56,7 @@ class Device final : public provider::Device {
   const Children& children() const { return children_; }
   Meeting& meeting() { return meeting_; }
   const io::Address& from() const { return from_; }
+  const engine::Hardships& hardships() const { return hardships_; }
   std::vector<io::Address> Addresses();  // at which peers reach it
 
   // Events of `object`; wakes whoever waits for them.
@@ -82,6 +85,7 @@ class Device final : public provider::Device {
   provider::Context* const context_;
   const DeviceInfo info_;
   const io::Address from_;
+  const engine::Hardships hardships_;
   engine::KeyTable keys_;
   Hub hub_;
   Meeting meeting_;

@@ -42,6 +42,7 @@ engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
   c.send_ring = &Of<CompletionQueue>(options.send_cq)->ring();
   c.receive_ring = &Of<CompletionQueue>(options.receive_cq)->ring();
   c.keys = &domain->device()->keys();
+  c.hardships = domain->device()->hardships();
   return c;
 }
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "absl/strings/match.h"
+#include "fallback/engine/test_allocations.h"
 #include "fallback/engine/test_cable.h"
 #include "fallback/engine/test_fpdu.h"
 #include "gtest/gtest.h"
@@ -333,6 +334,55 @@ TEST_F(Failure, StreamEndsWithoutGoodbye) {
   EXPECT_TRUE(w_.a.qp.finished());
   EXPECT_TRUE(absl::StrContains(w_.a.qp.cause().message(), "without a goodbye"));
   EXPECT_TRUE(w_.a.qp.Gather(true, 0).empty());
+}
+
+TEST_F(Failure, OfTwoRefusedRequestsTheEarlierHasTheReason) {
+  // A read has been taken, a send behind it is refused, and then the read's region is closed before
+  // the answer has left.
+  // Expect: the read has its own error, not that of the send.
+  Memory target(&w_.b, 8), receive(&w_.b, 8);
+  w_.b.PostReceive({.local = receive.sge(), .id = 11});
+  receive.Kill();
+  w_.a.Post(ReadOf(from_.sge(0, 8), target.at(), 1));
+  w_.a.Post(SendOf(from_.sge(0, 8), 2));
+  w_.cable.Send(0);
+  w_.cable.Deliver(0);
+  target.Kill();
+  w_.cable.Run();
+  EXPECT_EQ(w_.a.Sends(), "1 REM_ACCESS_ERR, 2 WR_FLUSH_ERR");
+  EXPECT_EQ(w_.b.Receives(), "11 LOC_PROT_ERR");
+}
+
+TEST_F(Failure, NoMemoryForWhatIsHalfSent) {
+  // Half a write has left when its region is closed, and the rest cannot be copied.
+  // Expect: the stream is given up, nothing more of the region leaves.
+  Memory large(&w_.a, 8192);
+  w_.a.Post(WriteOf(large.sge(), to_.at(), 1));
+  EXPECT_FALSE(w_.a.qp.Gather(true, 0).empty());
+  w_.a.qp.Sent(100);
+  large.Kill();
+  RefuseQuietly(true);
+  w_.a.qp.KeepUnsent();
+  RefuseQuietly(false);
+  EXPECT_EQ(w_.a.Sends(), "1 RETRY_EXC_ERR");
+  EXPECT_TRUE(w_.a.qp.Gather(true, 0).empty());
+  EXPECT_TRUE(w_.a.qp.finished());
+}
+
+TEST_F(Failure, NoMemoryForWhatIsHalfGathered) {
+  // The answer to a read and a write are gathered; a second write names memory that is gone, and
+  // what was gathered so far cannot be copied.
+  // Expect: nothing of it leaves, or the peer would take what follows for something else.
+  Memory theirs(&w_.b, 8192), answered(&w_.a, 8192);
+  w_.b.Post(ReadOf(theirs.sge(), answered.at(), 11));
+  w_.a.Feed(w_.b.Drain());
+  Sge gone = from_.sge();
+  gone.key ^= 1;
+  w_.a.Post(WriteOf(gone, to_.at(), 1));
+  RefuseQuietly(true);
+  EXPECT_TRUE(w_.a.qp.Gather(true, 0).empty());
+  RefuseQuietly(false);
+  EXPECT_EQ(w_.a.Sends(), "1 LOC_PROT_ERR");
 }
 
 TEST_F(Failure, StreamBreaks) {

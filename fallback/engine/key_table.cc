@@ -71,10 +71,10 @@ void KeyTable::Kill(Region* region) {
 }
 
 void KeyTable::Grow() {
-  moves_.fetch_add(1, std::memory_order_seq_cst);
   Buckets* old = all_.back().get();
-  all_.push_back(std::make_unique<Buckets>((old->mask + 1) * 4));
+  all_.push_back(std::make_unique<Buckets>((old->mask + 1) * 4));  // may throw: nothing moves yet
   Buckets* fresh = all_.back().get();
+  moves_.fetch_add(1, std::memory_order_seq_cst);
   for (size_t i = 0; i <= old->mask; ++i) {
     Region* r = old->heads[i].load(std::memory_order_relaxed);
     while (r != nullptr) {

@@ -92,6 +92,8 @@ class KeyTable {
                     uint64_t length, Access needed) const;
   Region* Find(uint32_t key) const;
 
+  SpinLock atomics;  // of Hardships::device_atomics
+
  private:
   struct Buckets {
     explicit Buckets(size_t n) : mask(n - 1), heads(new std::atomic<Region*>[n]()) {}

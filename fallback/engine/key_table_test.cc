@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "fallback/engine/test_allocations.h"
 #include "gtest/gtest.h"
 
 namespace verbena::engine {
@@ -232,6 +233,29 @@ TEST(Keys, EveryFaultHasAText) {
   for (int i = 0; i <= static_cast<int>(AccessFault::kAccess); ++i) {
     EXPECT_STRNE(AccessFaultText(static_cast<AccessFault>(i)), "unknown fault");
   }
+}
+
+TEST(KeyTable, NoMemoryToGrow) {
+  // The table must grow and cannot; the program catches that, and goes on.
+  // Expect: lookups work, and so does the same registration when there is memory again.
+  KeyTable table;
+  std::vector<std::unique_ptr<Region>> regions;
+  bool refused = false;
+  for (int i = 0; i < 300; ++i) {
+    regions.push_back(std::make_unique<Region>());
+    regions.back()->key = table.NewKey();
+    RefuseAllocation(1);
+    try {
+      table.Add(regions.back().get());
+      RefuseAllocation(0);
+    } catch (const std::bad_alloc&) {
+      refused = true;
+      EXPECT_EQ(table.Find(regions.back()->key), nullptr);
+      table.Add(regions.back().get());
+    }
+    EXPECT_EQ(table.Find(regions.back()->key), regions.back().get());
+  }
+  EXPECT_TRUE(refused);
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ QueuePair::QueuePair(const QueuePairConfig& config)
 
 void QueuePair::Connected(const Session& session) {
   if (rx_ == nullptr) rx_ = std::make_unique<std::byte[]>(kReceiveBuffer);
+  if (session.crc) batch_.PrepareCopies();
   session_ = session;
   SetMss(session.mss);
   if (session_.ird == 0) session_.ird = 1;
@@ -116,7 +117,7 @@ void QueuePair::EnterError(const absl::Status& why, bool say_bye, bool failed) {
   SetCause(why);
   SetState(QpState::kErr);
   // What is flushed goes back to the application, so nothing may be sent from its memory any more.
-  batch_.Detach();
+  if (!batch_.Detach()) send_dead_ = true;
   closing_ = connected_;
   bye_owed_ = say_bye && connected_;
   segment_.kind = Segment::Kind::kNone;
@@ -215,9 +216,13 @@ void QueuePair::Detach() {
   direct_ = 0;
 }
 
+void QueuePair::KeepUnsent() {
+  if (!batch_.Detach()) StreamLost("no memory for what is half sent");
+}
+
 std::vector<std::byte> QueuePair::TakeUnsent() {
-  batch_.Detach();
   std::vector<std::byte> out;
+  if (!batch_.Detach()) return out;  // the peer sees where it ends
   for (const iovec& v : batch_.Vectors()) {
     const std::byte* p = static_cast<const std::byte*>(v.iov_base);
     out.insert(out.end(), p, p + v.iov_len);
@@ -288,7 +293,8 @@ Capabilities QueuePair::capabilities() const {
                          : ~0u;
   Capabilities c;
   c.immediate = (f & wire::kImmediate) != 0;
-  c.atomics = c.global_atomics = (f & wire::kAtomics) != 0;
+  c.atomics = (f & wire::kAtomics) != 0;
+  c.global_atomics = c.atomics && !config_.hardships.device_atomics;
   c.rnr = (f & wire::kRnr) != 0;
   c.remote_completion = (f & wire::kAcknowledge) != 0;
   c.send_with_invalidate = c.memory_windows = c.unguessable_keys = true;

@@ -401,5 +401,21 @@ TEST(Windows, BelongToTheQueuePairThatBoundThem) {
   }
 }
 
+TEST(ReadyFrame, ThatIsAReadTakesOneOfThePlaces) {
+  // One read at a time is agreed on, and the initiator's ready frame is one; a read is posted.
+  // Expect: it waits for the answer to the frame. (The simulator's first find.)
+  Side a, b({.number = 2});
+  Cable cable(&a, &b);
+  for (Side* s : {&a, &b}) {
+    Session session = OwnSession(s == &a, false, 1);
+    session.ready_frame = ReadyFrame::kRead;
+    s->qp.Connected(session);
+  }
+  Memory to(&a, 8), from(&b, 8);
+  a.Post({.opcode = Opcode::kRead, .local = to.sge(), .remote = from.at(), .id = 1});
+  cable.Run();
+  EXPECT_EQ(a.Sends(), "1 SUCCESS");
+}
+
 }  // namespace
 }  // namespace verbena::engine

@@ -11,6 +11,7 @@
 //   requester.cc owner: what the peer says about our requests: acknowledged, refused, failed
 //   responder.cc owner: what the peer asks of us
 //   lifecycle.cc owner: states, errors, flushing, the end of the stream
+//   hardships.cc owner: what debug modes do to programs
 #pragma once
 
 #include <sys/uio.h>
@@ -28,6 +29,7 @@
 #include "absl/status/status.h"
 #include "fallback/engine/completion_ring.h"
 #include "fallback/engine/foreign.h"
+#include "fallback/engine/hardships.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/engine/limits.h"
 #include "fallback/engine/receive_queue.h"
@@ -78,6 +80,7 @@ struct QueuePairConfig {
   KeyTable* keys = nullptr;
   QueuePairObserver* observer = nullptr;
   WindowBinder* binder = nullptr;
+  Hardships hardships;
 };
 
 // What the hand-shake settled.
@@ -127,7 +130,7 @@ class QueuePair {
   void SendFailed(int error);
   bool HasUnsent() const { return !batch_.empty(); }
   // A key has died: what is framed and unsent is copied while its memory is still there.
-  void KeepUnsent() { batch_.Detach(); }
+  void KeepUnsent();
 
   // A peer without large FPDUs: they follow the MSS, which the driver keeps up to date.
   bool within_mss() const { return session_.features.max_payload == 0; }
@@ -217,7 +220,7 @@ class QueuePair {
   // transmit.cc
   void AppendOwed(bool idle, bool* ack);
   void Answered(uint32_t rsn);
-  void AppendWork();
+  void AppendWork(bool idle);
   void AppendFarewell();
   void AppendResponse();
   bool AppendRequest();
@@ -313,6 +316,11 @@ class QueuePair {
                      WcStatus receive = WcStatus::kSuccess);
   void ProtocolFault(const wire::Fault& fault);
   std::vector<std::byte> SegmentToBlame() const;
+
+  // hardships.cc
+  void Poison(const Sge* sges, uint32_t count, uint32_t domain);
+  uint64_t OperateAsDevice(std::atomic_ref<uint64_t> target, bool add, uint64_t operand,
+                           uint64_t compare);
 
   // lifecycle.cc
   // To ERR, both queues flushed. What is already framed still goes out; then a Bye if `say_bye`.

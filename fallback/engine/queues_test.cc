@@ -10,6 +10,7 @@
 
 #include "fallback/engine/completion_ring.h"
 #include "fallback/engine/receive_queue.h"
+#include "fallback/engine/test_allocations.h"
 #include "fallback/engine/transmit_batch.h"
 #include "gtest/gtest.h"
 
@@ -309,14 +310,23 @@ TEST_F(Batch, DetachedFromItsMemory) {
   Header('t', 4);
   batch_.Sent(100);
   const std::string rest = TextOf(batch_);
-  batch_.Detach();
+  EXPECT_TRUE(batch_.Detach());
   large.assign(1000, 'X');
   EXPECT_EQ(TextOf(batch_), rest);
   EXPECT_EQ(batch_.unsent(), rest.size());
   batch_.Sent(rest.size());
   EXPECT_TRUE(batch_.empty());
-  batch_.Detach();
+  EXPECT_TRUE(batch_.Detach());
   EXPECT_TRUE(batch_.Vectors().empty());
+}
+
+TEST_F(Batch, NoMemoryToDetach) {
+  std::string large(1000, 'l');
+  External(large);
+  RefuseQuietly(true);
+  EXPECT_FALSE(batch_.Detach());
+  RefuseQuietly(false);
+  EXPECT_TRUE(batch_.empty());
 }
 
 TEST_F(Batch, FullBeforeAnythingOverflows) {

@@ -160,6 +160,9 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
     RefuseForLackOfReceive();
     return false;
   }
+  if (config_.hardships.poison && send_offset_ == 0) {
+    Poison(current_->sges, current_->sge_count, config_.receive_domain);
+  }
   segment_.key = h.ulp;
   const uint64_t total = uint64_t{send_offset_} + wire::PayloadSize(h);
   if (total > current_->length) {
@@ -301,7 +304,10 @@ void QueuePair::HandleAtomicRequest(const wire::UntaggedHeader& h, const std::by
   answer.request_id = request.request_id;
   answer.rsn = rsn;
   answer.msn = atomic_msn_++;
-  if ((request.operation & wire::kAtomicCodeMask) == wire::kFetchAdd) {
+  const bool add = (request.operation & wire::kAtomicCodeMask) == wire::kFetchAdd;
+  if (config_.hardships.device_atomics) {
+    answer.original = OperateAsDevice(target, add, request.operand, request.compare);
+  } else if (add) {
     answer.original = target.fetch_add(request.operand);
   } else {
     uint64_t expected = request.compare;
@@ -359,13 +365,16 @@ void QueuePair::RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, 
 void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError error,
                               const std::string& text, std::optional<EventType> event,
                               WcStatus receive) {
-  if (closing_) return;
+  // An answer that was still due may fail, too: of two requests the earlier one has the reason.
+  if (closing_ && !(nak_.owed && wire::RsnBefore(rsn, nak_.rsn))) return;
   count_.protection_errors.Add();
   nak_.owed = true;
   nak_.rsn = rsn;
   nak_.code = code;
   nak_.error = error;
   nak_.text = text.substr(0, wire::kMaxControlText);
+  nak_.segment.clear();
+  if (closing_) return;
   nak_.segment = SegmentToBlame();
   const absl::Status why =
       absl::AbortedError(absl::StrCat("a request of the peer was refused: ", text));

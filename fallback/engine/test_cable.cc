@@ -42,6 +42,7 @@ QueuePairConfig Side::Configure(const SideOptions& options) {
   c.keys = &keys;
   c.observer = this;
   c.binder = this;
+  c.hardships = options.hardships;
   return c;
 }
 

@@ -68,6 +68,7 @@ struct SideOptions {
   Access access = kEverything;
   ReceiveQueue* shared = nullptr;
   uint32_t completions = 1024;
+  Hardships hardships = {};
 };
 
 class Side : QueuePairObserver, WindowBinder, CompletionObserver {

@@ -43,7 +43,7 @@ std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   bool ack = false;
   AppendOwed(idle, &ack);
   const size_t alone = batch_.unsent();
-  AppendWork();
+  AppendWork(idle);
   if (closing_) AppendFarewell();
   if (ack) {
     const bool due = idle || closing_ || applied_since_ack_ >= kAckEveryRequests ||
@@ -112,17 +112,18 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
   }
 }
 
-void QueuePair::AppendWork() {
+void QueuePair::AppendWork(bool idle) {
+  const bool late = config_.hardships.late_answers && !idle && !closing_;
   int responses = 0;
   while (batch_.HasRoom()) {
-    if (irq_.count > 0 && responses < kResponsesPerRequest) {
+    if (irq_.count > 0 && !late && responses < kResponsesPerRequest) {
       AppendResponse();
       ++responses;
     } else if (session_.confirm && ConfirmationDue()) {
       AppendConfirmation();
     } else if (!closing_ && AppendRequest()) {
       responses = 0;
-    } else if (irq_.count > 0) {
+    } else if (irq_.count > 0 && !late) {
       responses = 0;
     } else {
       return;
@@ -132,6 +133,7 @@ void QueuePair::AppendWork() {
 
 // The last words of a dying connection, after the answers to what came before the error.
 void QueuePair::AppendFarewell() {
+  if (send_dead_) return batch_.Clear();  // the stream was lost while this was gathered
   if (irq_.count > 0 || finished_ || !batch_.HasRoom()) return;
   if (nak_.owed) {
     nak_.owed = false;

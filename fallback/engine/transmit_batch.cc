@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "fallback/engine/guarded_copy.h"
 
@@ -39,9 +40,14 @@ void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
   bytes_ += n;
 }
 
-const std::byte* TransmitBatch::AppendCopy(const std::byte* data, size_t n) {
+void TransmitBatch::PrepareCopies() {
   // HasRoom stops at kBatchBytes; one more FPDU may follow.
-  if (copies_ == nullptr) copies_ = std::make_unique<std::byte[]>(kBatchBytes + kLargestUlpdu);
+  if (copies_ == nullptr) {
+    copies_ = std::make_unique_for_overwrite<std::byte[]>(kBatchBytes + kLargestUlpdu);
+  }
+}
+
+const std::byte* TransmitBatch::AppendCopy(const std::byte* data, size_t n) {
   std::byte* at = copies_.get() + copied_;
   std::memcpy(at, data, n);
   copied_ += n;
@@ -74,10 +80,14 @@ void TransmitBatch::Clear() {
   vectors_ = first_ = 0;
 }
 
-void TransmitBatch::Detach() {
+bool TransmitBatch::Detach() {
   const size_t rest = unsent();
-  if (rest == 0) return Clear();
-  auto copy = std::make_unique<std::byte[]>(rest);
+  std::unique_ptr<std::byte[]> copy;
+  if (rest > 0) copy.reset(new (std::nothrow) std::byte[rest]);
+  if (copy == nullptr) {
+    Clear();
+    return rest == 0;
+  }
   size_t done = 0;
   for (int i = first_; i < vectors_; ++i) {
     const iovec& v = vector_[i];
@@ -96,6 +106,7 @@ void TransmitBatch::Detach() {
   external_[0] = false;
   vectors_ = 1;
   bytes_ = rest;
+  return true;
 }
 
 }  // namespace verbena::engine

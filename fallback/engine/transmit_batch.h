@@ -30,6 +30,8 @@ class TransmitBatch {
   std::byte* Append(size_t n);
   // Appends memory that stays where it is. Small pieces are copied.
   void AppendExternal(const std::byte* data, size_t n);
+  // Makes room for AppendCopy, which a drive could not.
+  void PrepareCopies();
   // Appends a copy of any size, and says where it is: for a CRC, which must be of the bytes that go
   // out, whatever happens to the memory meanwhile.
   const std::byte* AppendCopy(const std::byte* data, size_t n);
@@ -42,8 +44,8 @@ class TransmitBatch {
 
   // Copies what lies outside and is not sent yet, so that its memory may go while the stream stays
   // whole: neither an error nor a deregistration may cut it in the middle of an FPDU. Cold,
-  // allocates.
-  void Detach();
+  // allocates. False: no memory for that, and what was unsent is forgotten.
+  [[nodiscard]] bool Detach();
 
  private:
   // One FPDU at most: header with body, then for each entry a copied piece, and the trailer.
@@ -53,7 +55,7 @@ class TransmitBatch {
   std::unique_ptr<std::byte[]> arena_;
   std::unique_ptr<iovec[]> vector_;
   std::unique_ptr<bool[]> external_;
-  std::unique_ptr<std::byte[]> copies_;  // AppendCopy's, made when first needed
+  std::unique_ptr<std::byte[]> copies_;  // AppendCopy's
   size_t copied_ = 0;
   std::unique_ptr<std::byte[]> rest_;  // Detach's copy
   size_t arena_used_ = 0;

@@ -16,7 +16,9 @@ bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
   if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
   if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
-  return !IsRead(e.opcode) || orq_.count < std::min(session_.ord, kMaxDepth) || session_.ord == 0;
+  if (!IsRead(e.opcode) || session_.ord == 0) return true;
+  // A ready frame that is a read takes a place at the peer like any other.
+  return orq_.count + (ready_answer_ ? 1 : 0) < std::min(session_.ord, kMaxDepth);
 }
 
 // Appends one FPDU. False: nothing may go now.
@@ -188,6 +190,7 @@ void QueuePair::AppendReadRequest(SendEntry& e) {
   out.sink = ++next_sink_;
   orq_.Push(out);
   asked_rsn_ = e.rsn;  // its answer comes behind all before it
+  if (config_.hardships.poison) Poison(sq_.sges(cursor_), e.sge_count, config_.domain);
   UntaggedHeader h;
   h.rdmap = RdmapByte(wire::Opcode::kReadRequest);
   h.queue_number = wire::kReadRequestQueue;
@@ -238,6 +241,7 @@ void QueuePair::AppendAtomicRequest(SendEntry& e) {
   out.position = cursor_;
   out.sink = ++next_sink_;
   orq_.Push(out);
+  if (config_.hardships.poison) Poison(sq_.sges(cursor_), e.sge_count, config_.domain);
   UntaggedHeader h;
   h.rdmap = RdmapByte(wire::Opcode::kAtomicRequest);
   h.queue_number = wire::kReadRequestQueue;  // RFC 7306 5: one sequence with reads
