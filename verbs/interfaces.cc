@@ -12,6 +12,9 @@
 namespace verbena::verbs {
 namespace {
 
+// Tables have a thousand entries and more, and are filled from the first on: some for each address.
+constexpr int kGids = 64;
+
 // A file's first line; empty where the table has no entry: reading fails then.
 std::string Line(const std::string& path) {
   std::ifstream file(path);
@@ -47,9 +50,8 @@ std::vector<std::string> InterfacesOf(const std::string& device, bool iwarp,
   std::vector<std::string> all;
   const std::string ports = absl::StrCat(sysfs, "/infiniband/", device, "/ports");
   for (const std::string& port : Names(ports)) {
-    const std::string beside = absl::StrCat(ports, "/", port, "/gid_attrs/ndevs");
-    for (const std::string& index : Names(beside)) {
-      const std::string name = Line(absl::StrCat(beside, "/", index));
+    for (int gid = 0; gid < kGids; ++gid) {
+      const std::string name = Line(absl::StrCat(ports, "/", port, "/gid_attrs/ndevs/", gid));
       if (!name.empty() && std::find(all.begin(), all.end(), name) == all.end()) {
         all.push_back(name);
       }

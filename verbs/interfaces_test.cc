@@ -19,6 +19,7 @@ using testing::UnorderedElementsAre;
 class Interfaces : public testing::Test {
  protected:
   void SetUp() override {
+    std::filesystem::remove_all(sysfs);
     for (const auto& [name, mac] : {std::pair{"eth0", "52:54:00:12:34:56"},
                                     {"eth0.7", "52:54:00:12:34:56"},
                                     {"eth1", "52:54:00:12:34:57"},
@@ -52,6 +53,13 @@ TEST_F(Interfaces, RoceNamesThemBesideItsGids) {
 
 TEST_F(Interfaces, IwarpHasTheirMacAddress) {
   EXPECT_THAT(InterfacesOf("siw0", true, sysfs), UnorderedElementsAre("eth0", "eth0.7"));
+}
+
+// A device is looked at whenever a context opens.
+TEST_F(Interfaces, LongTablesAreNotReadToTheirEnd) {
+  Write("infiniband/rxe1/ports/1/gid_attrs/ndevs/63", "eth0");
+  Write("infiniband/rxe1/ports/1/gid_attrs/ndevs/64", "eth1");
+  EXPECT_THAT(InterfacesOf("rxe1", false, sysfs), ElementsAre("eth0"));
 }
 
 TEST_F(Interfaces, OfNoDeviceThereAreNone) {

@@ -96,20 +96,20 @@ std::string DeviceOf(rdma_event_channel* channel, sockaddr* address) {
   return name;
 }
 
-// Interfaces of devices that were not opened, and of no opened one.
+// Interfaces of software devices that were not opened, and of no opened device.
 std::vector<std::string> Spared(const std::vector<Found>& all) {
   std::vector<std::string> spared;
-  for (const bool opened : {false, true}) {
-    for (const Found& found : all) {
-      if ((found.context != nullptr) != opened) continue;
-      for (const std::string& name : InterfacesOf(found.info.name, found.iwarp)) {
-        if (opened) {
-          std::erase(spared, name);
-        } else {
-          spared.push_back(name);
-        }
-      }
+  for (const Found& found : all) {
+    if (found.context != nullptr || !found.info.software) continue;
+    for (const std::string& name : InterfacesOf(found.info.name, found.iwarp)) {
+      spared.push_back(name);
     }
+  }
+  for (const Found& found : all) {
+    if (found.context == nullptr || spared.empty()) continue;
+    for (const Gid& gid : found.gids) std::erase(spared, gid.interface);
+    if (!found.iwarp) continue;
+    for (const std::string& name : InterfacesOf(found.info.name, true)) std::erase(spared, name);
   }
   return spared;
 }
