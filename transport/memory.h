@@ -28,14 +28,18 @@ class SgeList {
   constexpr SgeList() = default;
   constexpr SgeList(const Sge& one) : one_(one), count_(1) {}  // NOLINT: implicit by design
   constexpr SgeList(std::span<const Sge> many)                 // NOLINT: implicit by design
-      : many_(many.data()), count_(static_cast<uint32_t>(many.size())) {}
+      : many_(many.data()), count_(static_cast<uint32_t>(many.size())) {
+    if (count_ == 1) one_ = many.front();
+  }
 
   constexpr uint32_t size() const { return count_; }
-  constexpr const Sge* begin() const { return many_ != nullptr ? many_ : &one_; }
+  constexpr const Sge* begin() const { return count_ == 1 ? &one_ : many_; }
   constexpr const Sge* end() const { return begin() + count_; }
+  // The only entry; where there are none or many, one of 2^32 - 1 bytes, more than any message.
+  constexpr const Sge& one() const { return one_; }
 
  private:
-  Sge one_{};
+  Sge one_{.address = 0, .length = 0xffffffff, .key = 0};
   const Sge* many_ = nullptr;
   uint32_t count_ = 0;
 };

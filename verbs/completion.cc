@@ -142,11 +142,8 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Crea
 
 CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
                                  CompletionChannel* channel, ibv_comp_channel* events)
-    : device_(device),
-      context_(options.context),
-      channel_(channel),
-      events_(events),
-      latest_(device->ledgers().nobody()) {
+    : device_(device), context_(options.context), channel_(channel), events_(events) {
+  for (std::atomic<Ledger*>& latest : latest_) latest = device_->ledgers().nobody();
   device_->children().Add();
   cq_ = Lib().create_cq(device_->context(),
                         static_cast<int>(options.entries * device_->completions_a_request()), this,

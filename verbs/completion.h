@@ -10,6 +10,7 @@
 // slow path: CompletionChannel, then CompletionQueue, then the service's.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -132,6 +133,8 @@ class CompletionQueue final : public provider::CompletionQueue {
   enum class For : uint8_t { kDelivery, kStash };
 
   // hot_path.cc
+  // A name has its ledger in the lower bits; those of a queue pair's two queues are neighbours.
+  std::atomic<Ledger*>& Latest(uint64_t name) { return latest_[name % latest_.size()]; }
   static bool Copy(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out);
   size_t PollMore(Polling* poll, size_t delivered, size_t taken);
 
@@ -175,7 +178,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   static constexpr uint32_t kWaiting = 8;  // LookForRoom
   static constexpr uint32_t kAttention = kLost | kWaiting;
   std::atomic<uint32_t> beside_{0};
-  std::atomic<Ledger*> latest_;  // whose completion a poll saw last
+  std::array<std::atomic<Ledger*>, 16> latest_;  // whose completions polls saw last
 
   std::mutex mutex_;  // what follows
   std::deque<Stashed> stash_;

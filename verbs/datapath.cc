@@ -270,8 +270,10 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
         wait = true;
         break;
       }
-      result.error = Build(wanted[n], first + n, &work[built], &sges[used]);
-      if (!result.ok()) break;
+      if (!BuildShort(wanted[n], first + n, &work[built])) {
+        result.error = Build(wanted[n], first + n, &work[built], &sges[used]);
+        if (!result.ok()) break;
+      }
       used += static_cast<uint32_t>(work[built].num_sge);
       if (built > 0) work[built - 1].next = &work[built];
       ++built;

@@ -4,6 +4,7 @@
 // tests/bench/overhead counts the instructions.
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
@@ -27,11 +28,17 @@ static_assert(offsetof(Ledger::Place, facts) == offsetof(Ledger::Place, id) + 8 
               offsetof(WorkCompletion, opcode) - offsetof(WorkCompletion, status) ==
                   offsetof(Facts, completes) &&
               offsetof(WorkCompletion, length) == offsetof(WorkCompletion, status) + sizeof(Facts));
-static_assert(offsetof(WorkCompletion, qp_number) - offsetof(WorkCompletion, length) ==
-                  offsetof(ibv_wc, qp_num) - offsetof(ibv_wc, byte_len) &&
-              offsetof(WorkCompletion, vendor_error) == offsetof(WorkCompletion, length) + 12);
+static_assert(offsetof(WorkCompletion, immediate_or_key) == offsetof(WorkCompletion, length) + 4 &&
+              offsetof(WorkCompletion, vendor_error) == offsetof(WorkCompletion, qp_number) + 4);
+
+// And 0 into the field behind it.
+void StoreBeforeZero(uint32_t value, uint32_t* to) {
+  const uint64_t both = std::endian::native == std::endian::little ? value : uint64_t{value} << 32;
+  std::memcpy(to, &both, sizeof both);
+}
+
 ibv_sge* EntryOf(const SgeList& list) {
-  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(list.begin()));
+  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(&list.one()));
 }
 
 constexpr uint32_t kSignaled = static_cast<uint32_t>(SendFlags::kSignaled);
@@ -119,34 +126,53 @@ void QueuePair::OpenShortWay(bool open) {
   }
 }
 
+// Null: PostBatch and Build.
+inline const Form* QueuePair::ShortForm(const SendWr& wr) const {
+  const size_t which =
+      static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
+  // Its length tells whether there is one entry.
+  const bool is_short =
+      which < kForms && wr.local.one().length < fewer_[which].load(std::memory_order_acquire);
+  return is_short ? &forms_[which] : nullptr;
+}
+
+namespace {
+
+// The rest of `work` belongs to other opcodes.
+inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
+                 ibv_send_wr* work) {
+  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
+  place->facts.store(form.facts, std::memory_order_relaxed);
+  work->wr_id = name;
+  work->next = nullptr;
+  work->sg_list = EntryOf(wr.local);
+  std::memcpy(&work->num_sge, &form.num_sge, 16);
+  std::memcpy(&work->wr.rdma, &wr.remote, 16);
+}
+
+}  // namespace
+
+bool QueuePair::BuildShort(const SendWr& wr, uint64_t position, ibv_send_wr* work) {
+  const Form* const form = ShortForm(wr);
+  if (form == nullptr) return false;
+  const uint64_t name = send_ledger_->Name(position);
+  Fill(wr, *form, name, &send_ledger_->Of(name), work);
+  return true;
+}
+
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   if (requests.size() != 1) [[unlikely]]
     return PostBatch(requests);
   const SendWr& wr = requests.front();
-  const size_t which =
-      static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
-  if (which >= kForms || wr.local.size() != 1) [[unlikely]]
-    return PostBatch({&wr, 1});
-  ibv_sge* const entry = EntryOf(wr.local);
-  if (entry->length >= fewer_[which].load(std::memory_order_acquire)) [[unlikely]]
-    return PostBatch({&wr, 1});
-  Ledger& ledger = *send_ledger_;
+  const Form* const form = ShortForm(wr);
   uint64_t name = 0;
-  if (!ledger.ReserveOne(&name)) [[unlikely]]
+  if (form == nullptr || !send_ledger_->ReserveOne(&name)) [[unlikely]]
     return PostBatch({&wr, 1});
-  const Form& form = forms_[which];
-  Ledger::Place* const place = &ledger.Of(name);
-  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
-  place->facts.store(form.facts, std::memory_order_relaxed);
-  Posting<ibv_send_wr> post;  // the rest of work belongs to other opcodes
+  Posting<ibv_send_wr> post;
   post.self = this;
-  post.place = place;
+  post.place = &send_ledger_->Of(name);
   post.bad = nullptr;
-  post.work.wr_id = name;
-  post.work.next = nullptr;
-  post.work.sg_list = entry;
-  std::memcpy(&post.work.num_sge, &form.num_sge, 16);
-  std::memcpy(&post.work.wr.rdma, &wr.remote, 16);
+  Fill(wr, *form, name, post.place, &post.work);
   if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
     if (post.bad != nullptr)
       return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
@@ -196,9 +222,8 @@ inline bool CompletionQueue::Copy(const ibv_wc& wc, const Ledger& ledger, WorkCo
     return false;
   }
   std::memcpy(&out->id, &place.id, 16);
-  std::memcpy(&out->length, &wc.byte_len, 16);
-  out->immediate_or_key = 0;
-  out->vendor_error = 0;
+  StoreBeforeZero(wc.byte_len, &out->length);
+  StoreBeforeZero(wc.qp_num, &out->qp_number);
   return true;
 }
 
@@ -212,7 +237,7 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
   poll.out = out;
   const int got = ibv_poll_cq(cq_, static_cast<int>(out.size()), poll.wc);
   CompletionQueue* const self = poll.self;
-  Ledger* const ledger = self->latest_.load(std::memory_order_relaxed);
+  Ledger* const ledger = self->Latest(poll.wc[0].wr_id).load(std::memory_order_relaxed);
   if (got == 1 && Copy(poll.wc[0], *ledger, poll.out.data()) &&
       ledger->RetireOldest(poll.wc[0].wr_id)) [[likely]] {
     if (self->disturbed()) [[unlikely]]
@@ -228,15 +253,19 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
 // After the device gave completions, of which the first are delivered.
 size_t CompletionQueue::PollMore(Polling* poll, size_t delivered, size_t taken) {
   const std::span<WorkCompletion> out = poll->out;
-  Ledger* ledger = latest_.load(std::memory_order_relaxed);
   size_t n = delivered;
   for (size_t i = delivered; i < taken; ++i) {
     ibv_wc& wc = poll->wc[i];
+    std::atomic<Ledger*>& latest = Latest(wc.wr_id);
+    Ledger* ledger = latest.load(std::memory_order_relaxed);
     bool copied = Copy(wc, *ledger, &out[n]);
     if (!copied) [[unlikely]] {
       Ledger* const other = device_->ledgers().Find(wc.wr_id);
-      ledger = other != nullptr ? other : device_->ledgers().nobody();
-      copied = Copy(wc, *ledger, &out[n]);
+      if (other != nullptr && other != ledger) {
+        ledger = other;
+        latest.store(ledger, std::memory_order_relaxed);
+        copied = Copy(wc, *ledger, &out[n]);
+      }
     }
     if (copied) [[likely]] {
       if (!ledger->RetireOldest(wc.wr_id)) ledger->Retire(wc.wr_id);
@@ -247,7 +276,6 @@ size_t CompletionQueue::PollMore(Polling* poll, size_t delivered, size_t taken) 
       wc.wr_id = kNobody;
     }
   }
-  latest_.store(ledger, std::memory_order_relaxed);
   completions_.fetch_add(n, std::memory_order_relaxed);
   if (disturbed() || n == 0) [[unlikely]] {
     uint64_t names[kPollBatch];
