@@ -28,14 +28,12 @@ class SgeList {
   constexpr SgeList() = default;
   constexpr SgeList(const Sge& one) : one_(one), count_(1) {}  // NOLINT: implicit by design
   constexpr SgeList(std::span<const Sge> many)                 // NOLINT: implicit by design
-      : many_(many.data()), count_(static_cast<uint32_t>(many.size())) {
-    if (count_ == 1) one_ = many.front();
-  }
+      : many_(many.data()), count_(static_cast<uint32_t>(many.size())) {}
 
   constexpr uint32_t size() const { return count_; }
-  constexpr const Sge* begin() const { return count_ == 1 ? &one_ : many_; }
+  constexpr const Sge* begin() const { return many_ != nullptr ? many_ : &one_; }
   constexpr const Sge* end() const { return begin() + count_; }
-  // The only entry; where there are none or many, one of 2^32 - 1 bytes, more than any message.
+  // An entry that was given by itself; else one of 2^32 - 1 bytes, more than any message.
   constexpr const Sge& one() const { return one_; }
 
  private:

@@ -88,6 +88,14 @@ TEST(SgeList, Copies) {
   EXPECT_EQ(same.begin(), array.data());
 }
 
+// Programs fill in their array after they have made the request, and once more before each post.
+TEST(SgeList, AnArrayIsReadWhenItIsUsed) {
+  std::vector<Sge> array(1);
+  const SgeList list = std::span<const Sge>(array);
+  array[0].address = 7;
+  EXPECT_EQ(Addresses(list), std::vector<uint64_t>{7});
+}
+
 TEST(SgeList, InRequests) {
   const std::vector<Sge> array(5);
   const SendWr none = {.opcode = Opcode::kSend};

@@ -37,8 +37,8 @@ void StoreBeforeZero(uint32_t value, uint32_t* to) {
   std::memcpy(to, &both, sizeof both);
 }
 
-ibv_sge* EntryOf(const SgeList& list) {
-  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(&list.one()));
+ibv_sge* AsTheDrivers(const Sge& entry) {
+  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(&entry));
 }
 
 constexpr uint32_t kSignaled = static_cast<uint32_t>(SendFlags::kSignaled);
@@ -126,14 +126,14 @@ void QueuePair::OpenShortWay(bool open) {
   }
 }
 
-// Null: PostBatch and Build.
-inline const Form* QueuePair::ShortForm(const SendWr& wr) const {
-  const size_t which =
-      static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
-  // Its length tells whether there is one entry.
-  const bool is_short =
-      which < kForms && wr.local.one().length < fewer_[which].load(std::memory_order_acquire);
-  return is_short ? &forms_[which] : nullptr;
+inline size_t QueuePair::WhichForm(const SendWr& wr) {
+  return static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
+}
+
+// False: PostBatch and Build.
+inline bool QueuePair::IsShort(const SendWr& wr, size_t which) const {
+  // Its length tells whether there is an entry by itself.
+  return which < kForms && wr.local.one().length < fewer_[which].load(std::memory_order_acquire);
 }
 
 namespace {
@@ -145,7 +145,7 @@ inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Plac
   place->facts.store(form.facts, std::memory_order_relaxed);
   work->wr_id = name;
   work->next = nullptr;
-  work->sg_list = EntryOf(wr.local);
+  work->sg_list = AsTheDrivers(wr.local.one());
   std::memcpy(&work->num_sge, &form.num_sge, 16);
   std::memcpy(&work->wr.rdma, &wr.remote, 16);
 }
@@ -153,10 +153,10 @@ inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Plac
 }  // namespace
 
 bool QueuePair::BuildShort(const SendWr& wr, uint64_t position, ibv_send_wr* work) {
-  const Form* const form = ShortForm(wr);
-  if (form == nullptr) return false;
+  const size_t which = WhichForm(wr);
+  if (!IsShort(wr, which)) return false;
   const uint64_t name = send_ledger_->Name(position);
-  Fill(wr, *form, name, &send_ledger_->Of(name), work);
+  Fill(wr, forms_[which], name, &send_ledger_->Of(name), work);
   return true;
 }
 
@@ -164,15 +164,15 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   if (requests.size() != 1) [[unlikely]]
     return PostBatch(requests);
   const SendWr& wr = requests.front();
-  const Form* const form = ShortForm(wr);
+  const size_t which = WhichForm(wr);
   uint64_t name = 0;
-  if (form == nullptr || !send_ledger_->ReserveOne(&name)) [[unlikely]]
+  if (!IsShort(wr, which) || !send_ledger_->ReserveOne(&name)) [[unlikely]]
     return PostBatch({&wr, 1});
   Posting<ibv_send_wr> post;
   post.self = this;
   post.place = &send_ledger_->Of(name);
   post.bad = nullptr;
-  Fill(wr, *form, name, post.place, &post.work);
+  Fill(wr, forms_[which], name, post.place, &post.work);
   if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
     if (post.bad != nullptr)
       return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
@@ -203,7 +203,8 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   post.self = this;
   post.place = place;
   post.bad = nullptr;
-  post.work = {.wr_id = name, .next = nullptr, .sg_list = EntryOf(wr.local), .num_sge = 1};
+  post.work = {
+      .wr_id = name, .next = nullptr, .sg_list = AsTheDrivers(*wr.local.begin()), .num_sge = 1};
   if (const int error = ibv_post_recv(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
     if (post.bad != nullptr)
       return post.self->Refused(post.self->receive_ledger_, post.work.wr_id, error);

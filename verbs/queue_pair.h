@@ -101,7 +101,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   // hot_path.cc
   static const Form* FormsOf(Signal signal);
   void OpenShortWay(bool open);
-  const Form* ShortForm(const SendWr& wr) const;
+  static size_t WhichForm(const SendWr& wr);
+  bool IsShort(const SendWr& wr, size_t which) const;
   bool BuildShort(const SendWr& wr, uint64_t position, ibv_send_wr* work);
   PostResult Refused(Ledger* ledger, uint64_t name, int error);
 
