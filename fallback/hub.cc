@@ -14,13 +14,15 @@ void Hub::Add(Watched* w) {
   std::lock_guard lock(mutex_);
   w->id_ = next_id_++;
   registry_.emplace(w->id_, w);
+  Deadlines one = {{io::kNever, w->id_}};
+  w->unarmed_ = one.extract(one.begin());
 }
 
 void Hub::Remove(Watched* w) {
   std::unique_lock lock(mutex_);
   const uint64_t id = w->id_;
-  if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, id});
-  w->deadline_ = io::kNever;
+  Arm(w, io::kNever);
+  w->unarmed_ = {};
   if (w->hot_) std::erase(hot_, id);
   w->hot_ = false;
   registry_.erase(id);
@@ -28,14 +30,22 @@ void Hub::Remove(Watched* w) {
   idle_.wait(lock, [&] { return busy_ != id || turner_ == std::this_thread::get_id(); });
 }
 
+// With the mutex held. Allocates nothing: queue pairs wait for a peer's receives while they are
+// busy.
+void Hub::Arm(Watched* w, Nanos deadline) {
+  if (w->deadline_ != io::kNever) w->unarmed_ = deadlines_.extract({w->deadline_, w->id_});
+  w->deadline_ = w->unarmed_.empty() ? io::kNever : deadline;  // empty: not in the registry
+  if (w->deadline_ == io::kNever) return;
+  w->unarmed_.value() = {deadline, w->id_};
+  deadlines_.insert(std::move(w->unarmed_));
+}
+
 void Hub::SetDeadline(Watched* w, Nanos deadline) {
   bool wake = false;
   {
     std::lock_guard lock(mutex_);
     if (w->deadline_ == deadline) return;
-    if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, w->id_});
-    w->deadline_ = deadline;
-    if (deadline != io::kNever) deadlines_.insert({deadline, w->id_});
+    Arm(w, deadline);
     wake = deadline < sleeping_until_ && turner_ != std::this_thread::get_id();
   }
   if (wake) poller().Wake();
@@ -46,10 +56,7 @@ void Hub::Poke(uint64_t id) {
     std::lock_guard lock(mutex_);
     const auto it = registry_.find(id);
     if (it == registry_.end()) return;
-    Watched* w = it->second;
-    if (w->deadline_ != io::kNever) deadlines_.erase({w->deadline_, id});
-    w->deadline_ = 0;
-    deadlines_.insert({w->deadline_, id});
+    Arm(it->second, 0);
   }
   poller().Wake();
 }
@@ -159,10 +166,7 @@ void Hub::RunDeadlines(Nanos now, bool* did) {
       std::lock_guard lock(mutex_);
       if (deadlines_.empty() || deadlines_.begin()->first > now) return;
       id = deadlines_.begin()->second;
-      deadlines_.erase(deadlines_.begin());
-      if (const auto it = registry_.find(id); it != registry_.end()) {
-        it->second->deadline_ = io::kNever;
-      }
+      Arm(registry_.at(id), io::kNever);  // Remove takes the deadline, too
     }
     *did = true;
     Call(id, [](Watched* w) { w->OnDeadline(); });

@@ -21,6 +21,8 @@ namespace verbena::fallback {
 
 using io::Nanos;
 
+using Deadlines = std::set<std::pair<Nanos, uint64_t>>;  // when, and whose
+
 // What the hub calls, on the turning thread, with no lock held.
 class Watched {
  public:
@@ -33,6 +35,7 @@ class Watched {
   friend class Hub;
   uint64_t id_ = 0;
   Nanos deadline_ = io::kNever;
+  Deadlines::node_type unarmed_;  // its place among the deadlines while it has none
   bool hot_ = false;
 };
 
@@ -81,6 +84,7 @@ class Hub final : public io::Service {
 
   template <typename F>
   bool Call(uint64_t id, F f);
+  void Arm(Watched* w, Nanos deadline);
   void RunDeadlines(Nanos now, bool* did);
   void RunTicks(Nanos now, bool* did);
 
@@ -88,7 +92,7 @@ class Hub final : public io::Service {
   mutable std::mutex mutex_;
   std::condition_variable idle_;
   absl::flat_hash_map<uint64_t, Watched*> registry_;
-  std::set<std::pair<Nanos, uint64_t>> deadlines_;
+  Deadlines deadlines_;
   std::vector<uint64_t> hot_;
   std::vector<std::unique_ptr<Watched>> retired_;
   uint64_t next_id_ = 1;
