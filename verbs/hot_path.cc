@@ -238,13 +238,15 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
   poll.out = out;
   const int got = ibv_poll_cq(cq_, static_cast<int>(out.size()), poll.wc);
   CompletionQueue* const self = poll.self;
-  Ledger* const ledger = self->Latest(poll.wc[0].wr_id).load(std::memory_order_relaxed);
-  if (got == 1 && Copy(poll.wc[0], *ledger, poll.out.data()) &&
-      ledger->RetireOldest(poll.wc[0].wr_id)) [[likely]] {
-    if (self->disturbed()) [[unlikely]]
-      return self->PollMore(&poll, 1, 1);
-    self->single_polls_.fetch_add(1, std::memory_order_relaxed);
-    return 1;
+  if (got == 1) {
+    Ledger* const ledger = self->Latest(poll.wc[0].wr_id).load(std::memory_order_relaxed);
+    if (Copy(poll.wc[0], *ledger, poll.out.data()) && ledger->RetireOldest(poll.wc[0].wr_id))
+        [[likely]] {
+      if (self->disturbed()) [[unlikely]]
+        return self->PollMore(&poll, 1, 1);
+      self->single_polls_.fetch_add(1, std::memory_order_relaxed);
+      return 1;
+    }
   }
   if (got > 0) return self->PollMore(&poll, 0, static_cast<size_t>(got));
   self->empty_polls_.fetch_add(1, std::memory_order_relaxed);

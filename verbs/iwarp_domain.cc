@@ -106,6 +106,7 @@ uint32_t IwarpDomain::SinkKey(uint32_t key) {
                   std::strerror(errno),
                   "), and the device may refuse the read. Is there enough locked memory, and are "
                   "there regions left?");
+      keys_.SetSink(key, key);  // tried once
       return key;
     }
     keys_.SetSink(key, region.sink->lkey);

@@ -5,9 +5,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "transport/log.h"
 #include "verbs/memlock.h"
 #include "verbs/queue_pair.h"
 #include "verbs/shared_receive_queue.h"
@@ -38,7 +41,14 @@ absl::Status RegisterRefused(int error, std::span<std::byte> memory, Access acce
 // in a softirq or under a spinlock (siw_qp.c siw_qp_llp_data_ready), and this waits until all are
 // through.
 void AwaitReceivePath(const Device& device) {
-  if (device.iwarp() && device.software()) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+  if (!device.iwarp() || !device.software()) return;
+  if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0) return;
+  static std::atomic_flag told;
+  if (told.test_and_set()) return;
+  VERBENA_LOG(kWarn, "verbs", "close memory region on device ", device.name(),
+              ": membarrier(2): ", std::strerror(errno),
+              "; the device may go on writing to closed memory for some "
+              "milliseconds. Is the call filtered, or the kernel's nohz_full set?");
 }
 
 }  // namespace
@@ -62,7 +72,9 @@ absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> ProtectionDomain::Cr
   ibv_pd* pd = Lib().alloc_pd(device->context());
   auto domain = pd != nullptr ? std::make_unique<ProtectionDomain>(device, pd) : nullptr;
   if (domain != nullptr && (domain->iwarp() != nullptr || !device->iwarp())) return domain;
-  return ErrnoStatus(errno, absl::StrCat("allocate protection domain on device ", device->name()),
+  const int error = errno;
+  if (pd != nullptr) Lib().dealloc_pd(pd);
+  return ErrnoStatus(error, absl::StrCat("allocate protection domain on device ", device->name()),
                      "Close some of this device's, in this process or others.");
 }
 

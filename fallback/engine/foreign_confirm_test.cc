@@ -214,6 +214,50 @@ TEST_F(Confirm, AnAnswerOfAnotherShape) {
   EXPECT_EQ(side_.Sends(), "1 BAD_RESP_ERR");
 }
 
+TEST_F(Confirm, AnAtomicsAnswer) {
+  // Expect: a fault, and nothing is written: the read in question has no buffer.
+  Connect(Confirmed());
+  memory_.Fill(5);
+  Write(1, 4096);
+  Sent();
+  ASSERT_EQ(reads_.size(), 1u);
+  wire::UntaggedHeader h = UntaggedOf(wire::Opcode::kAtomicResponse, 1);
+  h.queue_number = wire::kAtomicResponseQueue;
+  wire::AtomicResponse answer;
+  answer.request_id = reads_.front().sink_stag;
+  answer.original = ~uint64_t{0};
+  side_.Feed(MakeFpdu(h, wire::AsBytes(answer)));
+  EXPECT_NE(side_.Sends(), "1 SUCCESS");
+  EXPECT_EQ(side_.qp.state(), QpState::kErr);
+  EXPECT_TRUE(memory_.Has(5, 0, 4096));
+}
+
+TEST_F(Confirm, AnEmptyAnswersSinkIsNotLookedAt) {
+  Connect(Confirmed(16, false, std::nullopt));
+  Write(1);
+  Sent();
+  ASSERT_EQ(reads_.size(), 1u);
+  reads_.front().sink_stag = 0;
+  Answer(0);
+  EXPECT_EQ(side_.Sends(), "1 SUCCESS");
+}
+
+TEST_F(Confirm, WaitsForTheReadyFramesAnswer) {
+  // One read in flight, and the ready frame is one.
+  // Expect: the write goes, and the read behind it only after the answer.
+  Session session = Confirmed(1);
+  session.ready_frame = ReadyFrame::kRead;
+  Connect(session);
+  Write(1);
+  Sent();
+  ASSERT_EQ(reads_.size(), 1u);
+  Answer(0);
+  Sent();
+  ASSERT_EQ(reads_.size(), 1u);
+  Answer();
+  EXPECT_EQ(side_.Sends(), "1 SUCCESS");
+}
+
 TEST_F(Confirm, AnAnswerThatNobodyAskedFor) {
   Connect(Confirmed());
   Write(1);

@@ -230,6 +230,7 @@ class QueuePair {
   bool AppendDataSegment(SendEntry& entry);
   static bool Readable(const Translation& where, uint32_t n);
   void AppendReadRequest(SendEntry& entry);
+  bool ReadMayGo() const;
   bool ConfirmationDue() const;
   void AppendConfirmation();
   void AppendAtomicRequest(SendEntry& entry);

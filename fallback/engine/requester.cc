@@ -224,7 +224,7 @@ void QueuePair::HandleTerminate(std::span<const std::byte> body) {
 // Fails the read or atomic that is being answered. That it is answered proves that everything
 // before it was applied.
 void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
-  if (orq_.count > 0) {
+  if (orq_.count > 0 && !orq_.front().confirms) {
     const uint32_t before = sq_.at(orq_.front().position).rsn - 1;
     if (RsnBefore(acked_rsn_, before) && !HandleAck(before)) return;
   }
@@ -235,8 +235,10 @@ void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
 bool QueuePair::TakeConfirmation(const wire::TaggedHeader& h) {
   const OutboundRead& out = orq_.front();
   const uint32_t payload = wire::PayloadSize(h);
-  if (h.stag != out.sink || h.tagged_offset != 0 || (h.ddp & wire::kLast) == 0 ||
-      payload != (session_.lent.has_value() ? kLentSize : 0)) {
+  const uint32_t asked = session_.lent.has_value() ? kLentSize : 0;
+  // Of an answer without bytes STag and offset are not looked at (RFC 5041 5.2).
+  const bool misplaced = asked > 0 && (h.stag != out.sink || h.tagged_offset != 0);
+  if (misplaced || (h.ddp & wire::kLast) == 0 || payload != asked) {
     FailOldest(WcStatus::kBadResponse,
                absl::DataLossError("the peer's read response is not what was asked for"));
     return false;
@@ -284,7 +286,9 @@ void QueuePair::FinishReadResponse() {
 
 void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byte* body) {
   const auto answer = wire::Load<wire::AtomicResponse>(body);
-  SendEntry* e = orq_.count > 0 ? &sq_.at(orq_.front().position) : nullptr;
+  // A read that stands for an acknowledgement has no entry.
+  SendEntry* e =
+      orq_.count > 0 && !orq_.front().confirms ? &sq_.at(orq_.front().position) : nullptr;
   if (e == nullptr || e->opcode == Opcode::kRead || answer.request_id != orq_.front().sink) {
     FailRead(WcStatus::kBadResponse,
              absl::DataLossError("the peer answered an atomic operation that was not asked for"));

@@ -17,7 +17,11 @@ bool QueuePair::MayStart(const SendEntry& e) const {
   if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
   if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
   if (!IsRead(e.opcode) || session_.ord == 0) return true;
-  // A ready frame that is a read takes a place at the peer like any other.
+  return ReadMayGo();
+}
+
+// A ready frame that is a read takes a place at the peer like any other.
+bool QueuePair::ReadMayGo() const {
   return orq_.count + (ready_answer_ ? 1 : 0) < std::min(session_.ord, kMaxDepth);
 }
 
@@ -208,10 +212,7 @@ void QueuePair::AppendReadRequest(SendEntry& e) {
 // so many. Not inside a message, and not beyond ORD: then the answer of another read wakes us.
 bool QueuePair::ConfirmationDue() const {
   const uint32_t framed = next_rsn_ - 1;
-  if (closing_ || cursor_started_ || framed == asked_rsn_ ||
-      orq_.count >= std::min(session_.ord, kMaxDepth)) {
-    return false;
-  }
+  if (closing_ || cursor_started_ || framed == asked_rsn_ || !ReadMayGo()) return false;
   return cursor_ == sq_.tail() || framed - asked_rsn_ >= kConfirmEveryRequests ||
          !MayStart(sq_.at(cursor_));
 }

@@ -52,6 +52,7 @@ class Wire {
  private:
   template <typename Copy>
   void Around(size_t position, size_t n, Copy copy) {
+    if (n == 0) return;  // of nothing, perhaps: memcpy wants to see a place
     const size_t at = position % kMost;
     const size_t first = std::min(n, kMost - at);
     copy(bytes_.get() + at, 0, first);
