@@ -61,13 +61,13 @@ void Negotiate(Input input) {
   std::vector<std::byte> data(application.begin(), application.end());
   data.resize(application.size() + sizeof(wire::RecordBytes) + tail);
   wire::AppendRecord(a, std::span(data).subspan(application.size()));
-  const auto found = wire::FindRecord(data, wire::kRoleRequest);
-  FUZZ_CHECK(found && found->record == a && Equal(found->application, application));
   // An end that puts a record into its own record's fields, or before it, confuses only itself.
   const std::string text(reinterpret_cast<const char*>(data.data()), data.size());
-  const bool honest =
-      text.find("Vrb1") == application.size() && text.rfind("Vrb1") == application.size();
-  FUZZ_CHECK(!honest || !wire::FindRecord(data, wire::kRoleReply), "an echo counts for nothing");
+  const size_t at = application.size();
+  if (text.find("Vrb1") != at || text.rfind("Vrb1") != at) return;
+  const auto found = wire::FindRecord(data, wire::kRoleRequest);
+  FUZZ_CHECK(found && found->record == a && Equal(found->application, application));
+  FUZZ_CHECK(!wire::FindRecord(data, wire::kRoleReply), "an echo counts for nothing");
 }
 
 void Note(Input input) {
