@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "transport/work_request.h"
 
 namespace verbena {
 
@@ -36,6 +37,17 @@ enum class WcOpcode : uint8_t {
   kReceive,
   kReceiveWriteWithImm,
 };
+
+// What the completion of a request is of.
+constexpr WcOpcode CompletionOf(Opcode opcode) {
+  constexpr WcOpcode kCompletes[kOpcodeCount] = {
+      WcOpcode::kSend,        WcOpcode::kSend,     WcOpcode::kSend,
+      WcOpcode::kWrite,       WcOpcode::kWrite,    WcOpcode::kRead,
+      WcOpcode::kCompareSwap, WcOpcode::kFetchAdd, WcOpcode::kLocalInvalidate,
+      WcOpcode::kBindWindow,
+  };
+  return kCompletes[static_cast<uint8_t>(opcode)];
+}
 
 // `opcode`, `length` and the flags are defined only if ok(), as in verbs.
 struct WorkCompletion {

@@ -96,5 +96,19 @@ TEST(WorkCompletion, ProvidersNumberIsShown) {
   EXPECT_NE(wc.ToStatus().message().find("(provider's number 0x105)"), std::string::npos);
 }
 
+TEST(CompletionOf, EveryOpcode) {
+  using Op = Opcode;
+  using Wc = WcOpcode;
+  for (const Op op : {Op::kSend, Op::kSendWithImm, Op::kSendWithInvalidate}) {
+    EXPECT_EQ(CompletionOf(op), Wc::kSend);
+  }
+  for (const Op op : {Op::kWrite, Op::kWriteWithImm}) EXPECT_EQ(CompletionOf(op), Wc::kWrite);
+  EXPECT_EQ(CompletionOf(Op::kRead), Wc::kRead);
+  EXPECT_EQ(CompletionOf(Op::kCompareSwap), Wc::kCompareSwap);
+  EXPECT_EQ(CompletionOf(Op::kFetchAdd), Wc::kFetchAdd);
+  EXPECT_EQ(CompletionOf(Op::kLocalInvalidate), Wc::kLocalInvalidate);
+  EXPECT_EQ(CompletionOf(Op::kBindWindow), Wc::kBindWindow);
+}
+
 }  // namespace
 }  // namespace verbena

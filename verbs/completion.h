@@ -26,16 +26,6 @@ namespace verbena::verbs {
 class CompletionQueue;
 class QueuePair;
 
-constexpr WcOpcode CompletionOf(Opcode opcode) {
-  constexpr WcOpcode kCompletes[kOpcodeCount] = {
-      WcOpcode::kSend,        WcOpcode::kSend,     WcOpcode::kSend,
-      WcOpcode::kWrite,       WcOpcode::kWrite,    WcOpcode::kRead,
-      WcOpcode::kCompareSwap, WcOpcode::kFetchAdd, WcOpcode::kLocalInvalidate,
-      WcOpcode::kBindWindow,
-  };
-  return kCompletes[static_cast<uint8_t>(opcode)];
-}
-
 class CompletionChannel final : public provider::CompletionChannel {
  public:
   static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where InfiniBand leaves something open, a device may do what TCP never does by itself. These
 // modes have TCP do it always, so that programs which rely on luck fail here and not on a device
-// (docs/decisions/0019-simulator.md). Chosen with VERBENA_HARSH, "all" or names with commas.
+// (docs/decisions/0018-simulator.md). Chosen with VERBENA_HARSH, "all" or names with commas.
 #pragma once
 
 #include "absl/status/statusor.h"

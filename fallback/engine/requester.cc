@@ -12,29 +12,6 @@ using wire::RsnBefore;
 
 namespace {
 
-WcOpcode CompletionOpcode(Opcode op) {
-  switch (op) {
-    case Opcode::kSend:
-    case Opcode::kSendWithImm:
-    case Opcode::kSendWithInvalidate:
-      return WcOpcode::kSend;
-    case Opcode::kWrite:
-    case Opcode::kWriteWithImm:
-      return WcOpcode::kWrite;
-    case Opcode::kRead:
-      return WcOpcode::kRead;
-    case Opcode::kCompareSwap:
-      return WcOpcode::kCompareSwap;
-    case Opcode::kFetchAdd:
-      return WcOpcode::kFetchAdd;
-    case Opcode::kLocalInvalidate:
-      return WcOpcode::kLocalInvalidate;
-    case Opcode::kBindWindow:
-      return WcOpcode::kBindWindow;
-  }
-  return WcOpcode::kSend;
-}
-
 WcStatus StatusOf(wire::NakCode code) {
   switch (code) {
     case wire::NakCode::kRemoteAccess:
@@ -86,7 +63,7 @@ void QueuePair::Complete(SendEntry& e, WcStatus status, uint32_t vendor_error) {
   WorkCompletion wc;
   wc.id = e.id;
   wc.status = status;
-  wc.opcode = CompletionOpcode(e.opcode);
+  wc.opcode = CompletionOf(e.opcode);
   wc.length = IsRead(e.opcode) ? e.length : 0;
   wc.qp_number = config_.number;
   wc.vendor_error = vendor_error;

@@ -218,4 +218,15 @@ struct Wired {
   Cable cable;
 };
 
+// Requests of one entry.
+inline SendWr SendOf(const Sge& sge, uint64_t id) {
+  return {.opcode = Opcode::kSend, .local = sge, .id = id};
+}
+inline SendWr WriteOf(const Sge& sge, RemoteAddress to, uint64_t id) {
+  return {.opcode = Opcode::kWrite, .local = sge, .remote = to, .id = id};
+}
+inline SendWr ReadOf(const Sge& sge, RemoteAddress from, uint64_t id) {
+  return {.opcode = Opcode::kRead, .local = sge, .remote = from, .id = id};
+}
+
 }  // namespace verbena::engine

@@ -112,6 +112,11 @@ std::string Caller::Hear(size_t size) {
   return bytes;
 }
 
+bool Caller::HasHeard() const {
+  char byte;
+  return recv(fd_, &byte, 1, MSG_DONTWAIT | MSG_PEEK) >= 0;
+}
+
 bool Caller::HearOut(std::string* bytes) {
   std::array<char, 4096> in;
   ssize_t count = 0;

@@ -39,6 +39,7 @@ class Caller {
   void Say(const std::string& bytes, bool one_by_one = false);
   // The next `size` bytes, or what there is of them before the end.
   std::string Hear(size_t size);
+  bool HasHeard() const;  // anything that Hear has not taken, by now
   // Until the other end closes or resets; false: it did neither.
   bool HearOut(std::string* bytes = nullptr);
   void HalfClose();

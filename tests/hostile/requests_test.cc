@@ -11,11 +11,13 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cli/tcp_peer.h"
+#include "tests/conformance/check.h"
 #include "tests/hostile/end.h"
 
 namespace verbena::hostile {
 namespace {
 
+using conformance::Check;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -182,6 +184,36 @@ TEST(Requests, CutAnywhere) {
     EXPECT_EQ(site.counters().refused, whole.size());
   }
   EXPECT_EQ(CountDescriptors(), descriptors);
+}
+
+TEST(Requests, NothingIsSaidBeforeOneIsWhole) {
+  // One caller's Request lacks a byte, a later caller's is whole and has arrived (RFC 5044 7.1.2).
+  // Expect: neither an answer to the first nor a request of it; with that byte there is one.
+  Context context = Check(Context::Open({.device = "tcp"}));
+  Listener listener = Check(context.Listen("127.0.0.1:0"));
+  const std::string port = std::to_string(listener.port());
+  const std::string first = Frame({.data = "first"});
+  testing::Caller slow(port), quick(port);
+  slow.Say(first.substr(0, first.size() - 1));
+  quick.Say(Frame({.data = "second"}));
+  EXPECT_EQ(Check(listener.Next(absl::Seconds(20))).private_data(), "second");
+  EXPECT_FALSE(slow.HasHeard());
+  EXPECT_EQ(listener.Next(absl::ZeroDuration()).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  slow.Say(first.substr(first.size() - 1));
+  EXPECT_EQ(Check(listener.Next(absl::Seconds(20))).private_data(), "first");
+}
+
+TEST(Requests, RejectIsAReplyWithR) {
+  // Expect: key, R, the revision of the Request, the private data; then the end of the stream.
+  Context context = Check(Context::Open({.device = "tcp"}));
+  Listener listener = Check(context.Listen("127.0.0.1:0"));
+  testing::Caller caller(std::to_string(listener.port()));
+  caller.Say(Frame({.data = "let me in"}));
+  Check(Check(listener.Next(absl::Seconds(20))).Reject("no"));
+  std::string heard;
+  EXPECT_TRUE(caller.HearOut(&heard));
+  EXPECT_EQ(heard, Frame({.key = "MPA ID Rep Frame", .flags = 0x20, .data = "no"}));
 }
 
 TEST(Requests, Silence) {

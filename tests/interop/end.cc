@@ -126,6 +126,8 @@ void End::AwaitLastByte(uint64_t seed, uint64_t size, absl::Duration patience) c
   if (size == 0) return;
   const std::byte want = LastByte(seed, size);
   const absl::Time deadline = absl::Now() + patience;
+  // A write tells its target nothing, and to a plain peer its completion is local: memory is all
+  // that says it is there.
   const volatile std::byte* last = &memory[size - 1];
   while (*last != want && absl::Now() < deadline) absl::SleepFor(absl::Microseconds(200));
   std::atomic_thread_fence(std::memory_order_acquire);

@@ -14,26 +14,6 @@ bool TakesReceive(Opcode op) {
          op == Opcode::kWriteWithImm;
 }
 
-WcOpcode CompletionOf(Opcode op) {
-  switch (op) {
-    case Opcode::kRead:
-      return WcOpcode::kRead;
-    case Opcode::kCompareSwap:
-      return WcOpcode::kCompareSwap;
-    case Opcode::kFetchAdd:
-      return WcOpcode::kFetchAdd;
-    case Opcode::kWrite:
-    case Opcode::kWriteWithImm:
-      return WcOpcode::kWrite;
-    case Opcode::kBindWindow:
-      return WcOpcode::kBindWindow;
-    case Opcode::kLocalInvalidate:
-      return WcOpcode::kLocalInvalidate;
-    default:
-      return WcOpcode::kSend;
-  }
-}
-
 }  // namespace
 
 Flow::Flow(World* world, uint32_t end, Doom* doom, Pool* pool, Verdict* verdict)
