@@ -78,8 +78,10 @@ absl::Status Listener::Close() {
     requests.swap(requests_);
   }
   for (auto& [h, owned] : handshakes) {
-    device_->hub().poller().Unwatch(h->socket_);
+    // Waits for what it may be telling us just now; it has given its socket away then.
     device_->hub().Remove(h);
+    if (h->socket_ == io::kNoSocket) continue;
+    device_->hub().poller().Unwatch(h->socket_);
     device_->hub().streams().Close(h->socket_, false);
   }
   for (auto& request : requests) (void)request->Close();
@@ -164,15 +166,35 @@ void Handshake::OnReady(bool, bool) {
 
 void Handshake::OnDeadline() { listener_->Refused(this, "it said nothing in time"); }
 
-std::unique_ptr<Handshake> Listener::Take(Handshake* handshake) {
+io::Socket Listener::TakeSocket(Handshake* handshake) {
   device_->hub().poller().Unwatch(handshake->socket_);
-  device_->hub().Remove(handshake);
-  std::lock_guard lock(mutex_);
-  const auto it = handshakes_.find(handshake);
-  if (it == handshakes_.end()) return nullptr;  // the listener is closing
-  std::unique_ptr<Handshake> owned = std::move(it->second);
-  handshakes_.erase(it);
-  return owned;
+  return std::exchange(handshake->socket_, io::kNoSocket);
+}
+
+void Listener::Finish(Handshake* handshake, std::unique_ptr<ConnectionRequest> request) {
+  Device* const device = device_;  // the listener may be gone once the handshake is
+  device->hub().Remove(handshake);
+  std::unique_ptr<Handshake> owned;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = handshakes_.find(handshake);
+    if (it != handshakes_.end()) {
+      owned = std::move(it->second);
+      handshakes_.erase(it);
+      if (request != nullptr) {
+        ++counters_.requests;
+        requests_.push_back(std::move(request));
+        const uint64_t one = 1;
+        if (requests_.size() == 1) (void)!write(fd_, &one, sizeof(one));
+      }
+    }
+  }
+  if (owned == nullptr) {  // Close has it, and waits
+    if (request != nullptr) (void)request->Close();
+    return;
+  }
+  device->hub().Retire(std::move(owned));
+  device->Changed();
 }
 
 void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
@@ -188,64 +210,51 @@ void Listener::Arrived(Handshake* handshake, engine::PeerRequest peer) {
     return Decline(handshake, peer,
                    "the first attempt ended without an answer from here; connect again");
   }
-  std::unique_ptr<Handshake> owned = Take(handshake);
-  if (owned == nullptr) return;
+  const io::Socket socket = TakeSocket(handshake);
   if (meeting_ != nullptr) {
-    meeting_->Arrived(owned->socket_, std::move(peer));
-    device_->hub().Retire(std::move(owned));
-    return;
+    meeting_->Arrived(socket, std::move(peer));
+    return Finish(handshake);
   }
   io::Streams& streams = device_->hub().streams();
   ConnectionInfo info;
-  info.local = streams.Local(owned->socket_).ToString();
-  info.peer = streams.Peer(owned->socket_).ToString();
+  info.local = streams.Local(socket).ToString();
+  info.peer = streams.Peer(socket).ToString();
   info.own_peer = peer.own_peer;
   info.candidates = peer.note;
   info.candidates.push_back(
       {device_->info().name, true, "the caller came over TCP, and no RDMA device is in use"});
   VERBENA_LOG(kInfo, "connect", "listen ", info.local, ": request from ", info.peer,
               peer.own_peer ? "" : " (a plain iWARP peer)");
-  auto request = std::make_unique<ConnectionRequest>(device_, owned->socket_, std::move(peer),
-                                                     std::move(info));
-  {
-    std::lock_guard lock(mutex_);
-    ++counters_.requests;
-    requests_.push_back(std::move(request));
-    const uint64_t one = 1;
-    if (requests_.size() == 1) (void)!write(fd_, &one, sizeof(one));
-  }
-  device_->hub().Retire(std::move(owned));
-  device_->Changed();
+  Finish(handshake,
+         std::make_unique<ConnectionRequest>(device_, socket, std::move(peer), std::move(info)));
 }
 
 void Listener::Decline(Handshake* handshake, const engine::PeerRequest& peer, const char* why) {
-  std::unique_ptr<Handshake> owned = Take(handshake);
-  if (owned == nullptr) return;
+  const io::Socket socket = TakeSocket(handshake);
   VERBENA_LOG(kInfo, "connect", "listen ", address(), ": rejected ",
-              device_->hub().streams().Peer(owned->socket_).ToString(), ": ", why);
-  device_->hub().Linger(owned->socket_, engine::EncodeReject(peer, why));
+              device_->hub().streams().Peer(socket).ToString(), ": ", why);
+  device_->hub().Linger(socket, engine::EncodeReject(peer, why));
   device_->counts().rejects.fetch_add(1);
-  device_->hub().Retire(std::move(owned));
+  Finish(handshake);
 }
 
 void Listener::Refused(Handshake* handshake, const std::string& why,
                        std::vector<std::byte> answer) {
-  std::unique_ptr<Handshake> owned = Take(handshake);
-  if (owned == nullptr) return;
+  const io::Socket socket = TakeSocket(handshake);
   io::Streams& streams = device_->hub().streams();
   VERBENA_LOG_LIMITED(refusals_, kWarn, "connect", "listen ", address(), ": refused ",
-                      streams.Peer(owned->socket_).ToString(), ": ", why);
+                      streams.Peer(socket).ToString(), ": ", why);
   if (answer.empty()) {
-    streams.Close(owned->socket_, false);
+    streams.Close(socket, false);
   } else {
-    device_->hub().Linger(owned->socket_, std::move(answer));
+    device_->hub().Linger(socket, std::move(answer));
   }
   {
     std::lock_guard lock(mutex_);
     ++counters_.refused;
   }
   device_->counts().handshake_failures.fetch_add(1);
-  device_->hub().Retire(std::move(owned));
+  Finish(handshake);
 }
 
 ConnectionRequest::ConnectionRequest(Device* device, io::Socket socket, engine::PeerRequest peer,

@@ -91,7 +91,9 @@ class Listener final : public provider::Listener, public Watched {
                                                         const ListenOptions& options,
                                                         Meeting* meeting);
   void Decline(Handshake* handshake, const engine::PeerRequest& peer, const char* why);
-  std::unique_ptr<Handshake> Take(Handshake* handshake);
+  // What a handshake's call begins and ends with. Between them Close waits for it.
+  io::Socket TakeSocket(Handshake* handshake);
+  void Finish(Handshake* handshake, std::unique_ptr<ConnectionRequest> request = nullptr);
 
   Device* const device_;
   const io::Socket socket_;

@@ -2,8 +2,17 @@
 // Callers whose Request breaks a rule, or keeps an odd one. Each in one piece and byte by byte.
 // Expect: the answer of the row and its reason in the log (or of Accept), no descriptor left over,
 // and the next caller is served.
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <future>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -229,6 +238,65 @@ TEST(Requests, Silence) {
     EXPECT_THAT(::testing::internal::GetCapturedStderr(),
                 HasSubstr("refused " + caller.address() + ": it said nothing in time"));
   }
+}
+
+// Standard error, while it is a pipe that is full: who logs waits until it is drained.
+class FullStderr {
+ public:
+  FullStderr() : stderr_(dup(2)) {
+    int ends[2];
+    if (pipe2(ends, O_NONBLOCK) != 0) return;
+    const std::string some(4096, '.');
+    while (write(ends[1], some.data(), some.size()) > 0) continue;
+    fcntl(ends[1], F_SETFL, 0);
+    dup2(ends[1], 2);
+    close(ends[1]);
+    out_ = ends[0];
+  }
+  ~FullStderr() {
+    Drain();
+    dup2(stderr_, 2);
+    close(stderr_);
+    close(out_);
+  }
+
+  // Until a thread of this process waits in write(2, …).
+  static bool SomebodyWrites() {
+    const std::string call = std::to_string(SYS_write) + " 0x2 ";
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (std::chrono::steady_clock::now() < end) {
+      for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::string now;
+        std::getline(std::ifstream(task.path() / "syscall"), now);
+        if (now.substr(0, call.size()) == call) return true;
+      }
+      std::this_thread::yield();
+    }
+    return false;
+  }
+  void Drain() {
+    char some[4096];
+    while (read(out_, some, sizeof(some)) > 0) continue;
+  }
+
+ private:
+  const int stderr_;
+  int out_ = -1;
+};
+
+TEST(Requests, CloseWaitsForARefusalThatIsUnderWay) {
+  // The service is in the midst of a refusal, since nobody reads its log, when the listener closes.
+  // Expect: Close waits for it.
+  Context context = Check(Context::Open({.device = "tcp"}));
+  Listener listener = Check(context.Listen("127.0.0.1:0"));
+  testing::Caller caller(std::to_string(listener.port()));
+  FullStderr full;
+  caller.Say(Frame({.revision = 3}));
+  ASSERT_TRUE(FullStderr::SomebodyWrites());
+  std::future<absl::Status> closed = std::async([&] { return listener.Close(); });
+  EXPECT_EQ(closed.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+  full.Drain();
+  Check(closed.get());
 }
 
 }  // namespace
