@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a peer might gain by well-formed lies: memory before it has left, rights that it does not
 // have, numbers that wrap. malformed_test.cc has what is wrong at first sight.
+#include <cerrno>
+
 #include "absl/strings/match.h"
 #include "fallback/engine/test_cable.h"
 #include "fallback/engine/test_fpdu.h"
@@ -93,6 +95,17 @@ TEST_F(HalfSent, FailureBehindWhatHasNotLeft) {
   Send(kFrame);
   side_.Feed(Say(ControlType::kNak, 3, NakCode::kRemoteAccess));
   EXPECT_EQ(side_.Sends(), "1 WR_FLUSH_ERR, 2 WR_FLUSH_ERR, 3 WR_FLUSH_ERR, 4 WR_FLUSH_ERR");
+}
+
+TEST_F(HalfSent, WhatAFailedSendKeptIsNotThere) {
+  // The second write has not left when the socket breaks, and the peer says that it was applied.
+  // Expect: no success for that one. The first went whole, and what the peer says of it counts.
+  Send(kFrame + 100);
+  side_.qp.SendFailed(EPIPE);
+  side_.Feed(Say(ControlType::kAck, 1));
+  EXPECT_EQ(side_.Sends(), "1 SUCCESS");
+  side_.Feed(Say(ControlType::kAck, 2));
+  EXPECT_EQ(side_.Sends(), "2 WR_FLUSH_ERR, 3 WR_FLUSH_ERR, 4 WR_FLUSH_ERR");
 }
 
 TEST(Hostile, RefusalOfWhatIsAcknowledged) {

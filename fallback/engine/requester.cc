@@ -75,9 +75,9 @@ void QueuePair::Complete(SendEntry& e, WcStatus status, uint32_t vendor_error) {
 
 // A completion gives the request's memory back to the program, so its last byte must have left:
 // else a peer that reads nothing and acknowledges everything is sent what the program put there
-// next.
+// next. And what a failed send call has left here was not applied, whatever the peer says.
 bool QueuePair::HasLeft(uint32_t rsn) {
-  if (batch_.empty()) return true;
+  if (batch_.empty() && !send_dead_) return true;
   for (uint64_t position = sq_.head(); position != cursor_; ++position) {
     const SendEntry& e = sq_.at(position);
     if (!IsLocal(e.opcode) && e.rsn == rsn) return e.end <= left_;
