@@ -23,6 +23,7 @@ PACKAGES = {
     "absl_synchronization": ["absl_synchronization"],
     "absl_time": ["absl_time"],
     "benchmark": ["benchmark"],
+    "fabric": ["libfabric"],
     "gmock": ["gmock"],
     "gtest": ["gtest"],
     "gtest_main": ["gtest_main"],
@@ -33,6 +34,9 @@ PACKAGES = {
     "rdmacm": ["librdmacm"],
     "uring": ["liburing"],
 }
+
+# Without one of these its target is empty; with it, HAVE_ and its name are defined.
+OPTIONAL = ["fabric"]
 
 _HEADER = """\
 load("@rules_cc//cc:defs.bzl", "cc_library")
@@ -48,6 +52,10 @@ cc_library(
     includes = {includes},
     linkopts = {linkopts},
 )
+"""
+
+_ABSENT = """
+cc_library(name = "{name}")
 """
 
 # A missing library fails only the targets that need it, and says why.
@@ -78,10 +86,13 @@ def _system_repository_impl(rctx):
     for name, modules in sorted(rctx.attr.packages.items()):
         cflags = _pkg_config(rctx, tool, ["--cflags"] + modules) if tool else None
         libs = _pkg_config(rctx, tool, ["--libs"] + modules) if tool else None
+        if (cflags == None or libs == None) and name in OPTIONAL:
+            out.append(_ABSENT.format(name = name))
+            continue
         if cflags == None or libs == None:
             out.append(_MISSING.format(name = name, modules = " ".join(modules)))
             continue
-        defines = []
+        defines = ["HAVE_" + name.upper()] if name in OPTIONAL else []
         includes = []
         for flag in cflags:
             if flag.startswith("-D"):

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The reference that Verbena's figures are held against: the same work on a TCP socket of the
-// kernel, without anything in between. TCP_NODELAY, 127.0.0.1, one thread a side.
+// kernel, without anything in between. TCP_NODELAY, one thread a side.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,12 +18,12 @@
 namespace verbena::bench {
 namespace {
 
-enum class How { kSpin, kBlock, kPoll };  // kPoll: poll(2) before each receive
+enum class How { kSpin, kBlock, kEpoll };  // kEpoll: epoll_wait(2) before each receive
 
-sockaddr_in Loopback(int port) {
+sockaddr_in At(const Options& options, int port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (inet_pton(AF_INET, options.address.c_str(), &address.sin_addr) != 1) Die("--address: IPv4");
   address.sin_port = htons(static_cast<uint16_t>(port));
   return address;
 }
@@ -38,9 +38,9 @@ int WithoutDelay(int fd) {
   return fd;
 }
 
-int AcceptOne(Shared& shared) {
+int AcceptOne(const Options& options, Shared& shared) {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = Loopback(0);
+  sockaddr_in address = At(options, 0);
   socklen_t size = sizeof(address);
   auto* raw = reinterpret_cast<sockaddr*>(&address);
   Need(bind(listener, raw, size) == 0 && listen(listener, 1) == 0, "listen");
@@ -52,19 +52,41 @@ int AcceptOne(Shared& shared) {
   return WithoutDelay(fd);
 }
 
-int ConnectOne(const Shared& shared) {
-  const sockaddr_in address = Loopback(WaitForPort(shared));
+int ConnectOne(const Options& options, const Shared& shared) {
+  const sockaddr_in address = At(options, WaitForPort(shared));
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   Need(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0, "connect");
   return WithoutDelay(fd);
 }
 
+// Waits for one socket in a set of its own, or does nothing.
+class Waiter {
+ public:
+  Waiter(int fd, How how) : set_(how == How::kEpoll ? epoll_create1(EPOLL_CLOEXEC) : -1) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (set_ >= 0) Need(epoll_ctl(set_, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+  }
+  ~Waiter() {
+    if (set_ >= 0) close(set_);
+  }
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+  void Wait() const {
+    epoll_event event;
+    if (set_ >= 0) Need(epoll_wait(set_, &event, 1, -1) == 1, "epoll_wait");
+  }
+
+ private:
+  const int set_;
+};
+
 // Exactly `n` bytes; false at the end of the stream.
-bool ReceiveAll(int fd, char* into, size_t n, How how) {
+bool ReceiveAll(int fd, char* into, size_t n, How how, const Waiter& waiter) {
   const int flags = how == How::kBlock ? 0 : MSG_DONTWAIT;
   while (n > 0) {
-    pollfd readable{fd, POLLIN, 0};
-    if (how == How::kPoll) Need(poll(&readable, 1, -1) == 1, "poll");
+    waiter.Wait();
     const ssize_t got = recv(fd, into, n, flags);
     if (got == 0) return false;
     if (got < 0 && errno == EAGAIN) continue;
@@ -89,20 +111,22 @@ void SendAll(int fd, const char* from, size_t n, How how) {
 Row PingPong(const char* name, How how) {
   Row row;
   row.name = name;
-  row.serve = [how](const Options&, Shared& shared) {
+  row.serve = [how](const Options& options, Shared& shared) {
     char ball[kSmall];
-    const int fd = AcceptOne(shared);
-    while (ReceiveAll(fd, ball, kSmall, how)) SendAll(fd, ball, kSmall, how);
+    const int fd = AcceptOne(options, shared);
+    const Waiter waiter(fd, how);
+    while (ReceiveAll(fd, ball, kSmall, how, waiter)) SendAll(fd, ball, kSmall, how);
     close(fd);
   };
   row.measure = [how](const Options& options, Shared& shared) {
     char ball[kSmall] = {};
     Samples samples;
-    const int fd = ConnectOne(shared);
+    const int fd = ConnectOne(options, shared);
+    const Waiter waiter(fd, how);
     const Clock clock(options.seconds);
     for (uint64_t begin = NowNs(); !clock.over(begin) || samples.empty();) {
       SendAll(fd, ball, kSmall, how);
-      if (!ReceiveAll(fd, ball, kSmall, how)) Die("the server left");
+      if (!ReceiveAll(fd, ball, kSmall, how, waiter)) Die("the server left");
       const uint64_t end = NowNs();
       if (clock.warm(begin)) samples.Add(end - begin);
       begin = end;
@@ -113,47 +137,73 @@ Row PingPong(const char* name, How how) {
   return row;
 }
 
-// One way, `unit` bytes a call, into a buffer of 1 MiB; the receiver counts.
-Row Stream(const char* name, How how, size_t unit) {
-  Row row;
-  row.name = name;
-  row.serve = [how](const Options& options, Shared& shared) {
-    std::vector<char> into(kLarge);
-    const int fd = AcceptOne(shared);
-    const int flags = how == How::kSpin ? MSG_DONTWAIT : 0;
-    const Clock clock(options.seconds);
-    uint64_t begin = 0, end = 0, bytes = 0, now = 0;
-    for (;;) {
-      const ssize_t got = recv(fd, into.data(), into.size(), flags);
-      if (got == 0) break;
-      if (got < 0 && errno == EAGAIN) continue;
-      Need(got > 0, "recv");
-      now = NowNs();
-      if (shared.stop.load(std::memory_order_relaxed)) continue;  // drain what is under way
-      if (begin != 0) bytes += static_cast<uint64_t>(got);
-      if (begin == 0 && clock.warm(now)) begin = now;
-      end = now;
-      if (clock.over(now) && bytes > 0) shared.stop.store(true, std::memory_order_relaxed);
-    }
-    shared.bytes_per_second = static_cast<double>(bytes) * 1e9 / static_cast<double>(end - begin);
-    close(fd);  // which the client waits for
-  };
-  row.measure = [how, unit](const Options&, Shared& shared) {
-    const std::vector<char> from(unit);
-    const int fd = ConnectOne(shared);
-    while (!shared.stop.load(std::memory_order_relaxed)) SendAll(fd, from.data(), unit, how);
-    shutdown(fd, SHUT_WR);
-    char end;
-    while (recv(fd, &end, 1, 0) > 0) {
-    }
-    close(fd);
-    Result result;
-    result.unit = unit == kLarge ? "GB/s" : "M/s";
-    result.value = shared.bytes_per_second / (unit == kLarge ? 1e9 : 1e6 * kMessage);
-    return result;
-  };
-  return row;
+// One way, `call` bytes a call at both ends.
+struct Flow {
+  const char* name;
+  How how;
+  size_t call;
+  double share = 1;      // of the bytes that count
+  size_t message = 0;    // 0: GB/s, else millions of so many bytes a second
+  bool cpu = false;      // instead: CPU seconds a GB
+  size_t into = kLarge;  // bytes that the receiver takes at most
+};
+
+void Sink(const Flow& flow, const Options& options, Shared& shared) {
+  std::vector<char> into(flow.into);
+  const int fd = AcceptOne(options, shared);
+  const int flags = flow.how == How::kSpin ? MSG_DONTWAIT : 0;
+  const double cpu = CpuSeconds();
+  const Clock clock(options.seconds);
+  uint64_t begin = 0, end = 0, bytes = 0, all = 0, now = 0;
+  for (;;) {
+    const ssize_t got = recv(fd, into.data(), into.size(), flags);
+    if (got == 0) break;
+    if (got < 0 && errno == EAGAIN) continue;
+    Need(got > 0, "recv");
+    all += static_cast<uint64_t>(got);
+    now = NowNs();
+    if (shared.stop.load(std::memory_order_relaxed)) continue;  // drain what is under way
+    if (begin != 0) bytes += static_cast<uint64_t>(got);
+    if (begin == 0 && clock.warm(now)) begin = now;
+    end = now;
+    if (clock.over(now) && bytes > 0) shared.stop.store(true, std::memory_order_relaxed);
+  }
+  shared.cpu_seconds = CpuSeconds() - cpu;
+  shared.bytes = static_cast<double>(all);
+  shared.bytes_per_second = static_cast<double>(bytes) * 1e9 / static_cast<double>(end - begin);
+  close(fd);  // which the client waits for
 }
+
+Result Source(const Flow& flow, const Options& options, Shared& shared) {
+  const std::vector<char> from(flow.call);
+  const int fd = ConnectOne(options, shared);
+  const double cpu = CpuSeconds();
+  while (!shared.stop.load(std::memory_order_relaxed)) {
+    SendAll(fd, from.data(), flow.call, flow.how);
+  }
+  const double used = CpuSeconds() - cpu;
+  shutdown(fd, SHUT_WR);
+  char end;
+  while (recv(fd, &end, 1, 0) > 0) {
+  }
+  close(fd);
+  if (flow.cpu) return CpuPerGb(used, shared.bytes, shared);
+  Result result;
+  result.unit = flow.message == 0 ? "GB/s" : "M/s";
+  result.value = flow.share * shared.bytes_per_second /
+                 (flow.message == 0 ? 1e9 : 1e6 * static_cast<double>(flow.message));
+  return result;
+}
+
+Row Stream(const Flow& flow) {
+  return {flow.name,
+          [flow](const Options& options, Shared& shared) { Sink(flow, options, shared); },
+          [flow](const Options& options, Shared& shared) { return Source(flow, options, shared); }};
+}
+
+// What an iWARP stack would send: 4 KiB of payload and 20 B of header and trailer a unit.
+constexpr double kUnitShare = 4096.0 / (4096 + 20);
+constexpr size_t kUnitCall = 64 * 1024;
 
 }  // namespace
 }  // namespace verbena::bench
@@ -163,6 +213,15 @@ int main(int argc, char** argv) {
   return Main(
       argc, argv,
       {PingPong("ping_spin", How::kSpin), PingPong("ping_block", How::kBlock),
-       PingPong("ping_poll", How::kPoll), Stream("stream_spin", How::kSpin, kLarge),
-       Stream("stream_block", How::kBlock, kLarge), Stream("messages", How::kSpin, kMessage)});
+       PingPong("ping_epoll", How::kEpoll),
+       Stream({.name = "stream_spin", .how = How::kSpin, .call = kLarge}),
+       Stream({.name = "stream_block", .how = How::kBlock, .call = kLarge}),
+       Stream({.name = "cpu_spin", .how = How::kSpin, .call = kLarge, .cpu = true}),
+       Stream({.name = "cpu_block", .how = How::kBlock, .call = kLarge, .cpu = true}),
+       Stream({.name = "units",
+               .how = How::kSpin,
+               .call = kUnitCall,
+               .share = kUnitShare,
+               .into = kUnitCall}),
+       Stream({.name = "messages", .how = How::kSpin, .call = kMessage, .message = kMessage})});
 }

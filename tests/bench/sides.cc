@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/bench/sides.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,6 +47,15 @@ Options Parse(int argc, char** argv) {
         Die("--cores takes two numbers, as in 0,1");
       }
       ++i;
+    } else if (arg == "--address") {
+      options.address = value;
+      ++i;
+    } else if (arg == "--netns") {
+      options.server_netns = value;
+      ++i;
+    } else if (arg == "--wire") {
+      options.wire = value;
+      ++i;
     } else {
       options.row = arg;
     }
@@ -75,6 +86,13 @@ void Pin(int core) {
   }
 }
 
+void Enter(const std::string& netns) {
+  if (netns.empty()) return;
+  const int fd = open(netns.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || setns(fd, CLONE_NEWNET) != 0) Die(netns + ": " + std::strerror(errno));
+  close(fd);
+}
+
 // How long a cache line takes from core to core, in ns; both sides call it. Yields where both share
 // a core, so that a run on one core ends too.
 double Probe(Shared& shared, uint32_t side) {
@@ -94,20 +112,23 @@ double Probe(Shared& shared, uint32_t side) {
   return static_cast<double>(rounds[kProbeRounds / 2]) / (2 * kProbeTrips);
 }
 
-// ns that this thread was ready to run and did not; 0 where the kernel does not say.
-uint64_t RunDelayNs() {
+// ns that the thread was ready to run and did not; 0 where the kernel does not say.
+uint64_t RunDelayNs(const std::string& thread = "thread-self") {
   unsigned long long ran = 0, waited = 0;
-  FILE* file = std::fopen("/proc/thread-self/schedstat", "r");
+  FILE* file = std::fopen(("/proc/" + thread + "/schedstat").c_str(), "r");
   if (file == nullptr) return 0;
   if (std::fscanf(file, "%llu %llu", &ran, &waited) != 2) waited = 0;
   std::fclose(file);
   return waited;
 }
 
+uint64_t children_delay_ns = 0;
+
 class DelayMeter {
  public:
   double Share() const {
-    return static_cast<double>(RunDelayNs() - delay_) / static_cast<double>(NowNs() - begin_);
+    return static_cast<double>(RunDelayNs() + children_delay_ns - delay_) /
+           static_cast<double>(NowNs() - begin_);
   }
 
  private:
@@ -129,6 +150,7 @@ void PrintCounts(const char* side, const Counts& counts) {
 void Serve(const Row& row, const Options& options, Shared& shared) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   alarm(kPatience);
+  Enter(options.server_netns);
   Pin(options.cores[1]);
   Probe(shared, 1);
   const DelayMeter meter;
@@ -170,10 +192,15 @@ int Main(int argc, char** argv, const std::vector<Row>& rows) {
     for (const Row& r : rows) names += std::string(" ") + r.name;
     Die("name one row of:" + names);
   }
+  if (const std::string lack = row->lacks ? row->lacks() : ""; !lack.empty()) {
+    std::printf("{\"skipped\": \"%s\"}\n", lack.c_str());
+    return kSkipped;
+  }
   void* page =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) Die("no shared memory");
   Shared* shared = new (page) Shared;
+  if (sem_init(&shared->finished, 1, 0) != 0) Die("no semaphore");
   const pid_t server = fork();
   if (server < 0) Die("fork failed");
   if (server == 0) {
@@ -188,6 +215,13 @@ uint64_t NowNs() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+double CpuSeconds() {
+  rusage used;
+  getrusage(RUSAGE_SELF, &used);
+  return static_cast<double>(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+         static_cast<double>(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
 Clock::Clock(double seconds)
@@ -208,6 +242,29 @@ Result Latency(Samples& round_trips) {
   result.p99 = round_trips.Percentile(99) / 2000;
   return result;
 }
+
+Result CpuPerGb(double own, double bytes, const Shared& shared) {
+  Result result;
+  result.unit = "s/GB";
+  result.value = (own + shared.cpu_seconds) / (bytes / 1e9);
+  return result;
+}
+
+void Tell(Shared& shared, int side, const void* bytes, size_t size) {
+  Contact& contact = shared.contacts[static_cast<size_t>(side)];
+  if (size > contact.bytes.size()) Die("a contact is too long");
+  std::memcpy(contact.bytes.data(), bytes, size);
+  contact.size = size;
+  contact.there.store(true, std::memory_order_release);
+}
+
+const Contact& Hear(const Shared& shared, int side) {
+  const Contact& contact = shared.contacts[static_cast<size_t>(side)];
+  while (!contact.there.load(std::memory_order_acquire)) sched_yield();
+  return contact;
+}
+
+void CountDelayOf(int pid) { children_delay_ns += RunDelayNs(std::to_string(pid)); }
 
 void Die(const std::string& why) {
   std::fprintf(stderr, "bench: %s\n", why.c_str());
