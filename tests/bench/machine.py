@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 MARK = "VERBENA_BENCH_NETNS"  # in the environment of the process that is inside
 SYSCTL = "/proc/sys/net/ipv4/tcp_"
 DEVICE, SUBNET, MTU = "bench0", "192.0.2.%d", 1500  # RFC 5737: nobody's addresses
+CARRIER_S = 10
 
 
 def unshare():
@@ -84,6 +86,19 @@ class Machine:
             done = subprocess.run(step, stderr=subprocess.PIPE, text=True, check=False)
             if done.returncode != 0:
                 return f"{' '.join(step)}: {done.stderr.strip()}"
+        return self.await_carrier()
+
+    def await_carrier(self):
+        """The kernel tells within a second or so that both ends are up, and UCX waits for it."""
+        deadline = time.monotonic() + CARRIER_S
+        for inside in ([], self.there()):
+            state = ""
+            while state != "UP":
+                if time.monotonic() > deadline:
+                    return f"{DEVICE} is {state} after {CARRIER_S} s"
+                state = subprocess.run(inside + ["ip", "-br", "link", "show", "dev", DEVICE],
+                                       stdout=subprocess.PIPE, text=True,
+                                       check=True).stdout.split()[1]
         return None
 
     def arguments(self, path):
