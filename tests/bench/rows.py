@@ -87,8 +87,8 @@ def own(row, called, **bound):
     return Claim(against=Source(OURS, row), called=called, **bound)
 
 
-def work(what, row, *claims):
-    return Work(what, Source(OURS, row), tuple(claims))
+def work(what, row, *claims, beside=()):
+    return Work(what, Source(OURS, row), tuple(claims), tuple(beside))
 
 
 def bandwidth(congestion, spinning):
@@ -99,7 +99,8 @@ def bandwidth(congestion, spinning):
         work(f"1 MiB reads, {congestion}", "reads",
              own("writes", "its writes", at_least=0.95),
              Claim(at_least=1.5, against=Source(LIBFABRIC, "reads")),
-             Claim(at_least=3.0, against=Source(UCX, "reads"))))]
+             Claim(at_least=3.0, against=Source(UCX, "reads")),
+             beside=[Source(RAW, "stream_spin")]))]
 
 
 LATENCY = [

@@ -124,16 +124,33 @@ uint64_t RunDelayNs(const std::string& thread = "thread-self") {
 
 uint64_t children_delay_ns = 0;
 
+uint64_t CpuNs(clockid_t clock) {
+  timespec used;
+  clock_gettime(clock, &used);
+  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(used.tv_nsec);
+}
+
+// Of the time since it was made, what others took from this thread. What other threads of its own
+// process took on the same core is part of what is measured.
 class DelayMeter {
  public:
   double Share() const {
-    return static_cast<double>(RunDelayNs() + children_delay_ns - delay_) /
-           static_cast<double>(NowNs() - begin_);
+    const uint64_t delay = RunDelayNs() + children_delay_ns - delay_;
+    const uint64_t own = OwnNs() - own_;
+    return own > delay ? 0
+                       : static_cast<double>(delay - own) / static_cast<double>(NowNs() - begin_);
   }
 
  private:
+  static uint64_t OwnNs() {
+    const uint64_t process = CpuNs(CLOCK_PROCESS_CPUTIME_ID);
+    const uint64_t thread = CpuNs(CLOCK_THREAD_CPUTIME_ID);
+    return process > thread ? process - thread : 0;
+  }
+
   uint64_t begin_ = NowNs();
   uint64_t delay_ = RunDelayNs();
+  uint64_t own_ = OwnNs();
 };
 
 void PrintCounts(const char* side, const Counts& counts) {
