@@ -30,7 +30,8 @@ End::End(const Options& options, const Setup& wanted)
       context(Open(options)),
       channel(setup.events ? Check(device.CreateCompletionChannel()) : CompletionChannel()),
       cq(Check(device.CreateCompletionQueue(
-          {.entries = 65536, .channel = setup.events ? &channel : nullptr}))),
+          {.entries = static_cast<uint32_t>(setup.active) * (setup.send_queue + setup.receives),
+           .channel = setup.events ? &channel : nullptr}))),
       qps(setup.queue_pairs),
       qp(qps.front()) {
   for (size_t i = 0; i < qps.size(); ++i) {
