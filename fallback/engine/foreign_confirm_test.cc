@@ -227,7 +227,7 @@ TEST_F(Confirm, AnAtomicsAnswer) {
   answer.request_id = reads_.front().sink_stag;
   answer.original = ~uint64_t{0};
   side_.Feed(MakeFpdu(h, wire::AsBytes(answer)));
-  EXPECT_NE(side_.Sends(), "1 SUCCESS");
+  EXPECT_EQ(side_.Sends(), "1 WR_FLUSH_ERR");
   EXPECT_EQ(side_.qp.state(), QpState::kErr);
   EXPECT_TRUE(memory_.Has(5, 0, 4096));
 }
@@ -256,6 +256,29 @@ TEST_F(Confirm, WaitsForTheReadyFramesAnswer) {
   ASSERT_EQ(reads_.size(), 1u);
   Answer();
   EXPECT_EQ(side_.Sends(), "1 SUCCESS");
+}
+
+TEST_F(Confirm, AFenceWaitsForReadsOfTheProgramAlone) {
+  // A write whose confirming read is not answered, and a fenced one; then a read, and a fenced one.
+  // Expect: the first fence waits for nothing, the second for the answer of the program's read.
+  Connect(Confirmed());
+  Write(1);
+  EXPECT_EQ(Sent(), "Write Read");
+  const auto fenced = [&](uint64_t id) {
+    side_.Post({.opcode = Opcode::kWrite,
+                .local = memory_.sge(0, 8),
+                .remote = {0x1000, 7},
+                .id = id,
+                .flags = SendFlags::kFence});
+  };
+  fenced(2);
+  EXPECT_EQ(Sent(), "Write Read");
+  side_.Post({.opcode = Opcode::kRead, .local = memory_.sge(8, 8), .remote = {0x1000, 7}, .id = 3});
+  fenced(4);
+  EXPECT_EQ(Sent(), "Read");
+  for (int i = 0; i < 3; ++i) Answer();
+  EXPECT_EQ(side_.Sends(), "1 SUCCESS, 2 SUCCESS, 3 SUCCESS");
+  EXPECT_EQ(Sent(), "Write Read");
 }
 
 TEST_F(Confirm, AnAnswerThatNobodyAskedFor) {

@@ -209,6 +209,7 @@ class QueuePair {
     uint32_t count = 0;
     T& front() { return slots[head % kMaxDepth]; }
     T& at(uint32_t i) { return slots[(head + i) % kMaxDepth]; }
+    const T& at(uint32_t i) const { return slots[(head + i) % kMaxDepth]; }
     void Push(const T& v) { slots[(head + count++) % kMaxDepth] = v; }
     void Pop() { ++head, --count; }
   };
@@ -231,6 +232,7 @@ class QueuePair {
   static bool Readable(const Translation& where, uint32_t n);
   void AppendReadRequest(SendEntry& entry);
   bool ReadMayGo() const;
+  bool ReadsOfTheProgram() const;
   bool ConfirmationDue() const;
   void AppendConfirmation();
   void AppendAtomicRequest(SendEntry& entry);

@@ -34,7 +34,8 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
       if (!dropping_) HandleImmediate(h, body);
       return;
     case wire::Opcode::kAtomicResponse:
-      return HandleAtomicResponse(h, body);
+      if (session_.features.has(wire::kAtomics)) return HandleAtomicResponse(h, body);
+      break;
     case wire::Opcode::kTerminate:
       return HandleTerminate({body, payload});
     case wire::Opcode::kControl:
@@ -43,10 +44,11 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
         if (const wire::Fault fault = wire::Invalid(c, payload)) return ProtocolFault(fault);
         return HandleControl(c, {reinterpret_cast<const char*>(body), payload}, now);
       }
-      [[fallthrough]];
+      break;
     default:
-      ProtocolFault({"an opcode that was not negotiated", wire::error::kUnexpectedOpcode});
+      break;
   }
+  ProtocolFault({"an opcode that was not negotiated", wire::error::kUnexpectedOpcode});
 }
 
 void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Nanos now) {

@@ -15,7 +15,7 @@ bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.waiting || rnr_.resume_owed) return false;
   if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
   if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
-  if (Has(e.flags, SendFlags::kFence) && orq_.count > 0) return false;
+  if (Has(e.flags, SendFlags::kFence) && ReadsOfTheProgram()) return false;
   if (!IsRead(e.opcode) || session_.ord == 0) return true;
   return ReadMayGo();
 }
@@ -23,6 +23,14 @@ bool QueuePair::MayStart(const SendEntry& e) const {
 // A ready frame that is a read takes a place at the peer like any other.
 bool QueuePair::ReadMayGo() const {
   return orq_.count + (ready_answer_ ? 1 : 0) < std::min(session_.ord, kMaxDepth);
+}
+
+// What a fence waits for: not for reads that stand for an acknowledgement.
+bool QueuePair::ReadsOfTheProgram() const {
+  for (uint32_t i = 0; i < orq_.count; ++i) {
+    if (!orq_.at(i).confirms) return true;
+  }
+  return false;
 }
 
 // Appends one FPDU. False: nothing may go now.
