@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/engine/hardships.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
@@ -31,13 +32,20 @@ absl::StatusOr<Hardships> ParseHardships(absl::string_view text) {
   return h;
 }
 
-// Memory that may vanish is spared: this is a debug mode.
-void QueuePair::Poison(const Sge* sges, uint32_t count, uint32_t domain) {
-  for (const Sge* sge = sges; sge != sges + count; ++sge) {
-    if (sge->length == 0) continue;
-    const Translation t = config_.keys->Check(sge->key, domain, config_.number, sge->address,
-                                              sge->length, Access::kLocalWrite);
-    if (t.ok() && !t.region->guarded) std::memset(t.host, kPoison, sge->length);
+// Bytes [from, from + n) of a request's memory. What may vanish is spared: this is a debug mode.
+void QueuePair::Poison(const Sge* sges, uint32_t count, uint32_t domain, uint32_t from,
+                       uint32_t n) {
+  for (const Sge* sge = sges; sge != sges + count && n > 0; ++sge) {
+    if (from >= sge->length) {
+      from -= sge->length;
+      continue;
+    }
+    const uint32_t part = std::min(sge->length - from, n);
+    const Translation t = config_.keys->Check(sge->key, domain, config_.number, sge->address + from,
+                                              part, Access::kLocalWrite);
+    if (t.ok() && !t.region->guarded) std::memset(t.host, kPoison, part);
+    n -= part;
+    from = 0;
   }
 }
 

@@ -13,8 +13,8 @@ struct Hardships {
   // Reads are answered when nothing more has come, so what was posted behind one and is not fenced
   // is applied before it (IBTA 10.8.3.3).
   bool late_answers = false;
-  // Memory to receive or to read into is overwritten as soon as it is the request's: what is in it
-  // before the completion, or beyond the message, is nothing to rely on.
+  // Memory to receive or to read into is overwritten before the bytes come: what is in it until the
+  // completion is nothing to rely on. Beyond the message nobody writes, and neither does this.
   bool poison = false;
   // Atomics are atomic against this device's others, not against the processor (IBTA 9.4.5).
   bool device_atomics = false;

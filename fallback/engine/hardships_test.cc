@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "fallback/engine/test_cable.h"
+#include "fallback/engine/test_fpdu.h"
 #include "gtest/gtest.h"
 
 namespace verbena::engine {
@@ -71,7 +72,7 @@ TEST(LateAnswers, ComeOnlyWhenNothingMoreIsThere) {
 
 TEST(Poison, IsInTheMemoryOfAReceiveUntilTheMessageIs) {
   // Half a message has come.
-  // Expect: poison where the rest will be, and behind it where nothing will.
+  // Expect: poison where the rest will be, and none behind it where nothing will.
   Harsh h({.poison = true});
   Memory from(&h.w.a, 32);
   from.Fill(5);
@@ -79,11 +80,30 @@ TEST(Poison, IsInTheMemoryOfAReceiveUntilTheMessageIs) {
   h.w.a.Post({.opcode = Opcode::kSend, .local = from.sge(), .id = 2});
   const std::vector<std::byte> sent = h.w.a.Drain();
   h.w.b.Feed({sent.data(), sent.size() - 16});
-  for (size_t i : {31, 32, 47}) EXPECT_EQ(h.theirs.data()[i], std::byte{kPoison}) << i;
-  EXPECT_EQ(h.theirs.data()[48], std::byte{0});
+  EXPECT_EQ(h.theirs.data()[31], std::byte{kPoison});
+  EXPECT_EQ(h.theirs.data()[32], std::byte{0});
   h.w.b.Feed({sent.data() + sent.size() - 16, 16});
   EXPECT_EQ(h.w.b.Receives(), "1 SUCCESS");
   EXPECT_TRUE(h.theirs.Has(5, 0, 32));
+}
+
+TEST(Poison, FollowsTheSegmentsOfAMessage) {
+  // A message of two segments into three pieces of memory; the header of the second has come.
+  // Expect: the first segment's bytes, poison for the second's, and nothing behind.
+  Side side({.hardships = {.poison = true}});
+  side.qp.Connected(OwnSession(false));
+  Memory into(&side, 64);
+  const Sge pieces[] = {into.sge(0, 10), into.sge(16, 10), into.sge(32, 20)};
+  side.PostReceive({.local = std::span<const Sge>(pieces), .id = 1});
+  wire::UntaggedHeader first = SendHeader(1);
+  first.ddp &= static_cast<uint8_t>(~wire::kLast);
+  const Bytes second = MakeFpdu(SendHeader(1, 16), Bytes(8, std::byte{2}));
+  side.Feed(MakeFpdu(first, Bytes(16, std::byte{1})));
+  side.Feed(std::span(second).first(sizeof(wire::UntaggedHeader)));
+  const std::byte poison{kPoison};
+  EXPECT_EQ(into.data()[21], std::byte{1});
+  for (const size_t i : {22, 25, 32, 35}) EXPECT_EQ(into.data()[i], poison) << i;
+  for (const size_t i : {10, 26, 36, 51}) EXPECT_EQ(into.data()[i], std::byte{0}) << i;
 }
 
 TEST(Poison, IsInTheSinkOfARead) {

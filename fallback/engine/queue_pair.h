@@ -321,7 +321,7 @@ class QueuePair {
   std::vector<std::byte> SegmentToBlame() const;
 
   // hardships.cc
-  void Poison(const Sge* sges, uint32_t count, uint32_t domain);
+  void Poison(const Sge* sges, uint32_t count, uint32_t domain, uint32_t from, uint32_t n);
   uint64_t OperateAsDevice(std::atomic_ref<uint64_t> target, bool add, uint64_t operand,
                            uint64_t compare);
 

@@ -162,9 +162,6 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
     RefuseForLackOfReceive();
     return false;
   }
-  if (config_.hardships.poison && send_offset_ == 0) {
-    Poison(current_->sges, current_->sge_count, config_.receive_domain);
-  }
   segment_.key = h.ulp;
   const uint64_t total = uint64_t{send_offset_} + wire::PayloadSize(h);
   if (total > current_->length) {
@@ -175,7 +172,12 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
         EventType::kQpRequestError, WcStatus::kLocalLengthError);
     return false;
   }
-  return ShortEnough(total, WcStatus::kLocalLengthError);
+  if (!ShortEnough(total, WcStatus::kLocalLengthError)) return false;
+  if (config_.hardships.poison) [[unlikely]] {
+    Poison(current_->sges, current_->sge_count, config_.receive_domain, send_offset_,
+           wire::PayloadSize(h));
+  }
+  return true;
 }
 
 void QueuePair::FinishSend() {
