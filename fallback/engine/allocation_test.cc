@@ -5,6 +5,7 @@
 
 #include "fallback/engine/test_allocations.h"
 #include "fallback/engine/test_cable.h"
+#include "fallback/engine/test_fpdu.h"
 #include "gtest/gtest.h"
 
 namespace verbena::engine {
@@ -76,6 +77,19 @@ TEST_P(Allocations, NoneOnTheDataPath) {
 
 INSTANTIATE_TEST_SUITE_P(Opcodes, Allocations,
                          testing::Combine(testing::Range(0, kOpcodeCount), testing::Bool()));
+
+TEST(Allocations, ACrcTakesNoneBeforeSomethingIsSent) {
+  // Two connections that are set up, one with CRC.
+  // Expect: as many allocations for one as for the other.
+  const auto count = [](bool crc) {
+    Side side;
+    const uint64_t before = AllocationCount();
+    side.qp.Connected(OwnSession(false, crc));
+    side.Feed(MakeFpdu(WriteHeader(0, 0), {}, crc));
+    return AllocationCount() - before;
+  };
+  EXPECT_EQ(count(true), count(false));
+}
 
 TEST(Allocations, AreCounted) {
   // Expect: the counter works at all.

@@ -152,6 +152,19 @@ TEST_F(Failure, NoMemoryForWhatIsHalfSent) {
   EXPECT_TRUE(w_.a.qp.finished());
 }
 
+TEST_F(Failure, NoMemoryForWhatHasACrc) {
+  // Expect: the stream is given up, and nothing of the write leaves.
+  Side side;
+  side.qp.Connected(OwnSession(true, /*crc=*/true));
+  Memory large(&side, 8192);
+  side.Post(WriteOf(large.sge(), {0, 7}, 1));
+  RefuseQuietly(true);
+  EXPECT_TRUE(side.qp.Gather(true, 0).empty());
+  RefuseQuietly(false);
+  EXPECT_EQ(side.Sends(), "1 RETRY_EXC_ERR");
+  EXPECT_TRUE(side.qp.finished());
+}
+
 TEST_F(Failure, NoMemoryForWhatIsHalfGathered) {
   // The answer to a read and a write are gathered; a second write names memory that is gone, and
   // what was gathered so far cannot be copied.

@@ -22,7 +22,6 @@ QueuePair::QueuePair(const QueuePairConfig& config)
 
 void QueuePair::Connected(const Session& session) {
   if (rx_ == nullptr) rx_ = std::make_unique<std::byte[]>(kReceiveBuffer);
-  if (session.crc) batch_.PrepareCopies();
   session_ = session;
   SetMss(session.mss);
   if (session_.ird == 0) session_.ird = 1;

@@ -114,6 +114,11 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
 
 void QueuePair::AppendWork(bool idle) {
   const bool late = config_.hardships.late_answers && !idle && !closing_;
+  // Not at the hand-shake: many connections never send, and none sends from memory before this.
+  if (session_.crc && (irq_.count > 0 || cursor_ != sq_.tail()) && !batch_.PrepareCopies())
+      [[unlikely]] {
+    return StreamLost("no memory to send from");
+  }
   int responses = 0;
   while (batch_.HasRoom()) {
     if (irq_.count > 0 && !late && responses < kResponsesPerRequest) {
@@ -181,10 +186,11 @@ void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload)
   if (session_.crc) crc = wire::Crc32c(crc, wire::AsBytes(h));
   for (const Piece& p : payload) {
     if (p.length == 0) continue;
-    if (session_.crc) {
-      crc = wire::Crc32c(crc, {batch_.AppendCopy(p.host, p.length), p.length});
-    } else if (p.key == 0) {
+    if (p.key == 0) {
       std::memcpy(batch_.Append(p.length), p.host, p.length);
+      if (session_.crc) crc = wire::Crc32c(crc, {p.host, p.length});
+    } else if (session_.crc) {
+      crc = wire::Crc32c(crc, {batch_.AppendCopy(p.host, p.length), p.length});
     } else {
       batch_.AppendExternal(p.host, p.length);
     }

@@ -40,11 +40,12 @@ void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
   bytes_ += n;
 }
 
-void TransmitBatch::PrepareCopies() {
+bool TransmitBatch::PrepareCopies() {
   // HasRoom stops at kBatchBytes; one more FPDU may follow.
   if (copies_ == nullptr) {
-    copies_ = std::make_unique_for_overwrite<std::byte[]>(kBatchBytes + kLargestUlpdu);
+    copies_.reset(new (std::nothrow) std::byte[kBatchBytes + kLargestUlpdu]);
   }
+  return copies_ != nullptr;
 }
 
 const std::byte* TransmitBatch::AppendCopy(const std::byte* data, size_t n) {

@@ -30,8 +30,8 @@ class TransmitBatch {
   std::byte* Append(size_t n);
   // Appends memory that stays where it is. Small pieces are copied.
   void AppendExternal(const std::byte* data, size_t n);
-  // Makes room for AppendCopy, which a drive could not.
-  void PrepareCopies();
+  // Makes room for AppendCopy, once. False: there is no memory for that.
+  [[nodiscard]] bool PrepareCopies();
   // Appends a copy of any size, and says where it is: for a CRC, which must be of the bytes that go
   // out, whatever happens to the memory meanwhile.
   const std::byte* AppendCopy(const std::byte* data, size_t n);

@@ -107,7 +107,7 @@ struct Receives {
 // What may end a link, beside the offences of single requests.
 struct Doom {
   bool lost = false;            // its stream broke
-  bool may_be_lost = false;     // if it has to copy what is half sent
+  bool may_be_lost = false;     // if it has to copy what it sends, and has no memory
   bool ended = false;           // somebody ended it
   uint32_t enders = 0;          // bits of the link's ends
   uint32_t offences = 0;        // by either end
