@@ -65,8 +65,10 @@ void QueuePair::Begin(std::vector<io::Address> to, const ConnectParameters& para
   device_->counts().connects.fetch_add(1);
 }
 
-void QueuePair::TryNextAddress() {
+// `revision`: for the next one; those behind it have not refused revision 2 yet.
+void QueuePair::TryNextAddress(uint8_t revision) {
   while (connecting_->next < connecting_->addresses.size()) {
+    connecting_->offer.revision = std::exchange(revision, 2);
     connecting_->current = connecting_->addresses[connecting_->next++];
     absl::StatusOr<io::Socket> socket =
         device_->hub().streams().Connect(connecting_->current, device_->from());
@@ -130,11 +132,10 @@ void QueuePair::ContinueConnect() {
       if (!MayTryRevisionOne(n)) return ConnectFailed(left, false);
       VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", peer,
                   " hung up on MPA revision 2; trying revision 1");
-      connecting_->offer.revision = 1;
       connecting_->last_error = left;
       --connecting_->next;
       DropSocket(true);
-      return TryNextAddress();
+      return TryNextAddress(1);
     }
     absl::StatusOr<bool> complete = connecting_->reader.Received(static_cast<size_t>(n));
     if (!complete.ok()) {

@@ -130,7 +130,7 @@ class QueuePair final : public provider::QueuePair,
   absl::Status CheckIdle() const;
   void Begin(std::vector<io::Address> to, const ConnectParameters& parameters, engine::Offer offer,
              const ConnectionInfo& info);
-  void TryNextAddress();
+  void TryNextAddress(uint8_t revision = 2);
   void ContinueConnect();
   bool MayTryRevisionOne(ssize_t received) const;
   void TakeReply();

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Setting up with devices that are not here: scripted peers that keep the rules of their drivers'
 // sources (Linux 6.1: drivers/infiniband/hw/irdma/cm.c, hw/cxgb4/cm.c). The hardware is untested.
+#include <memory>
 #include <string>
 
+#include "fallback/queue_pair.h"
 #include "fallback/wire/extension.h"
 #include "fallback/wire/rdmap.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/interop/end.h"
 #include "tests/interop/scripted_peer.h"
+#include "transport/address.h"
 
 namespace verbena::interop {
 namespace {
@@ -38,6 +41,11 @@ Bytes ReadResponse(const wire::ReadRequest& request, std::span<const std::byte> 
 
 Bytes ReadRequest(uint32_t msn, const wire::ReadRequest& body, bool crc = false) {
   return engine::MakeFpdu(engine::UntaggedOf(Opcode::kReadRequest, msn), wire::AsBytes(body), crc);
+}
+
+provider::Address AddressOf(const ScriptedListener& listener) {
+  const auto where = Check(provider::ParseHostPort(listener.address()), "address");
+  return Check(provider::Lookup(where, false), "address").front();
 }
 
 // Verbena over TCP calls the script.
@@ -111,6 +119,23 @@ TEST_F(Calling, WhoEndsTheStreamOnRevisionTwo) {
   const Event event = Outcome();
   EXPECT_EQ(event.type, EventType::kUnreachable);
   EXPECT_THAT(event.status.message(), HasSubstr("closed the connection during the hand-shake"));
+}
+
+TEST_F(Calling, EachAddressIsCalledInRevisionTwo) {
+  // A name with two addresses. The first hangs up on revision 2, and is not there any more when it
+  // is called again.
+  // Expect: the second hears revision 2.
+  auto* qp = dynamic_cast<fallback::QueuePair*>(end_.qp.impl());
+  ASSERT_NE(qp, nullptr);
+  auto leaving = std::make_unique<ScriptedListener>();
+  ASSERT_TRUE(qp->StartConnect({AddressOf(*leaving), AddressOf(listener_)}, {}, {}, {}).ok());
+  {
+    ScriptedPeer first(leaving->Accept());
+    EXPECT_EQ(first.ReadFrame().frame.revision, 2);
+    leaving.reset();
+  }
+  ScriptedPeer second(listener_.Accept());
+  EXPECT_EQ(second.ReadFrame().frame.revision, 2);
 }
 
 TEST_F(Calling, WhoRejectsRevisionOneAsAVerbenaEnd) {
