@@ -61,6 +61,9 @@ absl::StatusOr<std::unique_ptr<PacketFile>> OpenFile(absl::string_view pattern) 
         "becomes the number of the process");
   } else if (!MayBeReplaced(fd)) {
     why = refused("it exists and is no capture; it is left alone. Name another in VERBENA_PCAP");
+  } else if ((info.st_mode & 077) != 0 && fchmod(fd, 0600) != 0) {
+    why = refused(absl::StrCat("others may read it, and that cannot be changed: ", strerror(errno),
+                               "; nothing is captured. Remove it or name another in VERBENA_PCAP"));
   } else if (ftruncate(fd, 0) != 0) {
     why = refused(absl::StrCat(strerror(errno), "; nothing is captured"));
   }

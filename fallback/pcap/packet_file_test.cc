@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +112,20 @@ TEST_F(OpenFileTest, OneProcessAtATime) {
   ASSERT_TRUE(second.ok()) << second.status();
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   EXPECT_TRUE(ReadPackets(Contents(fd)).empty());
+  close(fd);
+  unlink(path.c_str());
+}
+
+// A file that is there already, and that anybody may read. Expect: its owner's alone.
+TEST_F(OpenFileTest, IsNotForOthersToRead) {
+  const std::string path = Path("d");
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(fchmod(fd, 0664), 0);
+  auto file = OpenFile(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  struct stat info;
+  ASSERT_EQ(fstat(fd, &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0600u);
   close(fd);
   unlink(path.c_str());
 }
