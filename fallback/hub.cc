@@ -8,7 +8,7 @@
 
 namespace verbena::fallback {
 
-Hub::~Hub() = default;
+Hub::~Hub() { lingerers_.clear(); }  // they use it
 
 void Hub::Add(Watched* w) {
   std::lock_guard lock(mutex_);
@@ -93,13 +93,27 @@ void Hub::Retire(std::unique_ptr<Watched> w) {
 }
 
 void Hub::Linger(io::Socket socket, std::vector<std::byte> rest) {
-  auto* lingerer = new Lingerer(this, socket, std::move(rest));  // owns itself, see there
-  lingerer->Start();
+  auto made = std::make_unique<Lingerer>(this, socket, std::move(rest));
+  Lingerer* const lingerer = made.get();
+  Add(lingerer);
+  {
+    std::lock_guard lock(mutex_);
+    lingerers_.emplace(lingerer, std::move(made));
+  }
+  SetDeadline(lingerer, Now());  // from here on it is the service's
+}
+
+void Hub::Lingered(const Watched* w) {
+  {
+    std::lock_guard lock(mutex_);
+    retired_.push_back(std::move(lingerers_.extract(w).mapped()));
+  }
+  world().Changed();
 }
 
 bool Hub::lingering() const {
   std::lock_guard lock(mutex_);
-  return lingering_ > 0;
+  return !lingerers_.empty();
 }
 
 Nanos Hub::NextDeadline() const {

@@ -87,6 +87,7 @@ class Hub final : public io::Service {
   void Arm(Watched* w, Nanos deadline);
   void RunDeadlines(Nanos now, bool* did);
   void RunTicks(Nanos now, bool* did);
+  void Lingered(const Watched* w);  // it is through
 
   io::World* const world_;
   mutable std::mutex mutex_;
@@ -95,12 +96,12 @@ class Hub final : public io::Service {
   Deadlines deadlines_;
   std::vector<uint64_t> hot_;
   std::vector<std::unique_ptr<Watched>> retired_;
+  absl::flat_hash_map<const Watched*, std::unique_ptr<Watched>> lingerers_;
   uint64_t next_id_ = 1;
   uint64_t busy_ = 0;  // whose call is under way
   std::thread::id turner_;
   Nanos sleeping_until_ = 0;  // of the turning thread
   Nanos next_tick_ = io::kNever;
-  int lingering_ = 0;
   std::atomic<uint64_t> wakeups_{0};
 
   friend class Lingerer;

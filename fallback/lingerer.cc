@@ -13,14 +13,10 @@ constexpr int kReadsPerTurn = 16;
 Lingerer::Lingerer(Hub* hub, io::Socket socket, std::vector<std::byte> rest)
     : hub_(hub), socket_(socket), rest_(std::move(rest)) {}
 
-// From here on the service alone touches the socket and this object, which it will free.
-void Lingerer::Start() {
-  hub_->Add(this);
-  {
-    std::lock_guard lock(hub_->mutex_);
-    ++hub_->lingering_;
-  }
-  hub_->SetDeadline(this, hub_->Now());
+Lingerer::~Lingerer() {
+  if (socket_ < 0) return;
+  hub_->poller().Unwatch(socket_);
+  hub_->streams().Close(socket_, true);
 }
 
 void Lingerer::Begin() {
@@ -68,12 +64,7 @@ void Lingerer::Finish(bool reset) {
   hub_->streams().Close(socket_, reset);
   socket_ = -1;
   hub_->Remove(this);
-  {
-    std::lock_guard lock(hub_->mutex_);
-    --hub_->lingering_;
-  }
-  hub_->Retire(std::unique_ptr<Watched>(this));
-  hub_->world().Changed();
+  hub_->Lingered(this);
 }
 
 }  // namespace verbena::fallback

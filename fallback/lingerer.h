@@ -8,11 +8,11 @@
 
 namespace verbena::fallback {
 
-// Made on the heap by the hub; hands itself back (Hub::Retire) when the socket is closed.
+// The hub's own. The service alone calls it.
 class Lingerer final : public Watched {
  public:
   Lingerer(Hub* hub, io::Socket socket, std::vector<std::byte> rest);
-  void Start();
+  ~Lingerer() override;  // the end of the hub finds it at work
   void OnReady(bool readable, bool writable) override;
   void OnDeadline() override;
 

@@ -73,7 +73,6 @@ absl::Status Listener::Close() {
   std::deque<std::unique_ptr<ConnectionRequest>> requests;
   {
     std::lock_guard lock(mutex_);
-    closed_ = true;
     handshakes.swap(handshakes_);
     requests.swap(requests_);
   }
@@ -127,8 +126,7 @@ void Listener::OnReady(bool, bool) {
     Handshake* h = handshake.get();
     {
       std::lock_guard lock(mutex_);
-      if (closed_ ||
-          handshakes_.size() + requests_.size() >= static_cast<size_t>(options_.backlog)) {
+      if (handshakes_.size() + requests_.size() >= static_cast<size_t>(options_.backlog)) {
         ++counters_.refused;
         device_->hub().streams().Close(socket, true);
         continue;

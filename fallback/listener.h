@@ -105,7 +105,6 @@ class Listener final : public provider::Listener, public Watched {
   std::deque<std::unique_ptr<ConnectionRequest>> requests_;
   ListenerCounters counters_;
   LogLimit refusals_;
-  bool closed_ = false;
 };
 
 }  // namespace verbena::fallback

@@ -91,13 +91,14 @@ absl::Status QueuePair::Close() {
   });
   device_->hub().Remove(this);
   device_->Unregister(this);
-  send_cq_->Leave(this);
-  if (receive_cq_ != send_cq_) receive_cq_->Leave(this);
-  if (srq_ != nullptr) srq_->Leave(this);
   // Completions of a queue pair that is gone would only puzzle (ibv_destroy_qp(3) drops them too).
   send_cq_->ring().Forget(number());
   receive_cq_->ring().Forget(number());
   device_->Forget(this);
+  // At last: they may be closed, and gone, as soon as nothing is on them.
+  send_cq_->Leave(this);
+  if (receive_cq_ != send_cq_) receive_cq_->Leave(this);
+  if (srq_ != nullptr) srq_->Leave(this);
   return absl::OkStatus();
 }
 

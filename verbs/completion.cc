@@ -402,16 +402,6 @@ CqCounters CompletionQueue::counters() const {
   return c;
 }
 
-void CompletionQueue::Join(QueuePair* qp) {
-  children_.Add();
-  queue_pairs_.insert(qp);
-}
-
-void CompletionQueue::Leave(QueuePair* qp) {
-  queue_pairs_.erase(qp);
-  children_.Remove();
-}
-
 // Overrun (IBTA 11.6.3.2, ibv_get_async_event(3) IBV_EVENT_CQ_ERR): its queue pairs cannot complete
 // anything any more, so they end.
 void CompletionQueue::OnOverflow() {

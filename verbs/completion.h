@@ -77,6 +77,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   Device* device() const { return device_; }
   void* context() const { return context_; }
   int event_fd() const { return events_->fd; }
+  Children& children() { return children_; }  // queue pairs
 
   // Takes what the device has into the stash. True: the stash has something.
   bool Pull();
@@ -101,8 +102,8 @@ class CompletionQueue final : public provider::CompletionQueue {
   void StashOne(uint64_t name, const WorkCompletion& completion);
 
   // With the service's mutex held.
-  void Join(QueuePair* qp);
-  void Leave(QueuePair* qp);
+  void Join(QueuePair* qp) { queue_pairs_.insert(qp); }
+  void Leave(QueuePair* qp) { queue_pairs_.erase(qp); }
   void OnOverflow();
 
  private:

@@ -88,28 +88,18 @@ DeviceAttributes AttributesOf(const Found& found) {
 
 }  // namespace
 
-// Keeps the device open while something is made on it.
-class Device::Use {
- public:
-  explicit Use(Device* device) : device_(device) {
-    // Before gone() is asked, as OnDeadline counts after it was set: it sees the child, or this
-    // sees that the device is gone. All four are seq_cst.
-    device_->children_.Add();
-  }
-  ~Use() { device_->children_.Remove(); }
-  Use(const Use&) = delete;
-  Use& operator=(const Use&) = delete;
+absl::Status Device::Use::Check() const {
+  if (!device_->gone()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("device ", device_->name(),
+                   ": it was removed or failed. Use another, or open a new context."));
+}
 
-  absl::Status Check() const {
-    if (!device_->gone()) return absl::OkStatus();
-    return absl::UnavailableError(
-        absl::StrCat("device ", device_->name(),
-                     ": it was removed or failed. Use another, or open a new context."));
-  }
-
- private:
-  Device* const device_;
-};
+// The service thread may have something to tell from when the device is open.
+void Device::SetHost(provider::Host* host) {
+  const std::lock_guard lock(service_->mutex());
+  host_ = host;
+}
 
 Device::Device(provider::Context* owner, Service* service, Found found)
     : owner_(owner),

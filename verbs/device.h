@@ -61,7 +61,7 @@ class Device final : public provider::Device,
   Ledgers& ledgers() { return ledgers_; }
   Children& children() { return children_; }
 
-  void SetHost(provider::Host* host) { host_ = host; }
+  void SetHost(provider::Host* host);
   void Changed();  // a listener has a request
   void Push(const void* object, Event event);
   void Forget(const void* object);
@@ -108,11 +108,29 @@ class Device final : public provider::Device,
   std::atomic<bool> gone_{false};
   rdma_cm_id* watch_ = nullptr;  // bound to the device: rdma_cm tells who is when it is removed
   Ledgers ledgers_;
-  Children children_;
+  mutable Children children_;
   provider::Host* host_ = nullptr;
   absl::flat_hash_map<uint32_t, QueuePair*> queue_pairs_;
   absl::flat_hash_set<ConnectionRequest*> requests_;
   Counts counts_;
+};
+
+// Keeps the device open while something is made on it, or asked of it.
+class Device::Use {
+ public:
+  explicit Use(const Device* device) : device_(device) {
+    // Before gone() is asked, as OnDeadline counts after it was set: it sees the child, or this
+    // sees that the device is gone. All four are seq_cst.
+    device_->children_.Add();
+  }
+  ~Use() { device_->children_.Remove(); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+  absl::Status Check() const;  // Unavailable: it is gone
+
+ private:
+  const Device* const device_;
 };
 
 }  // namespace verbena::verbs

@@ -30,6 +30,8 @@ absl::StatusOr<Way> Device::way() const {
         ": an iWARP device connects through its connection manager only. Use Listen and Resolve, "
         "or TCP."));
   }
+  const Use use(this);
+  if (absl::Status s = use.Check(); !s.ok()) return s;
   const absl::StatusOr<Gid> gid = GidForPeers(name(), found_.info.link == Link::kRoce, gids(),
                                               std::getenv("VERBENA_GID_INDEX"));
   if (!gid.ok()) return gid.status();

@@ -81,7 +81,9 @@ bool QueuePair::Make() {
     const std::lock_guard lock(device_->service().mutex());
     if (!MakeDeviceQueuePair()) return false;
     send_cq_->Join(this);
-    if (receive_cq_ != send_cq_) receive_cq_->Join(this);
+    receive_cq_->Join(this);
+    send_cq_->children().Add();
+    if (receive_cq_ != send_cq_) receive_cq_->children().Add();
     if (srq_ != nullptr) srq_->children().Add();
     if (!ToInit().ok()) return false;
   }
@@ -155,8 +157,7 @@ absl::Status QueuePair::Close() {
     }
     device_->Leave(number_);
     send_cq_->Leave(this);
-    if (receive_cq_ != send_cq_) receive_cq_->Leave(this);
-    if (srq_ != nullptr) srq_->children().Remove();
+    receive_cq_->Leave(this);
   }
   if (inline_mr_ != nullptr) Lib().dereg_mr(inline_mr_);
   // Completions of a queue pair that is gone would only puzzle; some drivers leave them behind.
@@ -165,6 +166,10 @@ absl::Status QueuePair::Close() {
   send_cq_->DropVoid();
   receive_cq_->DropVoid();
   device_->Forget(this);
+  // At last: they may be closed, and gone, as soon as they have no children.
+  if (receive_cq_ != send_cq_) receive_cq_->children().Remove();
+  send_cq_->children().Remove();
+  if (srq_ != nullptr) srq_->children().Remove();
   return absl::OkStatus();
 }
 
