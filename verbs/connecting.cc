@@ -28,6 +28,15 @@ absl::Status WhyRejected(const std::string& peer, int status) {
                                              status, "). Try again in a moment."));
 }
 
+// As on TCP with a plain iWARP peer.
+absl::Status NoReadsToConfirm(const std::string& what) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(what,
+                   ": this end requires completion by the peer (remote_completion), which a read "
+                   "stands for on iWARP, and the peer takes no reads (its IRD is 0). Have it take "
+                   "one: responder_resources"));
+}
+
 // A device pads private data with zeros; texts end before them.
 std::string WithoutPadding(std::string text) {
   while (!text.empty() && text.back() == '\0') text.pop_back();
@@ -209,10 +218,16 @@ void QueuePair::ReadAddresses() {
 
 void QueuePair::Responded(const CmEvent& event) {
   if (phase_ != Phase::kConnecting) return;
-  // The event tells them from this end's point of view (rdma_get_cm_event(3)).
-  const uint32_t ord = std::min<uint32_t>(parameters_.initiator_depth, event.initiator_depth);
-  const uint32_t ird =
-      std::min<uint32_t>(parameters_.responder_resources, event.responder_resources);
+  // The event tells them from this end's point of view (rdma_get_cm_event(3)). But an iWARP driver
+  // tells its IRD and ORD of the reply, and rdma_cm has them change places (Linux 6.1 cma.c
+  // cma_iw_handler, siw_cm.c siw_cm_upcall).
+  uint32_t ord = event.initiator_depth, ird = event.responder_resources;
+  if (iwarp_ != nullptr) std::swap(ord, ird);
+  ord = std::min(ord, parameters_.initiator_depth);
+  ird = std::min(ird, parameters_.responder_resources);
+  if (iwarp_ != nullptr && iwarp_->confirms() && ord == 0) {
+    return ConnectFailed(NoReadsToConfirm(absl::StrCat("connect ", peer_.ToString())), true);
+  }
   if (iwarp_ != nullptr) iwarp_->set_peer(event.confirmation);
   int error = ToReadyToSend(ord, ird);
   if (error == 0 && event.type == RDMA_CM_EVENT_CONNECT_RESPONSE && Lib().establish(id_) != 0) {
@@ -247,14 +262,15 @@ void QueuePair::Rejected(const CmEvent& event) {
               EventType::kRejected);
 }
 
-void QueuePair::ConnectFailed(const absl::Status& why) {
+void QueuePair::ConnectFailed(const absl::Status& why, bool lacks) {
   if (phase_ == Phase::kIdle) return;
   device_->service().Forget(this);
   DropId();
   phase_ = Phase::kIdle;
   device_->counts().handshake_failures.fetch_add(1);
   absl::Status status = why;
-  if (!absl::IsDeadlineExceeded(why) && !absl::IsCancelled(why) && !absl::IsUnavailable(why)) {
+  if (!lacks && !absl::IsDeadlineExceeded(why) && !absl::IsCancelled(why) &&
+      !absl::IsUnavailable(why)) {
     status = absl::UnavailableError(why.message());
   }
   ConnectDone({ConnectOutcome::Kind::kUnreachable, "", status}, EventType::kUnreachable);
@@ -277,11 +293,15 @@ absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
                                const AcceptParameters& parameters, const ConnectionInfo& info) {
   if (absl::Status s = CheckRequirements("accept", parameters.require); !s.ok()) return s;
   if (absl::Status s = CheckIdle("accept"); !s.ok()) return s;
-  DropId();
-  const DeviceAttributes limits = device_->attributes();
   // MPA revision 1 tells no depths (RFC 5044 7.1): none is no wish for none.
   const bool told =
       iwarp_ == nullptr || offer.initiator_depth != 0 || offer.responder_resources != 0;
+  if (iwarp_ != nullptr && parameters.require.remote_completion && told &&
+      offer.initiator_depth == 0) {
+    return NoReadsToConfirm("accept");
+  }
+  DropId();
+  const DeviceAttributes limits = device_->attributes();
   parameters_ = {PrivateData(parameters.private_data),
                  std::min({parameters.initiator_depth, limits.max_initiator_depth,
                            told ? uint32_t{offer.initiator_depth} : ~0u}),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Posting whatever hot_path.cc does not: one call of the driver's function pointer for a batch,
-// translation on the stack, no allocation, and no lock of ours but on iWARP (Ledger::posting).
+// translation on the stack, no allocation, no lock of ours.
 #include <arpa/inet.h>
 
 #include <algorithm>
@@ -158,6 +158,9 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
         !domain_->iwarp()->keys().Covers(wr.local, wr.opcode == Opcode::kRead)) {
       return BuildFailing(WcStatus::kLocalProtectionError, &place, out, sges);
     }
+    if (wr.opcode == Opcode::kRead && !domain_->iwarp()->keys().HaveSinks(wr.local)) {
+      return BuildFailing(WcStatus::kGeneralError, &place, out, sges);  // why_no_sink
+    }
   }
   if (Has(wr.flags, SendFlags::kInline)) return CopyInline(wr, length, position, out, sges);
   // IBTA 9.7.2; some drivers cut the sum of the entries to 32 bits.
@@ -240,16 +243,29 @@ PostError QueuePair::Refusal() const {
              : PostError::kInvalidState;
 }
 
+// iWARP. False: the state has changed since `may` was read, and the places are given back.
+bool QueuePair::TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may) {
+  ledger->AwaitTurn(first);
+  if (may_post_.load(std::memory_order_seq_cst) == may) [[likely]]
+    return true;
+  ledger->PassTurn(first, 0, places);
+  return false;
+}
+
+void QueuePair::LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places) {
+  if (iwarp_ != nullptr) [[unlikely]]
+    return ledger->PassTurn(first, used, places);
+  ledger->GiveBack(first, used, places);
+}
+
 PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
   PostResult result;
-  std::unique_lock<std::mutex> posting;
-  if (iwarp_ != nullptr) posting = std::unique_lock(send_ledger_->posting());
+  if (iwarp_ != nullptr) [[unlikely]]
+    iwarp_->Prepare(requests);
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kSends) == 0) return {0, Refusal()};
-  if ((may & kKeeps) != 0) [[unlikely]] {
-    posting.unlock();
+  if ((may & kKeeps) != 0) [[unlikely]]
     return KeepSends(requests);
-  }
   while (result.accepted < requests.size() && result.ok()) {
     ibv_send_wr work[2 * kBatch + kSges];  // an iWARP device gets more than one for some
     ibv_sge sges[kSges];
@@ -261,6 +277,10 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
     if (places == 0) {
       result.error = PostError::kQueueFull;
       break;
+    }
+    if (iwarp_ != nullptr && !TakeTurn(send_ledger_, first, places, may)) [[unlikely]] {
+      const PostResult rest = PostBatch(requests.subspan(result.accepted));
+      return {result.accepted + rest.accepted, rest.error};
     }
     uint32_t n = 0, used = 0, built = 0;
     bool wait = false;
@@ -294,10 +314,9 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
       }
     }
     for (uint32_t i = 0; i < taken; ++i) send_ledger_->Posted(first + i);
-    send_ledger_->GiveBack(first, taken, places);
+    LeaveTurn(send_ledger_, first, taken, places);
     result.accepted += taken;
     if (wait && result.ok()) [[unlikely]] {
-      posting.unlock();
       const PostResult rest = Wait(requests.subspan(result.accepted));
       return {result.accepted + rest.accepted, rest.error};
     }
@@ -308,14 +327,10 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
 PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
   PostResult result;
   if (srq_ != nullptr) return {0, PostError::kUsesSharedQueue};
-  std::unique_lock<std::mutex> posting;
-  if (iwarp_ != nullptr) posting = std::unique_lock(receive_ledger_->posting());
   const uint8_t may = may_post_.load(std::memory_order_acquire);
   if ((may & kReceives) == 0) return {0, Refusal()};
-  if ((may & kFlushes) != 0 && iwarp_ != nullptr) [[unlikely]] {
-    posting.unlock();
+  if ((may & kFlushes) != 0 && iwarp_ != nullptr) [[unlikely]]
     return KeepReceives(requests);
-  }
   while (result.accepted < requests.size() && result.ok()) {
     ibv_recv_wr work[kBatch];
     ibv_sge sges[kSges];
@@ -327,6 +342,10 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
     if (places == 0) {
       result.error = PostError::kQueueFull;
       break;
+    }
+    if (iwarp_ != nullptr && !TakeTurn(receive_ledger_, first, places, may)) [[unlikely]] {
+      const PostResult rest = PostReceiveBatch(requests.subspan(result.accepted));
+      return {result.accepted + rest.accepted, rest.error};
     }
     uint32_t n = 0, used = 0;
     for (; n < places && used + wanted[n].local.size() <= kSges; ++n) {
@@ -349,7 +368,7 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
     const uint32_t taken = Taken(error, work, bad, n);
     if (taken < n) result.error = PostErrorOf(error);
     for (uint32_t i = 0; i < taken; ++i) receive_ledger_->Posted(first + i);
-    receive_ledger_->GiveBack(first, taken, places);
+    LeaveTurn(receive_ledger_, first, taken, places);
     result.accepted += taken;
   }
   if ((may & kFlushes) != 0 && result.accepted > 0) Kick();

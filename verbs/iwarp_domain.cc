@@ -2,12 +2,12 @@
 #include "verbs/iwarp_domain.h"
 
 #include <cerrno>
-#include <cstring>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "transport/log.h"
-#include "verbs/library.h"
+#include "verbs/errors.h"
+#include "verbs/memlock.h"
+#include "verbs/service.h"
 
 namespace verbena::verbs {
 namespace {
@@ -52,12 +52,12 @@ Confirmation SplitConfirmation(std::string* private_data) {
   return confirmation;
 }
 
-std::unique_ptr<IwarpDomain> IwarpDomain::Create(ibv_pd* pd) {
-  std::unique_ptr<IwarpDomain> domain(new IwarpDomain(pd));
+std::unique_ptr<IwarpDomain> IwarpDomain::Create(ibv_pd* pd, const Library& library) {
+  std::unique_ptr<IwarpDomain> domain(new IwarpDomain(pd, library));
   domain->memory_ = std::make_unique<uint64_t[]>(2);
   uint64_t* const sink = &domain->memory_[1];
-  domain->lent_ = Lib().reg_mr(pd, domain->memory_.get(), 8, IBV_ACCESS_REMOTE_READ);
-  domain->sink_ = Lib().reg_mr(pd, sink, 8, kSink);
+  domain->lent_ = library.reg_mr(pd, domain->memory_.get(), 8, IBV_ACCESS_REMOTE_READ);
+  domain->sink_ = library.reg_mr(pd, sink, 8, kSink);
   if (domain->lent_ == nullptr || domain->sink_ == nullptr) return nullptr;
   domain->sink_entry_ = {
       .addr = reinterpret_cast<uint64_t>(sink), .length = 8, .lkey = domain->sink_->lkey};
@@ -65,53 +65,94 @@ std::unique_ptr<IwarpDomain> IwarpDomain::Create(ibv_pd* pd) {
 }
 
 IwarpDomain::~IwarpDomain() {
+  const int error = errno;  // Create's caller reports it
   for (ibv_mr* mr : {lent_, sink_}) {
-    if (mr != nullptr) Lib().dereg_mr(mr);
+    if (mr != nullptr) library_.dereg_mr(mr);
   }
+  errno = error;
 }
 
-void IwarpDomain::Add(const ibv_mr& region, uint64_t first, Access access) {
+void IwarpDomain::Add(const ibv_mr& region, uint64_t first, Access access, ibv_mr* sink) {
   const bool writable = Allows(access, Access::kLocalWrite);
   const bool open = Allows(access, Access::kRemoteWrite);
   if (writable && !open) {
     const std::lock_guard lock(mutex_);
-    private_[region.lkey] = {.memory = region.addr, .length = region.length, .first = first};
+    private_[region.lkey] = {
+        .memory = region.addr, .length = region.length, .first = first, .sink = sink};
   }
-  keys_.Add(region.lkey, first, region.length, writable, open ? region.lkey : 0);
+  const uint32_t private_key = sink != nullptr ? sink->lkey : 0;
+  keys_.Add(region.lkey, first, region.length, writable, open ? region.lkey : private_key);
 }
 
-void IwarpDomain::Remove(uint32_t key) {
+ibv_mr* IwarpDomain::Remove(uint32_t key) {
   keys_.Remove(key);
-  const std::lock_guard lock(mutex_);
-  const auto it = private_.find(key);
-  if (it == private_.end()) return;
-  if (it->second.sink != nullptr) Lib().dereg_mr(it->second.sink);
+  std::unique_lock lock(mutex_);
+  auto it = private_.end();
+  made_.wait(lock, [&] {
+    it = private_.find(key);
+    return it == private_.end() || !it->second.making;
+  });
+  if (it == private_.end()) return nullptr;
+  ibv_mr* const sink = it->second.sink;
   private_.erase(it);
+  return sink;
 }
 
-uint32_t IwarpDomain::SinkKey(uint32_t key) {
-  if (const uint32_t known = keys_.Sink(key); known != 0) return known;
-  const std::lock_guard lock(mutex_);
-  const auto it = private_.find(key);
-  if (it == private_.end()) return key;
-  Private& region = it->second;
-  if (region.sink == nullptr) {
-    region.sink = region.first != reinterpret_cast<uint64_t>(region.memory)
-                      ? Lib().reg_mr_iova(pd_, region.memory, region.length, region.first, kSink)
-                      : Lib().reg_mr(pd_, region.memory, region.length, kSink);
-    if (region.sink == nullptr) {
-      VERBENA_LOG(kWarn, "verbs", "read into [0x", absl::Hex(region.first), ", 0x",
-                  absl::Hex(region.first + region.length),
-                  "): the memory cannot be registered once more as its sink (",
-                  std::strerror(errno),
-                  "), and the device may refuse the read. Is there enough locked memory, and are "
-                  "there regions left?");
-      keys_.SetSink(key, key);  // tried once
-      return key;
-    }
-    keys_.SetSink(key, region.sink->lkey);
+ibv_mr* IwarpDomain::Register(const Private& region, absl::Status* refused) const {
+  *refused = CheckPinnable(region.length);
+  if (refused->ok()) {
+    ibv_mr* const sink =
+        region.first != reinterpret_cast<uint64_t>(region.memory)
+            ? library_.reg_mr_iova(pd_, region.memory, region.length, region.first, kSink)
+            : library_.reg_mr(pd_, region.memory, region.length, kSink);
+    if (sink != nullptr) return sink;
+    const bool pinned = errno == ENOMEM || errno == EAGAIN || errno == EPERM;
+    *refused = pinned ? PinRefused(region.length)
+                      : ErrnoStatus(errno, absl::StrCat("register ", region.length, " bytes"),
+                                    "Close regions that are not needed, and try again.");
   }
-  return region.sink->lkey;
+  *refused = absl::Status(
+      refused->code(),
+      absl::StrCat(
+          "read into [0x", absl::Hex(region.first), ", 0x", absl::Hex(region.first + region.length),
+          "): an iWARP device needs this memory registered once more, open to the answer: ",
+          refused->message()));
+  return nullptr;
+}
+
+void IwarpDomain::PrepareSink(uint32_t key) {
+  constexpr absl::Duration kTryAgain = absl::Seconds(1);
+  if (keys_.Sink(key) != 0) return;
+  std::unique_lock lock(mutex_);
+  auto it = private_.end();
+  made_.wait(lock, [&] {
+    it = private_.find(key);
+    return it == private_.end() || !it->second.making;
+  });
+  if (it == private_.end() || it->second.sink != nullptr || SteadyNow() < it->second.again) return;
+  it->second.making = true;
+  const Private region = it->second;
+  lock.unlock();
+  absl::Status refused;
+  ibv_mr* const sink = Register(region, &refused);
+  lock.lock();
+  Private& made = private_.find(key)->second;  // Remove waits
+  made.making = false;
+  made.sink = sink;
+  if (sink != nullptr) {
+    keys_.SetSink(key, sink->lkey);
+  } else {
+    made.again = SteadyNow() + kTryAgain;
+    no_sink_ = refused;
+  }
+  lock.unlock();
+  made_.notify_all();
+  if (sink == nullptr) VERBENA_LOG_LIMITED(refusals_, kWarn, "verbs", refused.message());
+}
+
+absl::Status IwarpDomain::why_no_sink() const {
+  const std::lock_guard lock(mutex_);
+  return no_sink_;
 }
 
 Confirmation IwarpDomain::lent() const {

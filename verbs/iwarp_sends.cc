@@ -28,13 +28,24 @@ ibv_sge* IwarpSends::Nothing() {
   return &nothing;
 }
 
+void IwarpSends::Prepare(std::span<const SendWr> requests) const {
+  for (const SendWr& wr : requests) {
+    if (wr.opcode != Opcode::kRead) continue;
+    for (const Sge& entry : wr.local) {
+      if (entry.length > 0) domain_->PrepareSink(entry.key);
+    }
+  }
+}
+
 // Reads are answered in order, so a fence tells them nothing new; siw refuses it. A read of no
 // bytes is made one that brings nothing (IwarpDomain says why).
 uint32_t IwarpSends::FinishRead(ibv_send_wr* work) const {
   work->send_flags &= ~static_cast<unsigned>(IBV_SEND_FENCE);
   DropEmptyEntries(work->sg_list, &work->num_sge);
   for (int i = 0; i < work->num_sge; ++i) {
-    work->sg_list[i].lkey = domain_->SinkKey(work->sg_list[i].lkey);
+    // 0: the region was closed after the request was built.
+    const uint32_t sink = domain_->keys().Sink(work->sg_list[i].lkey);
+    if (sink != 0) work->sg_list[i].lkey = sink;
   }
   if (work->num_sge == 0) {
     const unsigned flags = work->send_flags;
@@ -106,7 +117,7 @@ PostResult QueuePair::Wait(std::span<const SendWr> requests) {
     if (state_ == QpState::kRts && !iwarp_->waiting()) {
       iwarp_->set_waiting(true);
       SetState(state_);
-      send_ledger_->KeepFrom(send_ledger_->posted());
+      send_ledger_->KeepFrom(send_ledger_->through());
     }
   }
   const PostResult result = KeepSends(requests);
@@ -131,6 +142,7 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
         result.error = PostError::kQueueFull;
         break;
       }
+      send_ledger_->AwaitTurn(position);
       IwarpSends::Held held;
       held.position = position;
       held.read = wr.opcode == Opcode::kRead;
@@ -139,10 +151,11 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
       held.work.resize(kMostEntries);
       result.error = Build(wr, position, &held.work[0], held.entries.data());
       if (!result.ok()) {
-        send_ledger_->GiveBack(position, 0, 1);
+        send_ledger_->PassTurn(position, 0, 1);
         break;
       }
       send_ledger_->Posted(position);
+      send_ledger_->PassTurn(position, 1, 1);
       ++result.accepted;
       if (state_ == QpState::kErr) continue;
       if ((held.work[0].send_flags & IBV_SEND_INLINE) != 0) {
@@ -174,9 +187,11 @@ PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
         result.error = PostError::kQueueFull;
       }
       if (!result.ok()) break;
+      receive_ledger_->AwaitTurn(position);
       receive_ledger_->at(position).Begin(wr.id,
                                           {.completes = WcOpcode::kReceive, .state = Ledger::kOdd});
       receive_ledger_->Posted(position);
+      receive_ledger_->PassTurn(position, 1, 1);
       ++result.accepted;
     }
   }
@@ -198,7 +213,7 @@ std::string QueuePair::PrivateData(const std::string& application) const {
 int QueuePair::HoldSends() {
   drained_ = false;
   SetState(QpState::kSqd);
-  if (iwarp_->held().empty()) send_ledger_->KeepFrom(send_ledger_->posted());
+  if (iwarp_->held().empty()) send_ledger_->KeepFrom(send_ledger_->through());
   Probe();
   iwarp_->set_draining(true);
   device_->service().SetDeadline(this, absl::ZeroDuration());
@@ -208,7 +223,8 @@ int QueuePair::HoldSends() {
 // The last request that the device has may complete silently; then one more, which nobody sees,
 // tells when it does.
 void QueuePair::Probe() {
-  const uint64_t end = std::min(send_ledger_->kept_from(), send_ledger_->posted());
+  uint64_t end = std::min(send_ledger_->kept_from(), send_ledger_->through());
+  while (end > 0 && send_ledger_->IsHole(end - 1)) --end;
   if (send_ledger_->completed() >= end || !send_ledger_->at(end - 1).known().quiet) return;
   if (!iwarp_->ProbeOnce(end)) return;
   ibv_send_wr probe = iwarp_->Probe(send_ledger_->Name(end - 1));
@@ -268,7 +284,7 @@ int QueuePair::ReleaseSends() {
 // From now on the device gets nothing more. `refused`: the first request that the device flushes
 // is the one that the peer refused; it does not say more.
 void QueuePair::KeepAll(bool refused) {
-  send_ledger_->KeepFrom(std::min(send_ledger_->kept_from(), send_ledger_->posted()));
+  send_ledger_->KeepFrom(std::min(send_ledger_->kept_from(), send_ledger_->through()));
   if (!refused) send_ledger_->BlameNone();
   iwarp_->held().clear();
   iwarp_->set_draining(false);
@@ -289,8 +305,9 @@ void QueuePair::OnPoll(CompletionQueue* cq) {
 
 void QueuePair::Flush(Ledger* ledger, CompletionQueue* cq) {
   const bool sends = ledger->kind() == Ledger::Kind::kSend;
-  const uint64_t end = ledger->posted();
+  const uint64_t end = ledger->through();
   for (uint64_t at = ledger->oldest(); at < end; ++at) {
+    if (ledger->IsHole(at)) continue;
     Ledger::Place& place = ledger->at(at);
     const Facts known = place.known();
     const bool failed = (known.state & Ledger::kFailed) != 0;

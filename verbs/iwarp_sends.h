@@ -9,7 +9,8 @@
 // to them.
 //
 // The service's mutex guards all but Finish(), which reads what never changes once connected.
-// Posters have Ledger::posting() instead, which a change of may_post_ waits for.
+// Posters have their turn (Ledger::AwaitTurn) instead, and a change of may_post_ waits for all
+// turns.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -18,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -51,6 +53,8 @@ class IwarpSends {
   bool Takes(const SendWr& wr) const {
     return wr.opcode != Opcode::kRead || wr.local.size() <= places_;
   }
+  // Before `requests` are built, and with no lock held: it may register memory.
+  void Prepare(std::span<const SendWr> requests) const;
   // `work` was built for any device; the answer is how many more were put behind it.
   uint32_t Finish(ibv_send_wr* work) const {
     if (work->opcode == IBV_WR_RDMA_READ) return FinishRead(work);

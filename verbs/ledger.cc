@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/ledger.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <bit>
 
@@ -42,20 +44,41 @@ uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
     if (Before(end, head + wanted * kStep)) end = FreePlaces();
     if (!Before(head, end)) return 0;
     got = static_cast<uint32_t>(std::min<uint64_t>(wanted, (end - head) / kStep));
-  } while (!head_.compare_exchange_weak(head, head + got * kStep, std::memory_order_acq_rel,
+    // seq_cst: AwaitAllTurns.
+  } while (!head_.compare_exchange_weak(head, head + got * kStep, std::memory_order_seq_cst,
                                         std::memory_order_relaxed));
   *first = PositionOf(head);
   return got;
 }
 
-void Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
-  if (used == reserved) return;
+bool Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
+  if (used == reserved) return true;
   uint64_t end = Name(first + reserved);
-  if (head_.compare_exchange_strong(end, Name(first + used), std::memory_order_acq_rel)) return;
-  // Another thread has posted behind them: they stay as holes.
+  if (head_.compare_exchange_strong(end, Name(first + used), std::memory_order_acq_rel)) {
+    return true;
+  }
   for (uint64_t i = first + used; i < first + reserved; ++i) {
     at(i).posted.store(Marked(Name(i), kUnused), std::memory_order_release);
   }
+  // What was done right before them goes on to what comes behind them (Done).
+  uint64_t done = Name(first + used);
+  (void)done_.compare_exchange_strong(done, Name(first + reserved), std::memory_order_acq_rel);
+  return false;
+}
+
+// A turn is a call of the driver, which does not block. Whoever has it may have been stopped.
+void Ledger::WaitFor(absl::FunctionRef<bool()> done) {
+  constexpr int kSpins = 100;
+  for (int i = 0; !done(); ++i) {
+    if (i >= kSpins) sched_yield();
+  }
+}
+
+void Ledger::AwaitAllTurns() const {
+  WaitFor([this] {
+    const uint64_t turn = turn_.load(std::memory_order_seq_cst);
+    return turn == head_.load(std::memory_order_seq_cst);
+  });
 }
 
 uint64_t Ledger::Free(uint64_t tail) const {
@@ -89,7 +112,11 @@ void Ledger::Raise(std::atomic<uint64_t>* to, uint64_t value) {
   }
 }
 
-void Ledger::Done(uint64_t name) { Raise(&done_, name + kStep); }
+void Ledger::Done(uint64_t name) {
+  uint64_t next = name + kStep;
+  while (Of(next).posted.load(std::memory_order_acquire) == Marked(next, kUnused)) next += kStep;
+  Raise(&done_, next);
+}
 
 void Ledger::Retire(uint64_t name) {
   if (kind_ == Kind::kShared) return Return(PositionOf(name));
@@ -165,6 +192,7 @@ void Ledger::Clear() {
     passed_.store(head, std::memory_order_release);
     done_.store(head, std::memory_order_release);
     end_.store(head + reach_, std::memory_order_release);
+    turn_.store(head, std::memory_order_release);
   }
   failed_.store(false, std::memory_order_relaxed);
   blameless_.store(false, std::memory_order_relaxed);
@@ -217,6 +245,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   }
   ledger->head_.store(shared ? 0 : first, std::memory_order_relaxed);
   ledger->passed_.store(first, std::memory_order_relaxed);
+  ledger->turn_.store(first, std::memory_order_relaxed);
   ledger->done_.store(shared ? 0 : first, std::memory_order_relaxed);
   // No name of a shared queue comes to the end: they are not in order.
   ledger->end_.store(shared ? Ledger::kUnused : first + ledger->reach_, std::memory_order_relaxed);

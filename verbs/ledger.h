@@ -7,9 +7,8 @@
 // when their completion was polled, on every device alike; some drivers free them earlier, some
 // later.
 //
-// Any thread; no locks but posting(), which is for iWARP. Ledgers and their places are
-// type-stable: their memory stays with the device, so a completion of a queue pair that is gone
-// finds another name, never freed memory.
+// Any thread; no locks. Ledgers and their places are type-stable: their memory stays with the
+// device, so a completion of a queue pair that is gone finds another name, never freed memory.
 #pragma once
 
 #include <array>
@@ -19,6 +18,7 @@
 #include <mutex>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
 #include "verbs/errors.h"
@@ -90,8 +90,13 @@ class Ledger {
     const bool odd = (place.known().state & kOdd) != 0;
     place.posted.store(odd ? Marked(name, kOther) : name, std::memory_order_release);
   }
-  // The places [first + used, first + reserved) were not needed.
-  void GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
+  // The places [first + used, first + reserved) were not needed. False: others have posted behind
+  // them, so they stay, as holes.
+  bool GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
+  bool IsHole(uint64_t position) const {
+    const uint64_t name = Name(position);
+    return Of(name).posted.load(std::memory_order_acquire) == Marked(name, kUnused);
+  }
   // kShared: one place; false: none is free.
   bool Take(uint64_t* position);
 
@@ -130,10 +135,22 @@ class Ledger {
   // Set by the first failed completion, so that its cold path runs once.
   bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
 
-  // iWARP. Held from a request's place to its post, so that they go to the device in the order of
-  // their places, and a change of state finds none half posted. Else a thread that is stopped in
-  // between is overtaken by so many others that its place comes again.
-  std::mutex& posting() { return posting_mutex_; }
+  // iWARP: requests go to the device in the order of their places, and a change of state finds none
+  // half posted. So threads that post at once take turns, as they do in the driver: each passes the
+  // turn on (instead of GiveBack), and nobody asks the kernel for more than the post in it.
+  void AwaitTurn(uint64_t first) const {
+    if (turn_.load(std::memory_order_acquire) != Name(first)) [[unlikely]]
+      WaitFor([&] { return turn_.load(std::memory_order_acquire) == Name(first); });
+  }
+  void PassTurn(uint64_t first, uint32_t used, uint32_t reserved) {
+    const bool gone = GiveBack(first, used, reserved);
+    turn_.store(Name(first + (gone ? used : reserved)), std::memory_order_seq_cst);
+  }
+  // Until nobody has a turn. Whoever looks, in his turn, at what was stored (seq_cst) before this
+  // sees it from then on.
+  void AwaitAllTurns() const;
+  // Behind what has gone to the device, or will never.
+  uint64_t through() const { return PositionOf(turn_.load(std::memory_order_acquire)); }
   // Requests from this position on were not given to the device.
   void KeepFrom(uint64_t position) { kept_from_.store(position, std::memory_order_release); }
   // The oldest request that may be outstanding: threads that post at once may be served in another
@@ -168,6 +185,7 @@ class Ledger {
   static uint64_t Marked(uint64_t name, uint64_t mark) { return (name & ~kIndex) | mark; }
   static uint32_t Low(uint64_t name) { return static_cast<uint32_t>(name >> kIndexBits); }
   static void Raise(std::atomic<uint64_t>* to, uint64_t value);
+  static void WaitFor(absl::FunctionRef<bool()> done);
   uint64_t size() const { return (offsets_ >> kPlaceBits) + 1; }
   // The first place from `tail` on that is not free again. A thread may stand between its place
   // and its post while others go round, and between a completion and its delivery: the queue waits
@@ -192,7 +210,6 @@ class Ledger {
   std::atomic<bool> pinned_{false};
   std::atomic<uint64_t> kept_from_{~uint64_t{0}};
   std::atomic<uint64_t> floor_{0};  // name: all before it were cleared
-  std::mutex posting_mutex_;
   std::mutex pins_mutex_;
   std::vector<Pinned> pins_;
   // Names; kShared counts in head_ and done_ what was ever taken and returned.
@@ -201,6 +218,7 @@ class Ledger {
   std::atomic<uint64_t> passed_{0};            // behind the newest that was delivered
   std::atomic<uint64_t> done_{0};              // behind the newest that the device is done with
   std::atomic<uint64_t> top_{0};               // kShared: tag and first free place
+  std::atomic<uint64_t> turn_{0};              // iWARP: all before it are through
 };
 
 // All ledgers of a device.

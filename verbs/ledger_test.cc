@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/ledger.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -201,6 +203,65 @@ TEST(Ledger, IsAsNewWhenItIsTakenAgain) {
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position)) << limit;
     ledgers->Release(ledger);
   }
+}
+
+// On iWARP a thread is stopped between its places and its post, and others come behind it. It needs
+// one place of its two.
+// Expect: they wait for their turn, a change of state for all of them; the other place is a hole,
+// which no count minds.
+TEST(Ledger, ThreadsThatPostAtOnceTakeTurns) {
+  const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+  uint64_t first = 0, behind = 0;
+  ASSERT_EQ(ledger->Reserve(2, &first), 2u);
+  ledger->AwaitTurn(first);
+  ASSERT_EQ(ledger->Reserve(1, &behind), 1u);
+  std::atomic<bool> had_turn = false, none_has = false;
+  std::thread second([&] {
+    ledger->AwaitTurn(behind);
+    had_turn = true;
+    ledger->Posted(behind);
+    ledger->PassTurn(behind, 1, 1);
+  });
+  std::thread change([&] {
+    ledger->AwaitAllTurns();
+    none_has = true;
+  });
+  for (int i = 0; i < 1000; ++i) sched_yield();
+  EXPECT_FALSE(had_turn || none_has);
+  EXPECT_EQ(ledger->through(), first);
+  ledger->Posted(first);
+  ledger->PassTurn(first, 1, 2);
+  second.join();
+  change.join();
+  EXPECT_FALSE(ledger->IsHole(first));
+  EXPECT_TRUE(ledger->IsHole(first + 1));
+  EXPECT_FALSE(ledger->IsHole(behind));
+  EXPECT_EQ(ledger->through(), behind + 1);
+  ledger->Done(ledger->Name(first));
+  EXPECT_EQ(ledger->completed(), behind);
+  ledger->Done(ledger->Name(behind));
+  EXPECT_EQ(ledger->outstanding(), 0u);
+  for (const uint64_t each : {first, behind}) ledger->Retire(ledger->Name(each));
+  uint64_t position = 0;
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
+  ledgers->Release(ledger);
+}
+
+// Requests are given back behind others, after what is before them was done.
+// Expect: they count as done.
+TEST(Ledger, AHoleBehindWhatIsDoneIsDone) {
+  const auto ledgers = std::make_unique<Ledgers>();
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+  uint64_t done = 0, unneeded = 0, behind = 0;
+  ASSERT_EQ(ledger->Reserve(1, &done), 1u);
+  ASSERT_EQ(ledger->Reserve(1, &unneeded), 1u);
+  ASSERT_EQ(ledger->Reserve(1, &behind), 1u);
+  ledger->Posted(done);
+  ledger->Done(ledger->Name(done));
+  EXPECT_FALSE(ledger->GiveBack(unneeded, 0, 1));
+  EXPECT_EQ(ledger->completed(), behind);
+  ledgers->Release(ledger);
 }
 
 }  // namespace

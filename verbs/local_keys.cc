@@ -33,6 +33,13 @@ uint32_t LocalKeys::Sink(uint32_t key) const {
   return region != nullptr ? region->sink.load(std::memory_order_acquire) : 0;
 }
 
+bool LocalKeys::HaveSinks(const SgeList& entries) const {
+  for (const Sge& entry : entries) {
+    if (entry.length > 0 && Sink(entry.key) == 0) return false;
+  }
+  return true;
+}
+
 void LocalKeys::SetSink(uint32_t key, uint32_t sink) {
   const std::lock_guard lock(mutex_);
   if (const Region* region = Find(key); region != nullptr) {

@@ -26,6 +26,8 @@ class LocalKeys {
   // The key under which the memory of `key` takes the answers of reads (IwarpDomain). 0: none yet.
   uint32_t Sink(uint32_t key) const;
   void SetSink(uint32_t key, uint32_t sink);
+  // Whether every entry that takes bytes has one.
+  bool HaveSinks(const SgeList& entries) const;
   // Whether every byte of `entries` is in a region of its key, and may be written if `written`.
   bool Covers(const SgeList& entries, bool written) const;
 

@@ -157,14 +157,16 @@ absl::Status MemoryRegion::Close() {
                      " binds of windows to it are posted and not complete; wait for "
                      "their completions"));
   }
+  IwarpDomain* const iwarp = domain_->iwarp();
   // Before the device may give the key to another region.
-  if (domain_->iwarp() != nullptr) domain_->iwarp()->Remove(local_key_);
+  ibv_mr* const sink = iwarp != nullptr ? iwarp->Remove(local_key_) : nullptr;
   const int error = Lib().dereg_mr(mr_);
   if (error == 0) {
+    if (sink != nullptr) Lib().dereg_mr(sink);
     if (Allows(access_, Access::kLocalWrite)) AwaitReceivePath(*domain_->device());
     return absl::OkStatus();
   }
-  if (domain_->iwarp() != nullptr) domain_->iwarp()->Add(*mr_, first_, access_);
+  if (iwarp != nullptr) iwarp->Add(*mr_, first_, access_, sink);
   // ibv_dereg_mr(3): a region with bound windows stays (EBUSY; EINVAL from some drivers).
   return absl::FailedPreconditionError(
       absl::StrCat("close memory region: the device refuses (errno ", error,

@@ -117,6 +117,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   PostError CopyInline(const SendWr& wr, uint64_t length, uint64_t position, ibv_send_wr* out,
                        ibv_sge* sges);
   void BindPosted(const SendWr& wr, uint64_t position, bool taken);
+  bool TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may);
+  void LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places);
   PostError Refusal() const;
   void Kick();
   void RingDoorbell();
@@ -148,6 +150,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   absl::Status ToReset();
   int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
   void SetState(QpState state);
+  void SetMayPost(uint8_t may);
   bool DeviceFailed() const;
   void FailedByDevice();
   void LastWqeReached();
@@ -169,7 +172,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void Responded(const CmEvent& event);
   void Established();
   void Rejected(const CmEvent& event);
-  void ConnectFailed(const absl::Status& why);
+  // `lacks`: one end lacks what the other requires, so another try is of no use.
+  void ConnectFailed(const absl::Status& why, bool lacks = false);
   void ConnectDone(ConnectOutcome outcome, EventType type);
   int ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources);
   rdma_conn_param ConnectionParameters(const Parameters& parameters) const;

@@ -66,9 +66,14 @@ void QueuePair::SetState(QpState state) {
     may |= kKeeps;
   }
   OpenShortWay(state == QpState::kRts && iwarp_ == nullptr);
-  if (iwarp_ == nullptr) return may_post_.store(may, std::memory_order_release);
-  const std::scoped_lock posting(send_ledger_->posting(), receive_ledger_->posting());
-  may_post_.store(may, std::memory_order_release);
+  SetMayPost(may);
+}
+
+void QueuePair::SetMayPost(uint8_t may) {
+  may_post_.store(may, std::memory_order_seq_cst);
+  if (iwarp_ == nullptr) return;
+  send_ledger_->AwaitAllTurns();
+  receive_ledger_->AwaitAllTurns();
 }
 
 absl::Status QueuePair::ToInit() {
@@ -99,6 +104,7 @@ absl::Status QueuePair::ToReset() {
   phase_ = Phase::kIdle;
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RESET;
+  if (iwarp_ != nullptr) SetMayPost(0);  // the device's queue pair goes
   int error = iwarp_ != nullptr ? Remake() : ModifyDevice(attributes, IBV_QP_STATE);
   if (error != 0 && state_ != QpState::kErr && iwarp_ == nullptr) {
     attributes.qp_state = IBV_QPS_ERR;
@@ -107,6 +113,7 @@ absl::Status QueuePair::ToReset() {
     error = ModifyDevice(attributes, IBV_QP_STATE);
   }
   if (error != 0) {
+    SetState(state_);
     EnterError(absl::OkStatus());
     return ErrnoStatus(error, absl::StrCat("modify ", Name(), " to RESET"),
                        "Close it and make a new one.");
@@ -401,10 +408,15 @@ void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key
   if (flushed) return;
   // What the device flushes now was not refused by the peer.
   if (std::string_view(what) == WcOpcodeName(WcOpcode::kReceive)) send_ledger_->BlameNone();
-  const absl::Status why = absl::UnavailableError(absl::StrCat(
-      Name(), ": ", what, " failed with ", WcStatusName(status), ": ", WcStatusText(status),
-      key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",
-      ". Mend the request, reset the queue pair and connect again."));
+  std::string text = WcStatusText(status);
+  // Build's word for a read without a sink.
+  if (iwarp_ != nullptr && status == WcStatus::kGeneralError) {
+    text = std::string(domain_->iwarp()->why_no_sink().message());
+  }
+  const absl::Status why = absl::UnavailableError(
+      absl::StrCat(Name(), ": ", what, " failed with ", WcStatusName(status), ": ", text,
+                   key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",
+                   ". Mend the request, reset the queue pair and connect again."));
   if (state_ != QpState::kErr) return EnterError(why);
   if (!asked_) cause_ = why;  // it tells more than what was known
 }
