@@ -16,15 +16,9 @@ thread_local const CompletionQueue* sleeping = nullptr;  // in Await of it, driv
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(
     Device* device, const CqOptions& options) {
-  CompletionChannel* channel = nullptr;
-  if (options.channel != nullptr) {
-    channel = dynamic_cast<CompletionChannel*>(options.channel->impl());
-    if (channel == nullptr || channel->device() != device) {
-      return absl::InvalidArgumentError(
-          "completion queue: its channel is closed or of another device");
-    }
-  }
-  return std::make_unique<CompletionQueue>(device, options, channel);
+  const auto channel = provider::ChannelOf<CompletionChannel>(options, device);
+  if (!channel.ok()) return channel.status();
+  return std::make_unique<CompletionQueue>(device, options, *channel);
 }
 
 CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,
@@ -120,10 +114,7 @@ void CompletionQueue::HandOver() {
 }
 
 absl::Status CompletionQueue::RequestNotify(Notify kind) {
-  if (channel_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "request notify: the completion queue has no channel; name one when creating it");
-  }
+  if (absl::Status s = provider::CheckNotify(channel_); !s.ok()) return s;
   ring_.Arm(kind);
   idle_polls_.store(0, std::memory_order_relaxed);
   if (device_->hub().world().descriptors()) {
@@ -135,20 +126,12 @@ absl::Status CompletionQueue::RequestNotify(Notify kind) {
 }
 
 absl::Status CompletionQueue::Resize(uint32_t entries) {
-  if (entries == 0) {
-    return absl::InvalidArgumentError("resize completion queue: 0 entries, at least 1 is needed");
-  }
-  if (absl::Status s = CheckLimit("resize completion queue: entries", entries,
-                                  Device::Attributes().max_completions);
+  if (absl::Status s = provider::CheckCqEntries("resize completion queue", entries,
+                                                Device::Attributes().max_completions, "tcp");
       !s.ok()) {
     return s;
   }
-  if (!ring_.Resize(entries)) {
-    return absl::InvalidArgumentError(absl::StrCat("resize completion queue to ", entries,
-                                                   " entries: more completions than that wait in "
-                                                   "it; poll them first"));
-  }
-  return absl::OkStatus();
+  return ring_.Resize(entries) ? absl::OkStatus() : provider::MoreWaitsThan(entries);
 }
 
 CqCounters CompletionQueue::counters() const {

@@ -13,21 +13,16 @@
 namespace verbena::fallback {
 
 absl::Status QueuePair::CheckIdle() const {
-  const bool busy = phase_ != Phase::kIdle;
-  if (engine_.state() == QpState::kInit && !busy) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("connect qp ", number(), ": it is in state ", QpStateName(engine_.state()),
-                   busy ? " and connecting already" : "",
-                   "; only one in INIT can be connected (modify it to RESET, then INIT)"));
+  return provider::CheckIdle(absl::StrCat("connect qp ", number()), engine_.state(),
+                             phase_ != Phase::kIdle);
 }
 
 absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
                                      const ConnectParameters& parameters,
                                      const provider::Selection& selection,
                                      const ConnectionInfo& info) {
-  const DeviceAttributes limits = Device::Attributes();
-  if (absl::Status s = CheckLimit("connect: private data bytes", parameters.private_data.size(),
-                                  limits.private_data_connect);
+  if (absl::Status s = provider::CheckPrivateData("connect", parameters.private_data,
+                                                  Device::Attributes().private_data_connect, "tcp");
       !s.ok()) {
     return s;
   }

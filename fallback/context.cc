@@ -33,9 +33,7 @@ class Path final : public provider::Path {
   absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
     auto* mine = dynamic_cast<QueuePair*>(&qp);
     if (mine == nullptr || mine->device() != device_) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("connect ", info_.peer,
-                       ": the queue pair is of another device; make it on path.device()"));
+      return provider::OtherDevice(absl::StrCat("connect ", info_.peer), "path");
     }
     return mine->StartConnect(to_, parameters, selection_, info_);
   }

@@ -119,12 +119,8 @@ absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Device::CreateCompl
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> Device::CreateCompletionQueue(
     const CqOptions& options) {
-  if (options.entries == 0) {
-    return absl::InvalidArgumentError(
-        "completion queue entries: 0 asked for, at least 1 is needed");
-  }
-  if (absl::Status s =
-          CheckLimit("completion queue entries", options.entries, Attributes().max_completions);
+  if (absl::Status s = provider::CheckCqEntries("completion queue", options.entries,
+                                                Attributes().max_completions, "tcp");
       !s.ok()) {
     return s;
   }

@@ -49,9 +49,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Make(Device* device, const s
     const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0) {
       device->hub().streams().Close(*socket, false);
-      return absl::ResourceExhaustedError(absl::StrCat("listen ", address, ": no descriptor left (",
-                                                       std::strerror(errno),
-                                                       "). Raise the limit: `ulimit -n`"));
+      return provider::NoDescriptor(absl::StrCat("listen ", address), errno);
     }
     return std::make_unique<Listener>(device, *socket, fd, options, meeting);
   }
@@ -279,12 +277,10 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
   if (absl::Status s = CheckOpen("accept"); !s.ok()) return s;
   auto* mine = dynamic_cast<QueuePair*>(&qp);
   if (mine == nullptr || mine->device() != device_) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("accept ", info_.peer,
-                     ": the queue pair is of another device; make it on request.device()"));
+    return provider::OtherDevice(absl::StrCat("accept ", info_.peer), "request");
   }
-  if (absl::Status s = CheckLimit("accept: private data bytes", parameters.private_data.size(),
-                                  Device::Attributes().private_data_accept);
+  if (absl::Status s = provider::CheckPrivateData("accept", parameters.private_data,
+                                                  Device::Attributes().private_data_accept, "tcp");
       !s.ok()) {
     return s;
   }
@@ -314,8 +310,8 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
 
 absl::Status ConnectionRequest::Reject(const std::string& private_data) {
   if (absl::Status s = CheckOpen("reject"); !s.ok()) return s;
-  if (absl::Status s = CheckLimit("reject: private data bytes", private_data.size(),
-                                  Device::Attributes().private_data_reject);
+  if (absl::Status s = provider::CheckPrivateData("reject", private_data,
+                                                  Device::Attributes().private_data_reject, "tcp");
       !s.ok()) {
     return s;
   }

@@ -8,14 +8,9 @@ namespace verbena::fallback {
 
 absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> SharedReceiveQueue::Create(
     ProtectionDomain* domain, const SrqOptions& options) {
-  const DeviceAttributes limits = Device::Attributes();
-  if (options.limits.max_wr == 0) {
-    return absl::InvalidArgumentError("shared receive queue: max_wr is 0, at least 1 is needed");
-  }
-  for (const absl::Status& s :
-       {CheckLimit("shared receive queue max_wr", options.limits.max_wr, limits.max_work_requests),
-        CheckLimit("shared receive queue max_sge", options.limits.max_sge, limits.max_sge)}) {
-    if (!s.ok()) return s;
+  if (absl::Status s = provider::CheckSrqLimits(options.limits, Device::Attributes(), "tcp");
+      !s.ok()) {
+    return s;
   }
   return std::make_unique<SharedReceiveQueue>(domain, options);
 }
@@ -44,11 +39,7 @@ PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) 
 }
 
 absl::Status SharedReceiveQueue::SetLimit(uint32_t limit) {
-  const SrqLimits now = queue_.limits();
-  if (limit > now.max_wr) {
-    return absl::InvalidArgumentError(absl::StrCat("shared receive queue limit: ", limit,
-                                                   " asked for, the queue holds ", now.max_wr));
-  }
+  if (absl::Status s = provider::CheckSrqLimit(limit, queue_.limits().max_wr); !s.ok()) return s;
   if (queue_.SetLimit(limit)) LimitReached();
   return absl::OkStatus();
 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transport/checks.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 
@@ -20,6 +23,69 @@ absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit,
   if (asked <= limit) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(what, ": ", asked, " asked for, at most ", limit, " on device ", device));
+}
+
+absl::Status CheckPrivateData(const char* what, const std::string& data, uint64_t limit,
+                              const std::string& device) {
+  return CheckLimit(absl::StrCat(what, ": private data bytes").c_str(), data.size(), limit, device);
+}
+
+absl::Status CheckIdle(const std::string& what, QpState state, bool connecting) {
+  if (state == QpState::kInit && !connecting) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(what, ": it is in state ", QpStateName(state),
+                   connecting && state == QpState::kInit ? " and connecting already" : "",
+                   "; only one in INIT can be connected (modify it to RESET, then INIT)"));
+}
+
+absl::Status OtherDevice(const std::string& what, const char* from) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": the queue pair is of another device; make it on ", from, ".device()"));
+}
+
+absl::Status NoDescriptor(const std::string& what, int error) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return absl::ResourceExhaustedError(absl::StrCat(
+      what, ": no descriptor is left (", std::strerror(error), "; the limit is ", limit.rlim_cur,
+      "). Close some, or raise it: `ulimit -n`, LimitNOFILE= in "
+      "systemd, `--ulimit nofile=` for a container."));
+}
+
+absl::Status CheckCqEntries(const char* what, uint32_t entries, uint32_t limit,
+                            const std::string& device) {
+  const std::string of = absl::StrCat(what, " entries");
+  if (entries > 0) return CheckLimit(of.c_str(), entries, limit, device);
+  return absl::InvalidArgumentError(absl::StrCat(of, ": 0 asked for, at least 1 is needed"));
+}
+
+absl::Status MoreWaitsThan(uint32_t entries) {
+  return absl::InvalidArgumentError(absl::StrCat("resize completion queue to ", entries,
+                                                 " entries: more completions than that wait in "
+                                                 "it; poll them first"));
+}
+
+absl::Status CheckNotify(const void* channel) {
+  if (channel != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "request notify: the completion queue has no channel; name one when creating it");
+}
+
+absl::Status CheckSrqLimits(const SrqLimits& limits, const DeviceAttributes& attributes,
+                            const std::string& device) {
+  if (limits.max_wr == 0) {
+    return absl::InvalidArgumentError("shared receive queue: max_wr is 0, at least 1 is needed");
+  }
+  absl::Status s = CheckLimit("shared receive queue max_wr", limits.max_wr,
+                              attributes.max_work_requests, device);
+  if (!s.ok()) return s;
+  return CheckLimit("shared receive queue max_sge", limits.max_sge, attributes.max_sge, device);
+}
+
+absl::Status CheckSrqLimit(uint32_t limit, uint32_t max_wr) {
+  if (limit <= max_wr) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("shared receive queue limit: ", limit, " asked for, the queue holds ", max_wr));
 }
 
 absl::Status CheckMemory(std::span<std::byte> memory, Access access,

@@ -10,10 +10,12 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "transport/access.h"
 #include "transport/completion_queue.h"
 #include "transport/device.h"
 #include "transport/options.h"
+#include "transport/qp_state.h"
 #include "transport/shared_receive_queue.h"
 
 namespace verbena::provider {
@@ -35,6 +37,25 @@ class Children {
 absl::Status CheckLimit(const char* what, uint64_t asked, uint64_t limit,
                         const std::string& device);
 
+// `what`: "connect", "accept" or "reject".
+absl::Status CheckPrivateData(const char* what, const std::string& data, uint64_t limit,
+                              const std::string& device);
+// Of a queue pair that is to be connected; `what`: "connect qp 0x12".
+absl::Status CheckIdle(const std::string& what, QpState state, bool connecting);
+// `what`: "connect ADDRESS"; `from`: what has the right device, "path" or "request".
+absl::Status OtherDevice(const std::string& what, const char* from);
+// No descriptor for `what` ("listen ADDRESS"); `error`: an errno.
+absl::Status NoDescriptor(const std::string& what, int error);
+
+// Of a completion queue that is made, or (`what`) "resize completion queue".
+absl::Status CheckCqEntries(const char* what, uint32_t entries, uint32_t limit,
+                            const std::string& device);
+absl::Status MoreWaitsThan(uint32_t entries);   // Resize
+absl::Status CheckNotify(const void* channel);  // RequestNotify of a queue with this one
+absl::Status CheckSrqLimits(const SrqLimits& limits, const DeviceAttributes& attributes,
+                            const std::string& device);
+absl::Status CheckSrqLimit(uint32_t limit, uint32_t max_wr);  // the one that makes an event
+
 // What can be said of memory that is to be registered without asking the kernel.
 absl::Status CheckMemory(std::span<std::byte> memory, Access access,
                          const RegisterOptions& options);
@@ -48,6 +69,16 @@ absl::Status CheckQueueLimits(const QpLimits& limits, const DeviceAttributes& at
 template <typename Impl, typename Handle>
 Impl* Of(const Handle* handle) {
   return handle == nullptr ? nullptr : dynamic_cast<Impl*>(handle->impl());
+}
+
+// The channel of a completion queue that is made on `device`; null: none is asked for.
+template <typename Channel, typename Device>
+absl::StatusOr<Channel*> ChannelOf(const CqOptions& options, const Device* device) {
+  auto* const channel = Of<Channel>(options.channel);
+  if (options.channel == nullptr || (channel != nullptr && channel->device() == device)) {
+    return channel;
+  }
+  return absl::InvalidArgumentError("completion queue: its channel is closed or of another device");
 }
 
 // The queues of a queue pair that is made on `device` are there, and are that device's.

@@ -16,23 +16,14 @@
 #include "verbs/queue_pair.h"
 
 namespace verbena::verbs {
-namespace {
-
-absl::Status NoDescriptor(const char* what) {
-  return ErrnoStatus(errno, absl::StrCat(what, ": no descriptor for it"),
-                     "Raise the limit: `ulimit -n`, LimitNOFILE= in systemd.");
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::Create(
     Device* device) {
   const int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake < 0) return NoDescriptor("completion channel");
+  if (wake < 0) return provider::NoDescriptor("completion channel", errno);
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
   if (epoll < 0) {
     close(wake);
-    return NoDescriptor("completion channel");
+    return provider::NoDescriptor("completion channel", errno);
   }
   return std::make_unique<CompletionChannel>(device, epoll, wake);
 }
@@ -113,26 +104,17 @@ bool CompletionChannel::Await(absl::Duration timeout) {
 
 absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Create(
     Device* device, const CqOptions& options) {
-  if (options.entries == 0) {
-    return absl::InvalidArgumentError(
-        "completion queue entries: 0 asked for, at least 1 is needed");
-  }
-  if (absl::Status s = CheckLimit("completion queue entries", options.entries,
-                                  device->attributes().max_completions, device->name());
+  if (absl::Status s =
+          provider::CheckCqEntries("completion queue", options.entries,
+                                   device->attributes().max_completions, device->name());
       !s.ok()) {
     return s;
   }
-  CompletionChannel* channel = nullptr;
-  if (options.channel != nullptr) {
-    channel = dynamic_cast<CompletionChannel*>(options.channel->impl());
-    if (channel == nullptr || channel->device() != device) {
-      return absl::InvalidArgumentError(
-          "completion queue: its channel is closed or of another device");
-    }
-  }
+  const auto channel = provider::ChannelOf<CompletionChannel>(options, device);
+  if (!channel.ok()) return channel.status();
   ibv_comp_channel* events = Lib().create_comp_channel(device->context());
-  if (events == nullptr) return NoDescriptor("completion queue");
-  auto cq = std::make_unique<CompletionQueue>(device, options, channel, events);
+  if (events == nullptr) return provider::NoDescriptor("completion queue", errno);
+  auto cq = std::make_unique<CompletionQueue>(device, options, *channel, events);
   if (cq->cq() != nullptr) return cq;
   return ErrnoStatus(errno,
                      absl::StrCat("create completion queue of ", options.entries,
@@ -174,10 +156,7 @@ absl::Status CompletionQueue::Close() {
 }
 
 absl::Status CompletionQueue::RequestNotify(Notify kind) {
-  if (channel_ == nullptr) {
-    return absl::FailedPreconditionError(
-        "request notify: the completion queue has no channel; name one when creating it");
-  }
+  if (absl::Status s = provider::CheckNotify(channel_); !s.ok()) return s;
   // An event of a former arming that nobody has taken yet must count for that one.
   Absorb();
   const std::lock_guard lock(mutex_);
@@ -368,11 +347,9 @@ void CompletionQueue::DropShared(uint32_t qp_number) {
 }
 
 absl::Status CompletionQueue::Resize(uint32_t entries) {
-  if (entries == 0) {
-    return absl::InvalidArgumentError("resize completion queue: 0 entries, at least 1 is needed");
-  }
-  if (absl::Status s = CheckLimit("resize completion queue: entries", entries,
-                                  device_->attributes().max_completions, device_->name());
+  if (absl::Status s =
+          provider::CheckCqEntries("resize completion queue", entries,
+                                   device_->attributes().max_completions, device_->name());
       !s.ok()) {
     return s;
   }
@@ -381,11 +358,7 @@ absl::Status CompletionQueue::Resize(uint32_t entries) {
   const int error =
       stash_.size() > entries ? EINVAL : Lib().resize_cq(cq_, static_cast<int>(entries));
   if (error == 0) return absl::OkStatus();
-  if (error == EINVAL) {
-    return absl::InvalidArgumentError(absl::StrCat("resize completion queue to ", entries,
-                                                   " entries: more completions than that wait in "
-                                                   "it; poll them first"));
-  }
+  if (error == EINVAL) return provider::MoreWaitsThan(entries);
   return ErrnoStatus(error, absl::StrCat("resize completion queue to ", entries, " entries"),
                      "Make a new queue of that size instead.");
 }

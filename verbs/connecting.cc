@@ -46,12 +46,7 @@ std::string WithoutPadding(std::string text) {
 }  // namespace
 
 absl::Status QueuePair::CheckIdle(const char* what) const {
-  const bool busy = phase_ != Phase::kIdle;
-  if (state_ == QpState::kInit && !busy) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat(what, " ", Name(), ": it is in state ", QpStateName(state_),
-                   busy && state_ == QpState::kInit ? " and connecting already" : "",
-                   "; only one in INIT can be connected (modify it to RESET, then INIT)"));
+  return provider::CheckIdle(absl::StrCat(what, " ", Name()), state_, phase_ != Phase::kIdle);
 }
 
 absl::Status QueuePair::CheckRequirements(const char* what, const Require& require) const {
@@ -70,8 +65,8 @@ absl::Status QueuePair::CheckRequirements(const char* what, const Require& requi
 absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters& parameters,
                                      const ConnectionInfo& info) {
   const DeviceAttributes limits = device_->attributes();
-  if (absl::Status s = CheckLimit("connect: private data bytes", parameters.private_data.size(),
-                                  limits.private_data_connect, device_->name());
+  if (absl::Status s = provider::CheckPrivateData("connect", parameters.private_data,
+                                                  limits.private_data_connect, device_->name());
       !s.ok()) {
     return s;
   }

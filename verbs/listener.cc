@@ -26,9 +26,7 @@ absl::StatusOr<std::unique_ptr<provider::Listener>> Listener::Create(Service* se
   if (!addresses.ok()) return addresses.status();
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) {
-    return absl::ResourceExhaustedError(absl::StrCat("listen ", address, ": no descriptor left (",
-                                                     std::strerror(errno),
-                                                     "). Raise the limit: `ulimit -n`"));
+    return provider::NoDescriptor(absl::StrCat("listen ", address), errno);
   }
   auto listener = std::make_unique<Listener>(service, context, std::move(find), options, fd);
   absl::Status last = absl::NotFoundError(absl::StrCat("listen ", address, ": no address"));
@@ -229,13 +227,11 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
   if (absl::Status s = CheckOpen("accept"); !s.ok()) return s;
   auto* mine = dynamic_cast<QueuePair*>(&qp);
   if (mine == nullptr || mine->device() != device_) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("accept ", info_.peer,
-                     ": the queue pair is of another device; make it on request.device()"));
+    return provider::OtherDevice(absl::StrCat("accept ", info_.peer), "request");
   }
   const DeviceAttributes limits = device_->attributes();
-  if (absl::Status s = CheckLimit("accept: private data bytes", parameters.private_data.size(),
-                                  limits.private_data_accept, device_->name());
+  if (absl::Status s = provider::CheckPrivateData("accept", parameters.private_data,
+                                                  limits.private_data_accept, device_->name());
       !s.ok()) {
     return s;
   }
@@ -258,8 +254,8 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
 absl::Status ConnectionRequest::Reject(const std::string& private_data) {
   const std::lock_guard lock(device_->service().mutex());
   if (absl::Status s = CheckOpen("reject"); !s.ok()) return s;
-  if (absl::Status s = CheckLimit("reject: private data bytes", private_data.size(),
-                                  device_->attributes().private_data_reject, device_->name());
+  if (absl::Status s = provider::CheckPrivateData(
+          "reject", private_data, device_->attributes().private_data_reject, device_->name());
       !s.ok()) {
     return s;
   }

@@ -17,15 +17,7 @@ absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> SharedReceiveQueue
     return absl::UnimplementedError(
         absl::StrCat("shared receive queue: device ", device, " has none"));
   }
-  if (options.limits.max_wr == 0) {
-    return absl::InvalidArgumentError("shared receive queue: max_wr is 0, at least 1 is needed");
-  }
-  for (const absl::Status& s : {CheckLimit("shared receive queue max_wr", options.limits.max_wr,
-                                           limits.max_work_requests, device),
-                                CheckLimit("shared receive queue max_sge", options.limits.max_sge,
-                                           limits.max_sge, device)}) {
-    if (!s.ok()) return s;
-  }
+  if (absl::Status s = provider::CheckSrqLimits(options.limits, limits, device); !s.ok()) return s;
   auto srq = std::make_unique<SharedReceiveQueue>(domain, options);
   if (srq->srq_ == nullptr) {
     return ErrnoStatus(errno, absl::StrCat("create shared receive queue on device ", device),
@@ -74,10 +66,7 @@ absl::Status SharedReceiveQueue::Close() {
 }
 
 absl::Status SharedReceiveQueue::SetLimit(uint32_t limit) {
-  if (limit > limits_.max_wr) {
-    return absl::InvalidArgumentError(absl::StrCat("shared receive queue limit: ", limit,
-                                                   " asked for, the queue holds ", limits_.max_wr));
-  }
+  if (absl::Status s = provider::CheckSrqLimit(limit, limits_.max_wr); !s.ok()) return s;
   ibv_srq_attr attributes{};
   attributes.srq_limit = limit;
   const uint32_t former = limit_.exchange(limit);  // before the device may answer

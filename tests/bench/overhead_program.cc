@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,14 +18,22 @@ using namespace verbena;
 // Not static and not inlined: callgrind counts by their names. stub_driver/ has the like without
 // us.
 extern "C" {
-__attribute__((noinline)) bool MeasuredSend(QueuePair& qp, const SendWr& wr) {
-  return qp.PostSend({&wr, 1}).ok();
-}
-__attribute__((noinline)) bool MeasuredWrite(QueuePair& qp, const SendWr& wr) {
-  return qp.PostSend({&wr, 1}).ok();
-}
-__attribute__((noinline)) bool MeasuredQuietWrite(QueuePair& qp, const SendWr& wr) {
-  return qp.PostSend({&wr, 1}).ok();
+#define POST(NAME)                                                              \
+  __attribute__((noinline, noipa)) bool NAME(QueuePair& qp, const SendWr& wr) { \
+    return qp.PostSend({&wr, 1}).ok();                                          \
+  }
+POST(MeasuredSend)
+POST(MeasuredWrite)
+POST(MeasuredQuietWrite)
+POST(MeasuredTwoEntries)
+POST(MeasuredImmediate)
+POST(MeasuredAtomic)
+POST(MeasuredInline)
+POST(MeasuredIwarpSend)
+POST(MeasuredIwarpWrite)
+POST(MeasuredIwarpRead)
+__attribute__((noinline)) bool MeasuredReceiveShared(SharedReceiveQueue& srq, const ReceiveWr& wr) {
+  return srq.PostReceive({&wr, 1}).ok();
 }
 __attribute__((noinline)) bool MeasuredBatch(QueuePair& qp, const std::vector<SendWr>& wrs) {
   return qp.PostSend(wrs).ok();
@@ -57,6 +66,53 @@ void Expect(bool held, const char* what) {
   std::exit(1);
 }
 
+// The same on the device that is an iWARP one.
+class Iwarp {
+ public:
+  explicit Iwarp(std::span<std::byte> memory)
+      : context_(Check(Context::Open({.device = "verbs:stub1", .rdma = Rdma::kRequired}))),
+        pd_(Check(context_.devices()[0]->AllocateProtectionDomain())),
+        cq_(Check(context_.devices()[0]->CreateCompletionQueue({.entries = 1024}))),
+        region_(Check(pd_.Register(memory, Access::kLocalWrite))),
+        qp_(Check(pd_.CreateQueuePair(
+            {.send_cq = &cq_, .receive_cq = &cq_, .signal = Signal::kSelective}))) {
+    Path path = Check(context_.Resolve("192.0.2.1:7471"));  // RFC 5737
+    Check(path.Connect(qp_));
+    write_ = {.opcode = Opcode::kWrite,
+              .local = region_.slice(0, 8),
+              .remote = {.address = 4096, .key = 1},
+              .id = 7,
+              .flags = SendFlags::kSignaled};
+    send_ = read_ = write_;
+    send_.opcode = Opcode::kSend;
+    read_.opcode = Opcode::kRead;
+    Expect(qp_.PostSend(read_).ok(), "a first read was refused");  // which makes the sink
+    Complete();
+  }
+
+  void Round() {
+    Expect(MeasuredIwarpSend(qp_, send_), "iWARP: a send was refused");
+    Complete();
+    Expect(MeasuredIwarpWrite(qp_, write_), "iWARP: a write was refused");
+    Complete();
+    Expect(MeasuredIwarpRead(qp_, read_), "iWARP: a read was refused");
+    Complete();
+  }
+
+ private:
+  void Complete() {
+    WorkCompletion wc;
+    Expect(cq_.Poll({&wc, 1}) == 1 && wc.ok(), "iWARP: a request did not complete");
+  }
+
+  Context context_;
+  ProtectionDomain pd_;
+  CompletionQueue cq_;
+  MemoryRegion region_;
+  QueuePair qp_;
+  SendWr send_, write_, read_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -84,6 +140,16 @@ int main(int argc, char** argv) {
   send.opcode = Opcode::kSend;
   quiet.flags = SendFlags::kNone;
   const std::vector<SendWr> batch(32, write);
+  const Sge both[2] = {region.slice(0, 8), region.slice(8, 8)};
+  SendWr two = write, immediate = send, atomic = write, inlined = write;
+  two.local = std::span<const Sge>(both);
+  immediate.opcode = Opcode::kSendWithImm;
+  atomic.opcode = Opcode::kFetchAdd;
+  inlined.flags = SendFlags::kSignaled | SendFlags::kInline;
+  SharedReceiveQueue srq = Check(pd.CreateSharedReceiveQueue());
+  QueuePair shared =
+      Check(pd.CreateQueuePair({.send_cq = &cq, .receive_cq = &cq, .shared_receive_queue = &srq}));
+  Iwarp iwarp(memory);
   const ReceiveWr receive{.local = region.slice(0, 8), .id = 9};
   WorkCompletion wc[32];
   const auto complete = [&](uint64_t id) {
@@ -94,6 +160,17 @@ int main(int argc, char** argv) {
     complete(7);
     Expect(MeasuredWrite(one, write), "a write was refused");
     complete(7);
+    Expect(MeasuredTwoEntries(one, two), "a write of two entries was refused");
+    complete(7);
+    Expect(MeasuredImmediate(one, immediate), "a send with immediate data was refused");
+    complete(7);
+    Expect(MeasuredAtomic(one, atomic), "an atomic was refused");
+    complete(7);
+    Expect(MeasuredInline(one, inlined), "an inline write was refused");
+    complete(7);
+    Expect(MeasuredReceiveShared(srq, receive), "a shared receive was refused");
+    complete(9);
+    iwarp.Round();
     Expect(MeasuredReceive(one, receive), "a receive was refused");
     Expect(MeasuredPollOther(cq, wc) == 1 && wc[0].id == 9, "a receive did not complete");
     Expect(MeasuredEmptyPoll(cq, wc) == 0, "a completion from nowhere");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A driver that does nothing, as fast as one can: stands in for libibverbs.so.1 and
-// librdmacm.so.1, so that what the library spends above a driver can be counted. One device, every
-// request is complete when it is posted, no byte moves, no network. Single-threaded use. At the
-// end, a program that calls it without the library.
+// librdmacm.so.1, so that what the library spends above a driver can be counted. Two devices:
+// stub0, RoCE, and stub1, iWARP, whose connection manager has every connect established at once.
+// Every request is complete when it is posted, no byte moves, no network. One thread may post and
+// poll.
 #include <infiniband/verbs.h>
 #include <rdma/rdma_cma.h>
 #include <sys/eventfd.h>
@@ -13,6 +14,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <new>
 
 namespace {
@@ -36,7 +39,30 @@ struct Pair {
   Completions* completions = nullptr;
 };
 
-ibv_device device;
+// What is posted to it completes on the receive queue of the latest queue pair that uses it.
+struct SharedQueue {
+  ibv_srq srq;
+  Completions* completions = nullptr;
+};
+
+struct Channel {
+  rdma_event_channel channel;
+  std::mutex mutex;
+  std::deque<rdma_cm_event> events;
+
+  void Add(rdma_cm_id* id, rdma_cm_event_type type) {
+    rdma_cm_event event{};
+    event.id = id;
+    event.event = type;
+    event.param.conn.initiator_depth = event.param.conn.responder_resources = 16;
+    const std::lock_guard lock(mutex);
+    events.push_back(event);
+    (void)eventfd_write(channel.fd, 1);
+  }
+};
+
+ibv_device devices[2];
+ibv_context of_connections;  // the connection manager's own, of stub1
 uint32_t numbers = 1;
 
 // Counted by these names.
@@ -69,6 +95,12 @@ extern "C" int DriverPoll(ibv_cq* cq, int most, ibv_wc* wc) {
   return n;
 }
 
+extern "C" int DriverReceiveShared(ibv_srq* srq, ibv_recv_wr* wr, ibv_recv_wr** /*bad*/) {
+  Completions* to = reinterpret_cast<SharedQueue*>(srq)->completions;
+  for (; wr != nullptr; wr = wr->next) to->Add(wr->wr_id, IBV_WC_RECV);
+  return 0;
+}
+
 int RequestNotify(ibv_cq*, int) { return 0; }
 
 }  // namespace
@@ -77,14 +109,17 @@ int RequestNotify(ibv_cq*, int) { return 0; }
 extern "C" {
 
 ibv_device** ibv_get_device_list(int* count) {
-  std::snprintf(device.name, sizeof device.name, "stub0");
-  std::snprintf(device.dev_name, sizeof device.dev_name, "uverbs0");
-  std::snprintf(device.ibdev_path, sizeof device.ibdev_path, "/sys/class/infiniband/stub0");
-  device.node_type = IBV_NODE_CA;
-  device.transport_type = IBV_TRANSPORT_IB;
-  auto** list = static_cast<ibv_device**>(std::calloc(2, sizeof(ibv_device*)));
-  list[0] = &device;
-  if (count != nullptr) *count = 1;
+  auto** list = static_cast<ibv_device**>(std::calloc(3, sizeof(ibv_device*)));
+  for (int i = 0; i < 2; ++i) {
+    ibv_device& device = devices[i];
+    std::snprintf(device.name, sizeof device.name, "stub%d", i);
+    std::snprintf(device.dev_name, sizeof device.dev_name, "uverbs%d", i);
+    std::snprintf(device.ibdev_path, sizeof device.ibdev_path, "/sys/class/infiniband/stub%d", i);
+    device.node_type = i == 0 ? IBV_NODE_CA : IBV_NODE_RNIC;
+    device.transport_type = i == 0 ? IBV_TRANSPORT_IB : IBV_TRANSPORT_IWARP;
+    list[i] = &device;
+  }
+  if (count != nullptr) *count = 2;
   return list;
 }
 void ibv_free_device_list(ibv_device** list) { std::free(list); }
@@ -100,6 +135,7 @@ ibv_context* ibv_open_device(ibv_device* d) {
   context->num_comp_vectors = 1;
   context->ops.post_send = DriverPost;
   context->ops.post_recv = DriverReceive;
+  context->ops.post_srq_recv = DriverReceiveShared;
   context->ops.poll_cq = DriverPoll;
   context->ops.req_notify_cq = RequestNotify;
   return context;
@@ -114,7 +150,9 @@ int ibv_query_device(ibv_context*, ibv_device_attr* a) {
   *a = {};
   a->max_qp = a->max_cq = a->max_mr = a->max_pd = 1024;
   a->max_qp_wr = a->max_cqe = kEntries;
-  a->max_sge = 16;
+  a->max_sge = a->max_srq_sge = 16;
+  a->max_srq = 1024;
+  a->max_srq_wr = kEntries;
   a->max_mr_size = ~0ull;
   a->max_qp_rd_atom = a->max_qp_init_rd_atom = 16;
   a->atomic_cap = IBV_ATOMIC_HCA;
@@ -200,6 +238,10 @@ ibv_qp* ibv_create_qp(ibv_pd* pd, ibv_qp_init_attr* wanted) {
   made->qp.qp_num = ++numbers;
   made->qp.qp_type = wanted->qp_type;
   made->completions = reinterpret_cast<Completions*>(wanted->send_cq);
+  if (wanted->srq != nullptr) {
+    reinterpret_cast<SharedQueue*>(wanted->srq)->completions =
+        reinterpret_cast<Completions*>(wanted->recv_cq);
+  }
   wanted->cap.max_inline_data = std::min(wanted->cap.max_inline_data, 64u);
   return &made->qp;
 }
@@ -224,17 +266,71 @@ int ibv_get_async_event(ibv_context*, ibv_async_event*) {
 }
 void ibv_ack_async_event(ibv_async_event*) {}
 
+ibv_srq* ibv_create_srq(ibv_pd* pd, ibv_srq_init_attr* wanted) {
+  auto* made = new (std::calloc(1, sizeof(SharedQueue))) SharedQueue;
+  made->srq.context = pd->context;
+  made->srq.srq_context = wanted->srq_context;
+  made->srq.pd = pd;
+  return &made->srq;
+}
+int ibv_destroy_srq(ibv_srq* srq) {
+  std::free(srq);
+  return 0;
+}
+
 rdma_event_channel* rdma_create_event_channel() {
-  return new rdma_event_channel{eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+  auto* made = new Channel;
+  made->channel.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  return &made->channel;
 }
 void rdma_destroy_event_channel(rdma_event_channel* channel) {
   close(channel->fd);
-  delete channel;
+  delete reinterpret_cast<Channel*>(channel);
 }
-int rdma_get_cm_event(rdma_event_channel*, rdma_cm_event**) {
-  errno = EAGAIN;
-  return -1;
+int rdma_get_cm_event(rdma_event_channel* channel, rdma_cm_event** event) {
+  auto* from = reinterpret_cast<Channel*>(channel);
+  const std::lock_guard lock(from->mutex);
+  eventfd_t count;
+  (void)eventfd_read(channel->fd, &count);
+  if (from->events.empty()) {
+    errno = EAGAIN;
+    return -1;
+  }
+  *event = new rdma_cm_event(from->events.front());
+  from->events.pop_front();
+  return 0;
 }
+int rdma_ack_cm_event(rdma_cm_event* event) {
+  delete event;
+  return 0;
+}
+int rdma_create_id(rdma_event_channel* channel, rdma_cm_id** id, void* own, rdma_port_space) {
+  *id = static_cast<rdma_cm_id*>(std::calloc(1, sizeof(rdma_cm_id)));
+  (*id)->channel = channel;
+  (*id)->context = own;
+  return 0;
+}
+int rdma_destroy_id(rdma_cm_id* id) {
+  std::free(id);
+  return 0;
+}
+int rdma_resolve_addr(rdma_cm_id* id, sockaddr*, sockaddr* to, int) {
+  of_connections.device = &devices[1];
+  id->verbs = &of_connections;
+  std::memcpy(&id->route.addr.dst_storage, to, sizeof(sockaddr_in));
+  id->route.addr.src_addr.sa_family = AF_INET;
+  reinterpret_cast<Channel*>(id->channel)->Add(id, RDMA_CM_EVENT_ADDR_RESOLVED);
+  return 0;
+}
+int rdma_resolve_route(rdma_cm_id* id, int) {
+  reinterpret_cast<Channel*>(id->channel)->Add(id, RDMA_CM_EVENT_ROUTE_RESOLVED);
+  return 0;
+}
+int rdma_connect(rdma_cm_id* id, rdma_conn_param*) {
+  reinterpret_cast<Channel*>(id->channel)->Add(id, RDMA_CM_EVENT_ESTABLISHED);
+  return 0;
+}
+int rdma_disconnect(rdma_cm_id*) { return 0; }
 
 // What the figures do not need is there, and refuses.
 #define REFUSES(type, name, ...) \
@@ -242,27 +338,13 @@ int rdma_get_cm_event(rdma_event_channel*, rdma_cm_event**) {
     errno = EOPNOTSUPP;          \
     return type(-1);             \
   }
-#define REFUSES_OBJECT(type, name, ...) \
-  type* name(__VA_ARGS__) {             \
-    errno = EOPNOTSUPP;                 \
-    return nullptr;                     \
-  }
-REFUSES_OBJECT(ibv_srq, ibv_create_srq, ibv_pd*, ibv_srq_init_attr*)
 REFUSES(int, ibv_modify_srq, ibv_srq*, ibv_srq_attr*, int)
 REFUSES(int, ibv_query_srq, ibv_srq*, ibv_srq_attr*)
-REFUSES(int, ibv_destroy_srq, ibv_srq*)
-REFUSES(int, rdma_create_id, rdma_event_channel*, rdma_cm_id**, void*, rdma_port_space)
-REFUSES(int, rdma_destroy_id, rdma_cm_id*)
 REFUSES(int, rdma_bind_addr, rdma_cm_id*, sockaddr*)
-REFUSES(int, rdma_resolve_addr, rdma_cm_id*, sockaddr*, sockaddr*, int)
-REFUSES(int, rdma_resolve_route, rdma_cm_id*, int)
 REFUSES(int, rdma_listen, rdma_cm_id*, int)
-REFUSES(int, rdma_connect, rdma_cm_id*, rdma_conn_param*)
 REFUSES(int, rdma_accept, rdma_cm_id*, rdma_conn_param*)
 REFUSES(int, rdma_reject, rdma_cm_id*, const void*, uint8_t)
-REFUSES(int, rdma_disconnect, rdma_cm_id*)
 REFUSES(int, rdma_notify, rdma_cm_id*, ibv_event_type)
-REFUSES(int, rdma_ack_cm_event, rdma_cm_event*)
 REFUSES(int, rdma_establish, rdma_cm_id*)
 REFUSES(int, rdma_init_qp_attr, rdma_cm_id*, ibv_qp_attr*, int*)
 REFUSES(int, rdma_set_option, rdma_cm_id*, int, int, void*, size_t)
@@ -280,6 +362,10 @@ __attribute__((noinline)) bool BareBatch(ibv_qp* qp, ibv_send_wr* wr) {
   ibv_send_wr* bad = nullptr;
   return ibv_post_send(qp, wr, &bad) == 0;
 }
+__attribute__((noinline)) bool BareReceiveShared(ibv_srq* srq, ibv_recv_wr* wr) {
+  ibv_recv_wr* bad = nullptr;
+  return ibv_post_srq_recv(srq, wr, &bad) == 0;
+}
 __attribute__((noinline)) bool BareReceive(ibv_qp* qp, ibv_recv_wr* wr) {
   ibv_recv_wr* bad = nullptr;
   return ibv_post_recv(qp, wr, &bad) == 0;
@@ -293,11 +379,14 @@ __attribute__((noinline)) int BareEmptyPoll(ibv_cq* cq, ibv_wc* wc) {
 }
 
 int RunBare(int rounds) {
-  ibv_context* context = ibv_open_device(&device);
+  ibv_context* context = ibv_open_device(&devices[0]);
   ibv_pd* pd = ibv_alloc_pd(context);
   ibv_cq* cq = ibv_create_cq(context, 1, nullptr, nullptr, 0);
+  ibv_srq_init_attr shared{};
+  ibv_srq* srq = ibv_create_srq(pd, &shared);
   ibv_qp_init_attr wanted{};
-  wanted.send_cq = cq;
+  wanted.send_cq = wanted.recv_cq = cq;
+  wanted.srq = srq;
   ibv_qp* qp = ibv_create_qp(pd, &wanted);
   ibv_send_wr wrs[32] = {};
   for (int i = 0; i < 32; ++i) {
@@ -310,11 +399,13 @@ int RunBare(int rounds) {
   for (int i = 0; i < rounds; ++i) {
     if (!BareQuietPost(qp, &quiet) || !BarePost(qp, &wrs[31]) || BarePoll(cq, wc) != 1 ||
         BareEmptyPoll(cq, wc) != 0 || !BareReceive(qp, &receive) || ibv_poll_cq(cq, 1, wc) != 1 ||
-        !BareBatch(qp, wrs) || BarePollOfMany(cq, wc) != 32) {
+        !BareReceiveShared(srq, &receive) || ibv_poll_cq(cq, 1, wc) != 1 || !BareBatch(qp, wrs) ||
+        BarePollOfMany(cq, wc) != 32) {
       return 1;
     }
   }
   ibv_destroy_qp(qp);
+  ibv_destroy_srq(srq);
   ibv_destroy_cq(cq);
   ibv_dealloc_pd(pd);
   return ibv_close_device(context);
