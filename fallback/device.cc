@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/device.h"
 
-#include "absl/strings/str_cat.h"
 #include "fallback/completion.h"
 #include "fallback/completion_channel.h"
 #include "fallback/engine/limits.h"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/shared_receive_queue.h"
 
-#include "absl/strings/str_cat.h"
 #include "fallback/queue_pair.h"
 
 namespace verbena::fallback {

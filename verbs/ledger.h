@@ -7,8 +7,9 @@
 // when their completion was polled, on every device alike; some drivers free them earlier, some
 // later.
 //
-// Any thread; no locks. Ledgers and their places are type-stable: their memory stays with the
-// device, so a completion of a queue pair that is gone finds another name, never freed memory.
+// Any thread; no locks but for binds (Pin). Ledgers and their places are type-stable: their memory
+// stays with the device, so a completion of a queue pair that is gone finds another name, never
+// freed memory.
 #pragma once
 
 #include <array>
