@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shared receive queues: ibv_create_srq(3), ibv_modify_srq(3), ibv_post_srq_recv(3); IBTA 10.2.9.
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <vector>
 
@@ -203,6 +204,31 @@ TEST_P(SharedReceives, ClosedQueuePairsKeepNoPlaces) {
     Check(theirs.Close());
   }
   EXPECT_TRUE(StaysEmpty(pair.server->cq));
+}
+
+TEST_P(SharedReceives, QueuePairsThatGoInMidMessageKeepNoPlaces) {
+  // As many connections as the queue has places, and two more, one after the other. Each is closed
+  // by the receiver when a large message has begun to arrive.
+  // Expect: in the end the queue takes as many receives as it is long.
+  constexpr uint32_t kSize = 4 << 20;
+  Pair pair =
+      MakePair(*this, {.server = {.memory = kSize, .shared_receive_queue = SrqLimits{.max_wr = 4}},
+                       .client = {.memory = kSize}});
+  const uint32_t places = pair.server->srq.limits().max_wr;
+  Fill(pair.client->buffer.bytes(), 1);
+  pair.client->buffer.word(0) = 1;
+  for (uint32_t round = 0; round < std::min(places, 16u) + 2; ++round) {
+    QueuePair ours = pair.client->NewQueuePair(), theirs = pair.server->NewQueuePair();
+    Connect(*this, ours, theirs);
+    pair.server->buffer.word(0) = 0;
+    Check(pair.server->srq.PostReceive({.local = pair.server->slice(0, kSize), .id = round}));
+    Post(ours, {.opcode = Opcode::kSend, .local = pair.client->slice(0, kSize), .id = round});
+    const std::atomic_ref<uint64_t> begun(pair.server->buffer.word(0));
+    ASSERT_TRUE(RunUntil([&] { return begun.load(std::memory_order_relaxed) != 0; }));
+    Check(theirs.Close());
+  }
+  const std::vector<ReceiveWr> all(places, {.local = pair.server->slice(0, 8)});
+  EXPECT_THAT(pair.server->srq.PostReceive(all), Posted(places, PostError::kNone));
 }
 
 TEST_P(SharedReceives, WriteWithImmTakesFromIt) {
