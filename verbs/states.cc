@@ -409,9 +409,9 @@ void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key
   // What the device flushes now was not refused by the peer.
   if (std::string_view(what) == WcOpcodeName(WcOpcode::kReceive)) send_ledger_->BlameNone();
   std::string text = WcStatusText(status);
-  // Build's word for a read without a sink.
-  if (iwarp_ != nullptr && status == WcStatus::kGeneralError) {
-    text = std::string(domain_->iwarp()->why_no_sink().message());
+  if (iwarp_ != nullptr && status == WcStatus::kGeneralError) {  // Build: a read without a sink
+    const absl::Status no_sink = domain_->iwarp()->why_no_sink();
+    if (!no_sink.ok()) text = std::string(no_sink.message());
   }
   const absl::Status why = absl::UnavailableError(
       absl::StrCat(Name(), ": ", what, " failed with ", WcStatusName(status), ": ", text,

@@ -120,6 +120,25 @@ TEST_P(Depths, BothEndsGetTheSmaller) {
 
 CONFORMANCE_SUITE(Negotiation);
 
+TEST_P(Negotiation, ConfirmedByAPeerThatTakesNoReads) {
+  // The caller takes no reads; the acceptor requires that its requests are complete at the peer.
+  // Expect: an iWARP device, where reads confirm that, refuses, and both ends learn why. Elsewhere
+  // they connect.
+  Strangers s(*this);
+  ConnectionRequest request = s.Ask({.responder_resources = 0});
+  const absl::Status status = request.Accept(s.server.qp, {.require = {.remote_completion = true}});
+  if (server().devices()[0]->info().link == Link::kIwarp) {
+    EXPECT_THAT(status,
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("takes no reads")));
+    EXPECT_THAT(WaitForEvent(client(), EventType::kRejected).private_data,
+                HasSubstr("remote_completion"));
+  } else {
+    EXPECT_THAT(status, IsOk());
+    WaitForEvent(client(), EventType::kEstablished);
+    EXPECT_TRUE(s.server.qp.capabilities().remote_completion);
+  }
+}
+
 TEST_P(Negotiation, RequirementsThatAreMet) {
   // Both ends insist on what the device has.
   // Expect: established, and the queue pairs' capabilities say so.
