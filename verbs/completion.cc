@@ -116,10 +116,9 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Crea
   if (events == nullptr) return provider::NoDescriptor("completion queue", errno);
   auto cq = std::make_unique<CompletionQueue>(device, options, *channel, events);
   if (cq->cq() != nullptr) return cq;
-  return ErrnoStatus(errno,
-                     absl::StrCat("create completion queue of ", options.entries,
-                                  " entries on device ", device->name()),
-                     "Ask for fewer entries, or close queues that are not needed.");
+  return device->Refused(
+      errno, absl::StrCat("create completion queue of ", options.entries, " entries"),
+      Resource::kCompletionQueue, "Ask for fewer entries, or close queues that are not needed.");
 }
 
 CompletionQueue::CompletionQueue(Device* device, const CqOptions& options,

@@ -207,6 +207,12 @@ void Device::ProbeInline() {
   attributes_.max_inline = std::max(device_inline_, kLeastInline);
 }
 
+absl::Status Device::Refused(int error, const std::string& what, Resource resource,
+                             const std::string& remedy) const {
+  return NoMore(error, absl::StrCat(what, " on device ", name()), resource, found_.attributes,
+                InUse(name(), resource), remedy);
+}
+
 DeviceCounters Device::counters() const {
   DeviceCounters c;
   {

@@ -14,6 +14,7 @@
 #include "verbs/inventory.h"
 #include "verbs/ledger.h"
 #include "verbs/library.h"
+#include "verbs/resources.h"
 #include "verbs/service.h"
 
 namespace verbena::verbs {
@@ -48,6 +49,9 @@ class Device final : public provider::Device,
   const std::string& name() const { return found_.info.name; }
   bool iwarp() const { return found_.iwarp; }
   bool software() const { return found_.info.software; }
+  // It refused to make one: "what on device rxe0: errno", with limit and count, and what to do.
+  absl::Status Refused(int error, const std::string& what, Resource resource,
+                       const std::string& remedy) const;
   uint32_t device_work_requests() const {  // a send queue
     return static_cast<uint32_t>(found_.attributes.max_qp_wr);
   }

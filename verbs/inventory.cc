@@ -20,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "transport/address.h"
 #include "verbs/interfaces.h"
+#include "verbs/resources.h"
 
 namespace verbena::verbs {
 namespace {
@@ -86,14 +87,35 @@ Link LinkOf(const Found& found) {
                                                                      : Link::kInfiniband;
 }
 
-// The name of the device that rdma_cm(7) would use for this local address; empty: none.
-std::string DeviceOf(rdma_event_channel* channel, sockaddr* address) {
+// The name of the device that rdma_cm(7) would use for this local address; empty: none, and `error`
+// says why if that is not what an address of no device says.
+std::string DeviceOf(rdma_event_channel* channel, sockaddr* address, int* error) {
   rdma_cm_id* id = nullptr;
   if (Lib().create_id(channel, &id, nullptr, RDMA_PS_TCP) != 0) return "";
   std::string name;
-  if (Lib().bind_addr(id, address) == 0 && id->verbs != nullptr) name = id->verbs->device->name;
+  if (Lib().bind_addr(id, address) != 0) {
+    if (errno != ENODEV && errno != EADDRNOTAVAIL) *error = errno;
+  } else if (id->verbs != nullptr) {
+    name = id->verbs->device->name;
+  }
   Lib().destroy_id(id);
   return name;
+}
+
+// No address led to it.
+void ExplainNoAddress(Found& found, int error) {
+  if (error == 0) {
+    absl::StrAppend(&found.info.reason,
+                    ", without an IP address to connect to. Give its network interface one "
+                    "(`ip address add`)");
+    return;
+  }
+  // librdmacm opens a device for itself and makes a protection domain on it.
+  found.info.usable = false;
+  found.info.reason = std::string(
+      NoMore(error, "rdma_cm cannot use it", Resource::kProtectionDomain, found.attributes,
+             InUse(found.info.name, Resource::kProtectionDomain), "Close what is not needed")
+          .message());
 }
 
 // Interfaces of software devices that were not opened, and of no opened device.
@@ -120,6 +142,7 @@ void AssignAddresses(std::vector<Found>& all) {
   const auto opened = [](const Found& found) { return found.context != nullptr; };
   if (std::none_of(all.begin(), all.end(), opened)) return;
   const std::vector<std::string> spared = Spared(all);
+  int error = 0;
   ifaddrs* list = nullptr;
   rdma_event_channel* const channel = Lib().create_event_channel();
   if (channel == nullptr || getifaddrs(&list) != 0) list = nullptr;
@@ -135,7 +158,7 @@ void AssignAddresses(std::vector<Found>& all) {
       continue;
     }
     char text[INET6_ADDRSTRLEN];
-    const std::string device = DeviceOf(channel, each->ifa_addr);
+    const std::string device = DeviceOf(channel, each->ifa_addr, &error);
     if (device.empty() || inet_ntop(family, raw, text, sizeof text) == nullptr) continue;
     for (Found& found : all) {
       if (found.info.name != device) continue;
@@ -147,10 +170,7 @@ void AssignAddresses(std::vector<Found>& all) {
   }
   if (list != nullptr) freeifaddrs(list);
   for (Found& found : all) {
-    if (!found.info.usable || !found.info.addresses.empty()) continue;
-    absl::StrAppend(&found.info.reason,
-                    ", without an IP address to connect to. Give its network interface one "
-                    "(`ip address add`)");
+    if (found.info.usable && found.info.addresses.empty()) ExplainNoAddress(found, error);
   }
   if (channel != nullptr) Lib().destroy_event_channel(channel);
 }
@@ -174,6 +194,10 @@ std::string WhyNotOpened(int error, const ibv_device* device) {
                         RemedyFor(error, "ib_uverbs"));
   }
   close(fd);
+  if (error == EAGAIN) {  // cgroup-v2, "RDMA": the one reason for it
+    return "cannot be opened: the control group of this process allows no more (rdma.max, "
+           "hca_handle). Raise it";
+  }
   return absl::StrCat("cannot be opened (", std::strerror(error), "). `ibv_devinfo -d ",
                       device->name, "` may say more");
 }

@@ -99,17 +99,20 @@ ibv_mr* IwarpDomain::Remove(uint32_t key) {
 }
 
 ibv_mr* IwarpDomain::Register(const Private& region, absl::Status* refused) const {
-  *refused = CheckPinnable(region.length);
+  const std::string what = absl::StrCat("register ", region.length, " bytes");
+  const uint64_t pages = LockedPages(region.memory, region.length);
+  *refused = CheckPinnable(what, pages);
   if (refused->ok()) {
     ibv_mr* const sink =
         region.first != reinterpret_cast<uint64_t>(region.memory)
             ? library_.reg_mr_iova(pd_, region.memory, region.length, region.first, kSink)
             : library_.reg_mr(pd_, region.memory, region.length, kSink);
     if (sink != nullptr) return sink;
-    const bool pinned = errno == ENOMEM || errno == EAGAIN || errno == EPERM;
-    *refused = pinned ? PinRefused(region.length)
-                      : ErrnoStatus(errno, absl::StrCat("register ", region.length, " bytes"),
-                                    "Close regions that are not needed, and try again.");
+    const int error = errno;
+    *refused = PinRefused(what, pages, error);
+    if (refused->ok()) {
+      *refused = ErrnoStatus(error, what, "Close regions that are not needed, and try again.");
+    }
   }
   *refused = absl::Status(
       refused->code(),

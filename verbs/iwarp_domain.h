@@ -44,6 +44,7 @@ Confirmation SplitConfirmation(std::string* private_data);
 
 class IwarpDomain {
  public:
+  static constexpr uint64_t kLockedPages = 2;  // that Create locks, as the kernel counts
   static std::unique_ptr<IwarpDomain> Create(ibv_pd* pd,
                                              const Library& library = Lib());  // null: errno
   ~IwarpDomain();

@@ -19,21 +19,21 @@ namespace verbena::verbs {
 namespace {
 
 absl::Status RegisterRefused(int error, std::span<std::byte> memory, Access access,
-                             const std::string& device) {
-  if (error == ENOMEM || error == EAGAIN || error == EPERM) return PinRefused(memory.size());
+                             const Device& device) {
   const uint64_t first = reinterpret_cast<uint64_t>(memory.data());
-  const std::string what = absl::StrCat("register [0x", absl::Hex(first), ", 0x",
-                                        absl::Hex(first + memory.size()), ") on device ", device);
+  const std::string what =
+      absl::StrCat("register [0x", absl::Hex(first), ", 0x", absl::Hex(first + memory.size()), ")");
   if (error == EFAULT || error == EINVAL) {
     return ErrnoStatus(
-        error, what,
+        error, absl::StrCat(what, " on device ", device.name()),
         absl::StrCat("Not all of it is host memory that this process may read",
                      Allows(access, Access::kLocalWrite) ? " and write" : "",
                      ": something there is unmapped, protected, or a device's. Memory of a GPU "
                      "needs dma-buf or peer memory, which are not supported; copy it through host "
                      "memory."));
   }
-  return ErrnoStatus(error, what, "Close regions that are not needed, and try again.");
+  return device.Refused(error, what, Resource::kMemoryRegion,
+                        "Register less, or close regions that are not needed.");
 }
 
 // siw goes on placing the segment that it has begun when its region is closed
@@ -69,13 +69,19 @@ int AccessFlags(Access access, const Capabilities& capabilities) {
 
 absl::StatusOr<std::unique_ptr<provider::ProtectionDomain>> ProtectionDomain::Create(
     Device* device) {
+  const std::string what = "allocate protection domain";
+  const char* const remedy = "Close some that are not needed, here or in other processes.";
+  if (device->iwarp()) {
+    if (absl::Status s = CheckPinnable(what, IwarpDomain::kLockedPages); !s.ok()) return s;
+  }
   ibv_pd* pd = Lib().alloc_pd(device->context());
-  auto domain = pd != nullptr ? std::make_unique<ProtectionDomain>(device, pd) : nullptr;
-  if (domain != nullptr && (domain->iwarp() != nullptr || !device->iwarp())) return domain;
+  if (pd == nullptr) return device->Refused(errno, what, Resource::kProtectionDomain, remedy);
+  auto domain = std::make_unique<ProtectionDomain>(device, pd);
+  if (domain->iwarp() != nullptr || !device->iwarp()) return domain;
   const int error = errno;
-  if (pd != nullptr) Lib().dealloc_pd(pd);
-  return ErrnoStatus(error, absl::StrCat("allocate protection domain on device ", device->name()),
-                     "Close some of this device's, in this process or others.");
+  Lib().dealloc_pd(pd);
+  if (absl::Status s = PinRefused(what, IwarpDomain::kLockedPages, error); !s.ok()) return s;
+  return device->Refused(error, what, Resource::kMemoryRegion, remedy);
 }
 
 ProtectionDomain::ProtectionDomain(Device* device, ibv_pd* pd)
@@ -105,13 +111,17 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
       !s.ok()) {
     return s;
   }
-  if (absl::Status s = CheckPinnable(memory.size()); !s.ok()) return s;
+  const std::string what = absl::StrCat("register ", memory.size(), " bytes");
+  const uint64_t pages = LockedPages(memory.data(), memory.size());
+  if (absl::Status s = CheckPinnable(what, pages); !s.ok()) return s;
   const int flags = AccessFlags(access, device_->capabilities());
   ibv_mr* mr = options.iova != 0
                    ? Lib().reg_mr_iova(pd_, memory.data(), memory.size(), first, flags)
                    : Lib().reg_mr(pd_, memory.data(), memory.size(), flags);
-  if (mr == nullptr) return RegisterRefused(errno, memory, access, device_->name());
-  return std::make_unique<MemoryRegion>(this, mr, first, access);
+  if (mr != nullptr) return std::make_unique<MemoryRegion>(this, mr, first, access);
+  const int error = errno;
+  if (absl::Status s = PinRefused(what, pages, error); !s.ok()) return s;
+  return RegisterRefused(error, memory, access, *device_);
 }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::AllocateWindow() {
@@ -121,8 +131,8 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
   }
   ibv_mw* mw = ibv_alloc_mw(pd_, IBV_MW_TYPE_2);
   if (mw != nullptr) return std::make_unique<MemoryWindow>(this, mw);
-  return ErrnoStatus(errno, absl::StrCat("allocate memory window on device ", device_->name()),
-                     "Close windows that are not needed.");
+  return device_->Refused(errno, "allocate memory window", Resource::kMemoryWindow,
+                          "Close windows that are not needed.");
 }
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "transport/completion_queue.h"
 #include "transport/shared_receive_queue.h"
+#include "verbs/memlock.h"
 
 namespace verbena::verbs {
 namespace {
@@ -37,11 +38,10 @@ absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options) {
   if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
   auto qp = std::make_unique<QueuePair>(domain, options);
-  if (qp->Make()) return qp;
-  const int error = errno;
+  absl::Status made = qp->Make();
+  if (made.ok()) return qp;
   if (qp->qp_ != nullptr) (void)qp->Close();
-  return ErrnoStatus(error, absl::StrCat("create queue pair on device ", domain->device()->name()),
-                     "Ask for smaller queues, or close queue pairs that are not needed.");
+  return made;
 }
 
 QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
@@ -68,28 +68,29 @@ QueuePair::~QueuePair() {
   domain_->children().Remove();
 }
 
-bool QueuePair::Make() {
+absl::Status QueuePair::Make() {
+  const auto refused = [this](int error) {
+    return device_->Refused(error, "create queue pair", Resource::kQueuePair,
+                            "Ask for smaller queues, or close queue pairs that are not needed.");
+  };
   max_message_ = device_->attributes().max_message;
   device_inline_ = std::min(limits_.max_inline, device_->device_inline());
   send_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kSend, limits_.max_send_wr);
   receive_ledger_ = device_->ledgers().Acquire(Ledger::Kind::kReceive, limits_.max_receive_wr);
-  if (send_ledger_ == nullptr || receive_ledger_ == nullptr) {
-    errno = ENOMEM;
-    return false;
-  }
+  if (send_ledger_ == nullptr || receive_ledger_ == nullptr) return refused(ENOMEM);
   {
     const std::lock_guard lock(device_->service().mutex());
-    if (!MakeDeviceQueuePair()) return false;
+    if (!MakeDeviceQueuePair()) return refused(errno);
     send_cq_->Join(this);
     receive_cq_->Join(this);
     send_cq_->children().Add();
     if (receive_cq_ != send_cq_) receive_cq_->children().Add();
     if (srq_ != nullptr) srq_->children().Add();
-    if (!ToInit().ok()) return false;
+    if (absl::Status s = ToInit(); !s.ok()) return s;
   }
   rnr_received_before_ = device_->RnrNaks(true);
   rnr_sent_before_ = device_->RnrNaks(false);
-  return limits_.max_inline <= device_inline_ || MakeInlineArea();
+  return limits_.max_inline <= device_inline_ ? absl::OkStatus() : MakeInlineArea();
 }
 
 // On iWARP each request says whether it is signalled, and may have a confirmation behind it.
@@ -120,13 +121,23 @@ bool QueuePair::MakeDeviceQueuePair() {
 }
 
 // Twice the queue, as the ledger: a place may come again before its former request is complete.
-bool QueuePair::MakeInlineArea() {
+absl::Status QueuePair::MakeInlineArea() {
   uint64_t places = 1;
   while (places < uint64_t{limits_.max_send_wr} * 2) places *= 2;
   inline_mask_ = places - 1;
-  inline_area_ = std::make_unique<std::byte[]>(places * limits_.max_inline);
-  inline_mr_ = Lib().reg_mr(domain_->pd(), inline_area_.get(), places * limits_.max_inline, 0);
-  return inline_mr_ != nullptr;
+  const uint64_t bytes = places * limits_.max_inline;
+  const std::string what = absl::StrCat(
+      "create queue pair, ", bytes, " bytes for inline data (max_send_wr ", limits_.max_send_wr,
+      ", max_inline ", limits_.max_inline, ", the device takes ", device_inline_, ")");
+  inline_area_ = std::make_unique<std::byte[]>(bytes);
+  const uint64_t pages = LockedPages(inline_area_.get(), bytes);
+  if (absl::Status s = CheckPinnable(what, pages); !s.ok()) return s;
+  inline_mr_ = Lib().reg_mr(domain_->pd(), inline_area_.get(), bytes, 0);
+  if (inline_mr_ != nullptr) return absl::OkStatus();
+  const int error = errno;
+  if (absl::Status s = PinRefused(what, pages, error); !s.ok()) return s;
+  return device_->Refused(error, what, Resource::kMemoryRegion,
+                          "Ask for less inline data, or close regions that are not needed.");
 }
 
 // Some drivers drop the completions of a queue pair that goes, and tell nobody of the shared

@@ -93,8 +93,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
     uint32_t responder_resources = 0;
   };
 
-  bool Make();
-  bool MakeInlineArea();
+  absl::Status Make();
+  absl::Status MakeInlineArea();
   void LeaveSharedQueue();  // before RESET and destruction
   bool MakeDeviceQueuePair();
 

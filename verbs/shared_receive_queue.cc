@@ -20,8 +20,9 @@ absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> SharedReceiveQueue
   if (absl::Status s = provider::CheckSrqLimits(options.limits, limits, device); !s.ok()) return s;
   auto srq = std::make_unique<SharedReceiveQueue>(domain, options);
   if (srq->srq_ == nullptr) {
-    return ErrnoStatus(errno, absl::StrCat("create shared receive queue on device ", device),
-                       "Ask for a smaller one, or close queues that are not needed.");
+    return domain->device()->Refused(errno, "create shared receive queue",
+                                     Resource::kSharedReceiveQueue,
+                                     "Ask for a smaller one, or close queues that are not needed.");
   }
   if (options.limits.limit != 0) {
     if (absl::Status s = srq->SetLimit(options.limits.limit); !s.ok()) {
