@@ -222,8 +222,9 @@ absl::StatusOr<std::vector<Address>> Lookup(const HostPort& where, bool passive)
 }
 
 bool MadeForGuests(absl::string_view interface) {
-  for (const char* prefix : {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman",
-                             "lxc", "vnet", "tap"}) {
+  for (const char* prefix :
+       {"docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman", "lxc", "vnet", "tap",
+        "lxdbr", "incusbr", "nerdctl", "cilium", "kube-", "weave"}) {
     if (absl::StartsWith(interface, prefix)) return true;
   }
   return false;

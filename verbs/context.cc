@@ -194,6 +194,7 @@ absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argum
   for (Found& device : *found) {
     if (!argument.empty() && device.info.name != argument) continue;
     known = true;
+    SettleAddresses(device, !argument.empty() || passed_over == nullptr);
     if (device.context == nullptr && device.info.reason.empty()) {
       device.info.reason = "a software device; it is chosen only if named";
     }

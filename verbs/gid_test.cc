@@ -48,6 +48,14 @@ TEST(GidForPeers, RoutableOverV2AndIpv4) {
   EXPECT_EQ(Chosen({kPort[1], kPort[2], kPort[5]}), 2u);
 }
 
+TEST(GidForPeers, LinkLocalOfIpv4IsNoneToChooseEither) {
+  const Gid zeroconf = Entry(6, "169.254.7.1", kV2), edge = Entry(7, "169.253.7.1", kV2);
+  EXPECT_EQ(Chosen({zeroconf, kPort[4]}), 4u);
+  EXPECT_EQ(Chosen({zeroconf, kPort[2]}), 2u);
+  EXPECT_EQ(Chosen({zeroconf, edge}), 7u);
+  EXPECT_EQ(Chosen({zeroconf}, "6"), 6u);
+}
+
 TEST(GidForPeers, TheIndexDecides) {
   for (uint32_t index = 0; index < kPort.size(); ++index) {
     EXPECT_EQ(Chosen(kPort, std::to_string(index).c_str()), index);
@@ -67,12 +75,53 @@ TEST(GidForPeers, AWrongIndexIsRefusedWithTheTable) {
 
 TEST(GidForPeers, NothingUnreachableByAccident) {
   for (const std::vector<Gid>& gids :
-       {std::vector<Gid>{kPort[0], kPort[1]}, std::vector<Gid>{kPort[5]}, std::vector<Gid>{}}) {
+       {std::vector<Gid>{kPort[0], kPort[1]}, std::vector<Gid>{kPort[5]}, std::vector<Gid>{},
+        std::vector<Gid>{kPort[0], kPort[5], Entry(6, "169.254.7.1", kV2)}}) {
     EXPECT_EQ(GidForPeers("mlx5_0", true, gids, nullptr).status().code(),
               absl::StatusCode::kFailedPrecondition);
   }
   EXPECT_EQ(Chosen({kPort[0], kPort[1]}, "1"), 1u);
   EXPECT_TRUE(GidForPeers("ib0", false, {kPort[0]}, nullptr).ok());  // a subnet's own prefix
+}
+
+// Which of a device's IP addresses the rendezvous offers.
+std::vector<std::string> Offered(const std::vector<Gid>& addresses, bool named, Found* found) {
+  found->info.usable = true;
+  for (const Gid& each : addresses) AddAddress(*found, each.entry.gid.raw, each.interface);
+  SettleAddresses(*found, named);
+  return found->info.addresses;
+}
+
+const Gid kLinkLocal = Entry(0, "169.254.7.1", 0), kDocker = Entry(0, "172.17.0.1", 0, "docker0"),
+          kBridge = Entry(0, "fd00::7", 0, "br-0f3a"), kGood = Entry(0, "10.0.0.1", 0);
+
+TEST(Addresses, NearOnesAreNotOfferedByAccident) {
+  for (bool named : {false, true}) {
+    Found found;
+    EXPECT_THAT(Offered({kLinkLocal, kDocker, kGood, kBridge}, named, &found),
+                testing::ElementsAre("10.0.0.1"));
+    EXPECT_TRUE(found.info.usable);
+  }
+}
+
+TEST(Addresses, WithNoOtherTheDeviceHasToBeNamed) {
+  Found found;
+  EXPECT_THAT(Offered({kLinkLocal, kDocker}, false, &found), testing::IsEmpty());
+  EXPECT_FALSE(found.info.usable);
+  EXPECT_THAT(found.info.reason, AllOf(HasSubstr("169.254.7.1 on eth0, 172.17.0.1 on docker0"),
+                                       HasSubstr("only if named"), HasSubstr("ip address add")));
+  Found named;
+  EXPECT_THAT(Offered({kLinkLocal, kDocker}, true, &named),
+              testing::ElementsAre("169.254.7.1", "172.17.0.1"));
+  EXPECT_TRUE(named.info.usable);
+}
+
+TEST(Addresses, ADeviceWithoutAnyStaysAsItIs) {
+  for (bool named : {false, true}) {
+    Found found;  // InfiniBand without IPoIB: addresses go out of band
+    EXPECT_THAT(Offered({}, named, &found), testing::IsEmpty());
+    EXPECT_TRUE(found.info.usable);
+  }
 }
 
 }  // namespace

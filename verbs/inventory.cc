@@ -18,7 +18,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "transport/address.h"
+#include "transport/ip.h"
 #include "verbs/interfaces.h"
 #include "verbs/resources.h"
 
@@ -47,6 +49,13 @@ int FamilyOf(const Gid& gid) {
                                                                                     : AF_INET6;
 }
 
+// fe80::/10, or ::ffff:169.254.0.0/112.
+bool IsLinkLocal(const uint8_t* address) {
+  const auto* v6 = reinterpret_cast<const in6_addr*>(address);
+  if (IN6_IS_ADDR_V4MAPPED(v6)) return address[12] == 169 && address[13] == 254;
+  return IN6_IS_ADDR_LINKLOCAL(v6);
+}
+
 // "0 (fe80::1 on eth0, RoCE v1), 1 (10.0.0.1 on eth0, RoCE v2)"
 std::string TableText(const std::vector<Gid>& gids) {
   std::string text;
@@ -62,10 +71,9 @@ std::string TableText(const std::vector<Gid>& gids) {
 }
 
 int Score(const Gid& gid, int family) {
-  const auto* v6 = reinterpret_cast<const in6_addr*>(gid.entry.gid.raw);
   if (family != 0 && FamilyOf(gid) != family) return -1;
   int score = 0;
-  if (!IN6_IS_ADDR_LINKLOCAL(v6)) score += 8;
+  if (!IsLinkLocal(gid.entry.gid.raw)) score += 8;
   if (!provider::MadeForGuests(gid.interface)) score += 4;
   if (gid.entry.gid_type != IBV_GID_TYPE_ROCE_V1) score += 2;
   if (FamilyOf(gid) == AF_INET) score += 1;
@@ -149,28 +157,27 @@ void AssignAddresses(std::vector<Found>& all) {
   for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
     if (each->ifa_addr == nullptr || (each->ifa_flags & IFF_LOOPBACK) != 0) continue;
     if (std::find(spared.begin(), spared.end(), each->ifa_name) != spared.end()) continue;
-    const int family = each->ifa_addr->sa_family;
-    const void* raw = &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr;
-    if (family == AF_INET6) {
-      raw = &reinterpret_cast<const sockaddr_in6*>(each->ifa_addr)->sin6_addr;
-      if (IN6_IS_ADDR_LINKLOCAL(static_cast<const in6_addr*>(raw))) continue;  // needs a scope
-    } else if (family != AF_INET) {
+    Ip ip{};
+    if (each->ifa_addr->sa_family == AF_INET6) {
+      std::memcpy(ip.data(), &reinterpret_cast<const sockaddr_in6*>(each->ifa_addr)->sin6_addr, 16);
+      if (IsLinkLocal(ip.data())) continue;  // needs a scope
+    } else if (each->ifa_addr->sa_family == AF_INET) {
+      std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
+      std::memcpy(&ip[kMappedBytes],
+                  &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr, 4);
+    } else {
       continue;
     }
-    char text[INET6_ADDRSTRLEN];
     const std::string device = DeviceOf(channel, each->ifa_addr, &error);
-    if (device.empty() || inet_ntop(family, raw, text, sizeof text) == nullptr) continue;
     for (Found& found : all) {
-      if (found.info.name != device) continue;
-      if (found.iwarp && found.info.addresses.empty()) {
-        absl::StrAppend(&found.info.detail, ", ", text, " on ", each->ifa_name);
-      }
-      found.info.addresses.push_back(text);
+      if (!device.empty() && found.info.name == device)
+        AddAddress(found, ip.data(), each->ifa_name);
     }
   }
   if (list != nullptr) freeifaddrs(list);
   for (Found& found : all) {
-    if (found.info.usable && found.info.addresses.empty()) ExplainNoAddress(found, error);
+    if (!found.info.usable || !found.info.addresses.empty()) continue;
+    if (found.near_addresses.empty()) ExplainNoAddress(found, error);
   }
   if (channel != nullptr) Lib().destroy_event_channel(channel);
 }
@@ -315,6 +322,36 @@ std::string GidText(const uint8_t* gid) {
   return text;
 }
 
+bool LeadsFar(const uint8_t* address, const std::string& interface) {
+  return !IsLinkLocal(address) && !provider::MadeForGuests(interface);
+}
+
+void AddAddress(Found& found, const uint8_t* address, const std::string& interface) {
+  const std::string text = GidText(address);
+  const bool first = found.info.addresses.empty() && found.near_addresses.empty();
+  if (found.iwarp && first) absl::StrAppend(&found.info.detail, ", ", text, " on ", interface);
+  if (LeadsFar(address, interface)) {
+    found.info.addresses.push_back(text);
+  } else {
+    found.near_addresses.push_back(absl::StrCat(text, " on ", interface));
+  }
+}
+
+void SettleAddresses(Found& found, bool named) {
+  if (!found.info.usable || !found.info.addresses.empty() || found.near_addresses.empty()) return;
+  if (named) {
+    for (const std::string& each : found.near_addresses) {
+      found.info.addresses.push_back(each.substr(0, each.find(' ')));
+    }
+    return;
+  }
+  found.info.usable = false;
+  found.info.reason = absl::StrCat("it has only addresses that other machines may not reach (",
+                                   absl::StrJoin(found.near_addresses, ", "),
+                                   "), so it is chosen only if named. Give its network interface "
+                                   "another (`ip address add`)");
+}
+
 std::vector<Gid> ReadGids(ibv_context* context, uint8_t port, size_t most) {
   std::vector<ibv_gid_entry> entries(std::max<size_t>(most, 1));
   const ssize_t n =
@@ -361,9 +398,7 @@ absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
     return absl::FailedPreconditionError(absl::StrCat(
         "device ", device, ": its GID table is empty. Give its network interface an address."));
   }
-  const auto* v6 = reinterpret_cast<const in6_addr*>(best->entry.gid.raw);
-  if (!ethernet || (!IN6_IS_ADDR_LINKLOCAL(v6) && !provider::MadeForGuests(best->interface)))
-    return *best;
+  if (!ethernet || LeadsFar(best->entry.gid.raw, best->interface)) return *best;
   return absl::FailedPreconditionError(
       absl::StrCat("device ", device,
                    ": its port has only GIDs that other machines may not reach: ", TableText(gids),
@@ -408,7 +443,11 @@ std::vector<DeviceInfo> ListDevices() {
     out.push_back(std::move(none));
     return out;
   }
-  for (Found& device : *found) out.push_back(std::move(device.info));
+  for (Found& device : *found) {
+    // Nobody has named a software device yet, and it is listed as usable for those who will.
+    SettleAddresses(device, device.info.software);
+    out.push_back(std::move(device.info));
+  }
   return out;
 }
 

@@ -26,6 +26,10 @@ struct Gid {
   std::string interface;  // "eth0"; empty: none
 };
 
+// Peers elsewhere may reach this address (16 bytes): neither link-local (RFC 3927, RFC 4291 2.5.6),
+// nor of a bridge or link to containers and guests.
+bool LeadsFar(const uint8_t* address, const std::string& interface);
+
 // The GID to use for a peer of this address family (0: any): routable before link-local, RoCE v2
 // before v1 (which does not cross routers), a physical interface before bridges and container
 // links. Null: none.
@@ -52,7 +56,16 @@ struct Found {
   uint8_t port = 0;
   bool iwarp = false;
   std::vector<Gid> gids;  // of that port
+  // IP addresses that lead to it and not far: "169.254.3.4 on eth1".
+  std::vector<std::string> near_addresses;
 };
+
+// What AssignAddresses finds: an address of the device's goes to one list or the other.
+void AddAddress(Found& found, const uint8_t* address, const std::string& interface);
+
+// A device that has none but near addresses: whoever names it gets those; for others it is not
+// usable.
+void SettleAddresses(Found& found, bool named);
 
 // Every device of the machine; opened are those that `wanted` says. It sees name and `software`.
 // NotFound with the reason if there is none to list at all.
