@@ -53,8 +53,8 @@ void QueuePair::Begin(std::vector<io::Address> to, const ConnectParameters& para
     info_ = info;
   }
   engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
-                   std::min<uint8_t>(parameters.retry_count, 7),
-                   std::min<uint8_t>(parameters.timeout, 31));
+                   std::min<uint8_t>(parameters.retry_count.value_or(kDefaultRetryCount), 7),
+                   std::min<uint8_t>(parameters.timeout.value_or(kDefaultTimeout), 31));
   deadline_ = device_->hub().In(parameters.deadline);
   device_->hub().SetDeadline(this, deadline_);
   device_->counts().connects.fetch_add(1);
@@ -280,8 +280,8 @@ absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& pee
     if (!result.ok()) return;
     const std::vector<std::byte> reply = engine::EncodeReply(peer, offer, *session);
     engine_.SetRetry(std::min<uint8_t>(parameters.rnr_retry, 7),
-                     std::min<uint8_t>(parameters.retry_count, 7),
-                     std::min<uint8_t>(parameters.timeout, 31));
+                     std::min<uint8_t>(parameters.retry_count.value_or(kDefaultRetryCount), 7),
+                     std::min<uint8_t>(parameters.timeout.value_or(kDefaultTimeout), 31));
     socket_ = socket;
     SetTrafficClass(parameters.traffic_class);
     SetLiveness(parameters.timeout, parameters.retry_count);
@@ -314,10 +314,11 @@ void QueuePair::Attach(const engine::Session& session) {
 
 // Silence: the transport timer of InfiniBand, 4.096 µs × 2^timeout, once and for every retry
 // (IBTA 9.7.6.1.3), becomes TCP's bound on unacknowledged data and on a silent idle peer.
-void QueuePair::SetLiveness(uint8_t timeout, uint8_t retry_count) {
-  if (timeout == 0) return;  // 0: wait for ever
+void QueuePair::SetLiveness(std::optional<uint8_t> timeout, std::optional<uint8_t> retry_count) {
+  const int code = std::min<int>(timeout.value_or(kDefaultTimeout), 31);
+  if (code == 0) return;  // wait for ever
   const Nanos total =
-      (Nanos{4096} << std::min<int>(timeout, 31)) * (std::min<int>(retry_count, 7) + 1);
+      (Nanos{4096} << code) * (std::min<int>(retry_count.value_or(kDefaultRetryCount), 7) + 1);
   constexpr Nanos kLeast = 1'000'000'000;
   device_->hub().streams().SetLiveness(socket_, {std::max(total, kLeast), std::max(total, kLeast)});
 }

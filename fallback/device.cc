@@ -88,7 +88,7 @@ Capabilities Device::capabilities() const {
   c.global_atomics = !hardships_.device_atomics;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
-  c.refusal_reasons = c.queue_pair_rights = true;
+  c.refusal_reasons = c.queue_pair_rights = c.traffic_class = true;
   return c;
 }
 

@@ -141,7 +141,7 @@ class QueuePair final : public provider::QueuePair,
   void DropSocket(bool reset);  // of a connect under way
   void EndStream();             // hands the socket to the lingerer
   void DropStream();
-  void SetLiveness(uint8_t timeout, uint8_t retry_count);
+  void SetLiveness(std::optional<uint8_t> timeout, std::optional<uint8_t> retry_count);
   void SetTrafficClass(uint8_t traffic_class);
 
   // out_of_band.cc, owner

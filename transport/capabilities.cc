@@ -40,6 +40,7 @@ std::string ToString(const Capabilities& capabilities) {
       {capabilities.out_of_band_handshake, "out_of_band_handshake"},
       {capabilities.refusal_reasons, "refusal_reasons"},
       {capabilities.queue_pair_rights, "queue_pair_rights"},
+      {capabilities.traffic_class, "traffic_class"},
   };
   // A bit without a name here would never be shown to anybody.
   static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));

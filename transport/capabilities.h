@@ -28,6 +28,7 @@ struct Capabilities {
   // A status tells why the peer refused, or that it is gone; without: kRemoteOperationError is all.
   bool refusal_reasons = false;
   bool queue_pair_rights = false;  // a queue pair's own access narrows what its regions grant
+  bool traffic_class = false;      // packets have the traffic class that a connection asks for
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".

@@ -58,10 +58,11 @@ TEST(CapabilitiesText, NoneOneAll) {
   EXPECT_EQ(ToString(Capabilities{.immediate = true, .atomics = true, .rnr = true}),
             "immediate atomics rnr");
   EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true, true, true, true,
-                                  true, true, true, true, true}),
+                                  true, true, true, true, true, true}),
             "immediate atomics send_with_invalidate memory_windows rnr remote_completion "
             "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
-            "own_peer_known out_of_band out_of_band_handshake refusal_reasons queue_pair_rights");
+            "own_peer_known out_of_band out_of_band_handshake refusal_reasons queue_pair_rights "
+            "traffic_class");
 }
 
 }  // namespace

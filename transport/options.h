@@ -82,15 +82,21 @@ struct Require {
   bool remote_completion = false;  // iWARP devices and plain peers: only if this is set
 };
 
+// Of connections over TCP and iWARP devices, where no path says what a queue pair shall wait for.
+inline constexpr uint8_t kDefaultTimeout = 18;  // 1.07 s × 8
+inline constexpr uint8_t kDefaultRetryCount = 7;
+
 // rdma_conn_param(3)'s. Depths are an offer: the queue pair gets the smaller of both ends'.
 struct ConnectParameters {
-  std::string private_data = {};       // at most DeviceAttributes::private_data_connect bytes
-  uint32_t initiator_depth = 128;      // ORD
-  uint32_t responder_resources = 128;  // IRD
-  uint8_t rnr_retry = 7;               // 7: for ever
-  uint8_t retry_count = 7;
-  uint8_t timeout = 18;  // code, see QpModify: 1.07 s × 8
-  // Of this end's packets: DSCP × 4, as RDMA_OPTION_ID_TOS and IP_TOS. 0: the system's.
+  std::string private_data = {};            // at most DeviceAttributes::private_data_connect bytes
+  uint32_t initiator_depth = 128;           // ORD
+  uint32_t responder_resources = 128;       // IRD
+  uint8_t rnr_retry = 7;                    // 7: for ever
+  std::optional<uint8_t> retry_count = {};  // empty: kDefaultRetryCount
+  // Code, see QpModify. Empty: as the path needs (InfiniBand, RoCE), else kDefaultTimeout.
+  std::optional<uint8_t> timeout = {};
+  // Of this end's packets: DSCP × 4, as RDMA_OPTION_ID_TOS and IP_TOS. 0: the system's. Without
+  // the bit Capabilities::traffic_class nothing comes of it.
   uint8_t traffic_class = 0;
   Require require = {};
   absl::Duration deadline = absl::Seconds(10);  // for the whole hand-shake
@@ -101,8 +107,9 @@ struct AcceptParameters {
   uint32_t initiator_depth = 128;
   uint32_t responder_resources = 128;
   uint8_t rnr_retry = 7;
-  uint8_t retry_count = 7;
-  uint8_t timeout = 18;
+  // Empty: as above; InfiniBand's and RoCE's request carries the caller's retry_count.
+  std::optional<uint8_t> retry_count = {};
+  std::optional<uint8_t> timeout = {};
   // As above. 0 on a device: the caller's, which InfiniBand's and RoCE's request carries.
   uint8_t traffic_class = 0;
   Require require = {};

@@ -46,7 +46,7 @@ struct QpAttributes {
   uint8_t rnr_retry = 0;
   uint8_t retry_count = 0;
   uint8_t timeout = 0;
-  uint8_t traffic_class = 0;         // of this connection's packets; 0: the system's
+  uint8_t traffic_class = 0;         // in force; 0: the system's, or nobody knows (no such bit)
   uint32_t initiator_depth = 0;      // ORD: reads and atomics of ours in flight, as negotiated
   uint32_t responder_resources = 0;  // IRD: the peer's that we take at once
   uint32_t send_outstanding = 0;     // posted and not complete

@@ -80,8 +80,7 @@ absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters&
                  std::min(parameters.responder_resources, limits.max_responder_resources)};
   SetConfirms(parameters.require.remote_completion);
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
-  retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
-  timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  SetTimers(parameters.timeout, parameters.retry_count);
   traffic_class_ = parameters.traffic_class;
   deadline_ = parameters.deadline;
   outcome_ = {};
@@ -181,6 +180,22 @@ void QueuePair::RouteResolved() {
   }
 }
 
+void QueuePair::SetTimers(std::optional<uint8_t> timeout, std::optional<uint8_t> retry_count) {
+  path_decides_timeout_ = !timeout.has_value();
+  path_decides_retries_ = !retry_count.has_value();
+  timeout_ = std::min<uint8_t>(timeout.value_or(kDefaultTimeout), 31);
+  retry_count_ = std::min<uint8_t>(retry_count.value_or(kDefaultRetryCount), 7);
+}
+
+// What the application has asked for, else what is there: the connection manager's, from the path
+// record, the peer's acknowledgement delay and the request (IBTA 12.7.34, 12.7.38).
+void QueuePair::TakeTimers(ibv_qp_attr& attributes, int mask) {
+  if (path_decides_timeout_ && (mask & IBV_QP_TIMEOUT) != 0) timeout_ = attributes.timeout;
+  if (path_decides_retries_ && (mask & IBV_QP_RETRY_CNT) != 0) retry_count_ = attributes.retry_cnt;
+  attributes.timeout = timeout_;
+  attributes.retry_cnt = retry_count_;
+}
+
 // INIT, RTR, RTS with the attributes of the route and of both ends (rdma_init_qp_attr(3)).
 int QueuePair::ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources) {
   initiator_depth_ = initiator_depth;
@@ -197,8 +212,7 @@ int QueuePair::ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resour
     attributes.max_dest_rd_atomic = static_cast<uint8_t>(responder_resources);
     attributes.max_rd_atomic = static_cast<uint8_t>(initiator_depth);
     attributes.min_rnr_timer = min_rnr_timer_;
-    attributes.timeout = timeout_;
-    attributes.retry_cnt = retry_count_;
+    TakeTimers(attributes, mask);
     attributes.rnr_retry = rnr_retry_;
     if (traffic_class_ != 0) attributes.ah_attr.grh.traffic_class = traffic_class_;
     if (const int error = ModifyDevice(attributes, mask); error != 0) return error;
@@ -305,8 +319,7 @@ absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
   SetConfirms(parameters.require.remote_completion);
   if (iwarp_ != nullptr) iwarp_->set_peer(offer.confirmation);
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
-  retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
-  timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  SetTimers(parameters.timeout, parameters.retry_count);
   traffic_class_ = parameters.traffic_class;
   id_ = id;
   info_ = info;
@@ -381,7 +394,9 @@ void QueuePair::OnDeadline() {
   if (state_ != QpState::kInit || phase_ == Phase::kIdle) return;
   ConnectFailed(absl::DeadlineExceededError(absl::StrCat(
       "connect ", peer_.ToString(), ": no answer within ", absl::FormatDuration(deadline_),
-      ". Is the peer overloaded, or does a firewall drop UDP port 4791 (RoCE v2)?")));
+      ". Is the peer overloaded, or does a firewall drop ",
+      device_->iwarp() ? absl::StrCat("TCP port ", peer_.port()) : "UDP port 4791 (RoCE v2)",
+      "?")));
 }
 
 // Says goodbye, or answers the peer's: the connection manager tells which is due

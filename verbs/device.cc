@@ -45,6 +45,9 @@ Capabilities CapabilitiesOf(const Found& found) {
   c.refusal_reasons = !found.iwarp;
   // siw keeps the rights of a queue pair and never looks at them (siw_qp_modify_nonstate).
   c.queue_pair_rights = !(found.iwarp && found.info.software);
+  // siw sets none (Linux 6.1 drivers/infiniband/sw/siw has no such code); where hardware does, the
+  // accepting end's is settled before Accept.
+  c.traffic_class = !found.iwarp;
   c.atomics = a.atomic_cap != IBV_ATOMIC_NONE;
   c.global_atomics = a.atomic_cap == IBV_ATOMIC_GLOB;
   c.memory_windows = type2 && a.max_mw > 0;

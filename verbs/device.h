@@ -58,6 +58,8 @@ class Device final : public provider::Device,
   // iWARP: of one that is flushed together with its confirmation (IwarpSends).
   uint32_t completions_a_request() const { return found_.iwarp ? 2 : 1; }
   uint8_t port() const { return found_.port; }
+  int ack_delay() const { return found_.attributes.local_ca_ack_delay; }  // code
+  absl::StatusOr<ibv_port_attr> PortNow() const;                          // out_of_band.cc
   absl::StatusOr<Way> way() const;  // without a queue pair; out_of_band.cc
   std::vector<Gid> gids() const;    // of the port, as of now; out_of_band.cc
   uint32_t device_inline() const { return device_inline_; }  // bytes that the driver takes

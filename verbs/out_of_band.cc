@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "verbs/ack_timeout.h"
 #include "verbs/queue_pair.h"
 
 namespace verbena::verbs {
@@ -35,16 +36,27 @@ absl::StatusOr<Way> Device::way() const {
   const absl::StatusOr<Gid> gid = GidForPeers(name(), found_.info.link == Link::kRoce, gids(),
                                               std::getenv("VERBENA_GID_INDEX"));
   if (!gid.ok()) return gid.status();
+  const absl::StatusOr<ibv_port_attr> port = PortNow();
+  if (!port.ok()) return port.status();
   Way way;
   way.device = name();
   way.link = found_.info.link;
   std::memcpy(way.gid.data(), gid->entry.gid.raw, way.gid.size());
   way.gid_type = static_cast<uint8_t>(gid->entry.gid_type);
-  way.lid = found_.port_attributes.lid;
-  way.mtu = static_cast<uint8_t>(found_.port_attributes.active_mtu);
+  way.lid = port->lid;
+  way.mtu = static_cast<uint8_t>(port->active_mtu);
   way.responder_resources =
       static_cast<uint8_t>(std::min(attributes_.max_responder_resources, kDepth));
   return way;
+}
+
+absl::StatusOr<ibv_port_attr> Device::PortNow() const {
+  ibv_port_attr now{};
+  const int error =
+      Lib().query_port(context(), found_.port, reinterpret_cast<_compat_ibv_port_attr*>(&now));
+  if (error == 0) return now;
+  return ErrnoStatus(error, absl::StrCat("device ", name(), ": its port ", found_.port),
+                     "Is the device still there?");
 }
 
 std::vector<Gid> Device::gids() const {
@@ -87,10 +99,10 @@ absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& pa
         absl::StrCat("connect ", Name(), ": the peer's address has MTU code ", there.mtu,
                      ", which there is not. Take a new address at the peer."));
   }
+  if (absl::Status s = CheckPort(mine, there); !s.ok()) return s;
   DropId();
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
-  retry_count_ = std::min<uint8_t>(parameters.retry_count, 7);
-  timeout_ = std::min<uint8_t>(parameters.timeout, 31);
+  SetTimers(parameters.timeout, parameters.retry_count);
   traffic_class_ = parameters.traffic_class;
   initiator_depth_ = std::min({parameters.initiator_depth, uint32_t{there.responder_resources},
                                device_->attributes().max_initiator_depth});
@@ -115,6 +127,19 @@ absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& pa
   ConnectDone({ConnectOutcome::Kind::kEstablished, "", absl::OkStatus()}, EventType::kEstablished);
   device_->service().Changed();
   return absl::OkStatus();
+}
+
+// The peer goes by what the address says: both ends send packets of the MTU that both have named.
+absl::Status QueuePair::CheckPort(const Way& mine, const Way& peer) const {
+  const absl::StatusOr<ibv_port_attr> port = device_->PortNow();
+  if (!port.ok()) return port.status();
+  const int agreed = std::min(mine.mtu, peer.mtu);
+  if (port->lid == mine.lid && static_cast<int>(port->active_mtu) >= agreed)
+    return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(
+      "connect ", Name(), ": since its address was taken the port changed from LID ", mine.lid,
+      " and MTU code ", mine.mtu, " to ", port->lid, " and ", static_cast<int>(port->active_mtu),
+      ". Reset it, and take and exchange addresses again."));
 }
 
 // INIT, RTR, RTS as in ibv_modify_qp(3).
@@ -144,8 +169,11 @@ int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
                                            IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
   if (error != 0) return error;
   attributes.qp_state = IBV_QPS_RTS;
-  attributes.timeout = timeout_;
-  attributes.retry_cnt = retry_count_;
+  // No path record: the subnet's manager tells the port how long packets live, at most.
+  const absl::StatusOr<ibv_port_attr> port = device_->PortNow();
+  const int told = port.ok() ? port->subnet_timeout : 0;
+  attributes.timeout = AckTimeout(told != 0 ? told : kPacketLifeTime, device_->ack_delay());
+  TakeTimers(attributes, IBV_QP_TIMEOUT);
   attributes.rnr_retry = rnr_retry_;
   attributes.sq_psn = mine.psn;
   attributes.max_rd_atomic = static_cast<uint8_t>(initiator_depth_);
@@ -153,13 +181,13 @@ int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
                                       IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
-// As the device has it; the kernel's connection manager copies the caller's to the other end. On
-// iWARP nobody tells.
+// As the device has it; the kernel's connection manager copies the caller's to the other end. Of an
+// iWARP device's packets nobody tells.
 uint8_t QueuePair::TrafficClass() const {
   ibv_qp_attr attributes{};
   ibv_qp_init_attr unused{};
   if (phase_ != Phase::kConnected && phase_ != Phase::kAccepting) return 0;
-  if (device_->iwarp()) return traffic_class_;
+  if (!capabilities_.traffic_class) return 0;
   if (Lib().query_qp(qp_, &attributes, IBV_QP_AV, &unused) != 0) return traffic_class_;
   return attributes.ah_attr.grh.traffic_class;
 }

@@ -161,6 +161,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void PushEvent(EventType type, const absl::Status& why) const;
 
   // out_of_band.cc
+  absl::Status CheckPort(const Way& mine, const Way& peer) const;
   int ToReadyToSend(const Way& mine, const Way& peer);
   uint8_t TrafficClass() const;
 
@@ -177,6 +178,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void ConnectDone(ConnectOutcome outcome, EventType type);
   int ToReadyToSend(uint32_t initiator_depth, uint32_t responder_resources);
   rdma_conn_param ConnectionParameters(const Parameters& parameters) const;
+  void SetTimers(std::optional<uint8_t> timeout, std::optional<uint8_t> retry_count);
+  void TakeTimers(ibv_qp_attr& attributes, int mask);
   void ReadAddresses();
   void Part();    // tells the peer, once
   void DropId();  // no more events of this connection
@@ -213,8 +216,10 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   Access access_;
   uint8_t min_rnr_timer_ = 12;
   uint8_t rnr_retry_ = 7;
-  uint8_t retry_count_ = 7;
-  uint8_t timeout_ = 18;
+  uint8_t retry_count_ = kDefaultRetryCount;
+  uint8_t timeout_ = kDefaultTimeout;
+  bool path_decides_timeout_ = true;
+  bool path_decides_retries_ = true;
   uint8_t traffic_class_ = 0;
   uint32_t initiator_depth_ = 0;
   uint32_t responder_resources_ = 0;

@@ -159,12 +159,20 @@ TEST_P(Negotiation, RequirementsThatAreMet) {
 
 TEST_P(Negotiation, TrafficClassOfEachEnd) {
   // Both ends ask for a traffic class (RDMA_OPTION_ID_TOS of rdma_set_option(3), IP_TOS of ip(7)).
-  // Expect: the queue pair has it, and the socket, where there is one.
-  if (client().devices()[0]->info().link == Link::kIwarp) {
-    GTEST_SKIP() << "an iWARP device does not tell";
+  // Expect: the queue pair has it, and the socket, where there is one. Packets of both ends for
+  // those who look at them (tests/soft_rdma/inside/on_the_wire).
+  if (!client().devices()[0]->capabilities().traffic_class) {
+    GTEST_SKIP() << "capability: traffic_class";
   }
   Pair pair =
       MakePair(*this, {.connect = {.traffic_class = 0x68}, .accept = {.traffic_class = 0x20}});
+  for (const auto& [from, to] : {std::pair(pair.client.get(), pair.server.get()),
+                                 std::pair(pair.server.get(), pair.client.get())}) {
+    PostReceive(to->qp, {.local = to->slice(0, 8), .id = 1});
+    Post(from->qp, {.opcode = Opcode::kSend, .local = from->slice(64, 8), .id = 2});
+    EXPECT_THAT(WaitOne(to->cq), Succeeded(1));
+    EXPECT_THAT(WaitOne(from->cq), Succeeded(2));
+  }
   EXPECT_EQ(pair.client->qp.Query().traffic_class, 0x68);
   EXPECT_EQ(pair.server->qp.Query().traffic_class, 0x20);
   EXPECT_THAT(ground().TrafficClass(pair.client->qp), testing::AnyOf(-1, 0x68));
@@ -186,6 +194,25 @@ TEST_P(Negotiation, ParametersReachTheQueuePair) {
   EXPECT_EQ(theirs.rnr_retry, 5);
   EXPECT_EQ(theirs.retry_count, 6);
   EXPECT_EQ(theirs.timeout, 20);
+}
+
+TEST_P(Negotiation, TimersAreThePathsUnlessAskedFor) {
+  // Neither end says a timeout; the caller says a retry count, the accepting end none.
+  // Expect: what the path needs. On RoCE that is twice the life time that Linux takes for a packet
+  // (1.07 s, from 6.4 on 0.27 s; cma.c CMA_IBOE_PACKET_LIFETIME), and the request carries the
+  // caller's count (IBTA 12.7.38). Elsewhere the defaults.
+  Pair pair = MakePair(*this, {.connect = {.retry_count = 4}});
+  const QpAttributes ours = pair.client->qp.Query(), theirs = pair.server->qp.Query();
+  const Link link = client().devices()[0]->info().link;
+  EXPECT_EQ(ours.retry_count, 4);
+  EXPECT_EQ(theirs.timeout, ours.timeout);
+  if (link == Link::kRoce) {
+    EXPECT_THAT(ours.timeout, testing::AnyOf(17, 19));
+  } else if (link != Link::kInfiniband) {
+    EXPECT_EQ(ours.timeout, kDefaultTimeout);
+  }
+  const bool carried = link == Link::kRoce || link == Link::kInfiniband;
+  EXPECT_EQ(theirs.retry_count, carried ? 4 : kDefaultRetryCount);
 }
 
 }  // namespace
