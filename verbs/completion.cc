@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "transport/completion_queue.h"
+#include "transport/log.h"
 #include "verbs/queue_pair.h"
 
 namespace verbena::verbs {
@@ -377,15 +378,33 @@ CqCounters CompletionQueue::counters() const {
 // Overrun (IBTA 11.6.3.2, ibv_get_async_event(3) IBV_EVENT_CQ_ERR): its queue pairs cannot complete
 // anything any more, so they end.
 void CompletionQueue::OnOverflow() {
-  if (overflows_.fetch_add(1, std::memory_order_relaxed) > 0) return;
+  overflows_.fetch_add(1, std::memory_order_relaxed);
+  Broken(absl::ResourceExhaustedError(
+      absl::StrCat("a completion queue of ", cq_->cqe,
+                   " entries overflowed; make it as large as all that may complete on it")));
+}
+
+void CompletionQueue::Broken(const absl::Status& why) {
+  if (broken_.exchange(true, std::memory_order_relaxed)) return;
   Event e;
   e.type = EventType::kCqError;
   e.context = context_;
-  e.status = absl::ResourceExhaustedError(
-      absl::StrCat("a completion queue of ", cq_->cqe,
-                   " entries overflowed; make it as large as all that may complete on it"));
+  e.status = why;
   device_->Push(this, std::move(e));
-  for (QueuePair* qp : queue_pairs_) qp->QueueOverflowed();
+  for (QueuePair* qp : queue_pairs_) qp->QueueBroken(why);
+}
+
+// ibv_poll_cq(3): below zero is a failure, of the driver or the device, and no empty queue.
+void CompletionQueue::PollFailed(int answer) {
+  if (broken_.load(std::memory_order_relaxed)) return;
+  const absl::Status why = absl::UnavailableError(absl::StrCat(
+      "poll completion queue on device ", device_->name(), ": the driver failed (ibv_poll_cq said ",
+      answer, "). Close it and its queue pairs, and connect again."));
+  VERBENA_LOG(kWarn, "verbs", std::string(why.message()));
+  // The service's own thread holds its mutex whenever it polls.
+  std::unique_lock lock(device_->service().mutex(), std::defer_lock);
+  if (!device_->service().on_its_thread()) lock.lock();
+  Broken(why);
 }
 
 }  // namespace verbena::verbs

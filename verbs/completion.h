@@ -105,6 +105,8 @@ class CompletionQueue final : public provider::CompletionQueue {
   void Join(QueuePair* qp) { queue_pairs_.insert(qp); }
   void Leave(QueuePair* qp) { queue_pairs_.erase(qp); }
   void OnOverflow();
+  // It gives no completions any more, so its queue pairs end; told once.
+  void Broken(const absl::Status& why);
 
  private:
   struct Stashed {
@@ -136,6 +138,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   size_t PollDevice(std::span<WorkCompletion> out, For purpose, uint64_t* names, bool* more);
   bool Translate(const ibv_wc& wc, For purpose, WorkCompletion* out);
   void Fail(const ibv_wc& wc, Ledger* ledger, const WorkCompletion& completion, uint32_t key);
+  void PollFailed(int answer);
   bool JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place, WorkCompletion* out);
 
   bool wants_attention() const {
@@ -161,6 +164,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   Children children_;
   std::atomic<uint64_t> completions_{0}, full_polls_{0}, empty_polls_{0}, single_polls_{0},
       notifications_{0}, overflows_{0};
+  std::atomic<bool> broken_{false};
   // single_polls_ brought one completion each, counted there only.
   // What a poll may find beside the device, in one word, so that it asks once.
   static constexpr uint32_t kStashed = 1;  // the stash has something

@@ -249,6 +249,8 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
     }
   }
   if (got > 0) return self->PollMore(&poll, 0, static_cast<size_t>(got));
+  if (got < 0) [[unlikely]]
+    self->PollFailed(got);
   self->empty_polls_.fetch_add(1, std::memory_order_relaxed);
   return 0;
 }

@@ -100,6 +100,8 @@ size_t CompletionQueue::PollDevice(std::span<WorkCompletion> out, For purpose, u
   ibv_wc wc[kPollBatch];
   const int room = static_cast<int>(std::min(out.size(), kPollBatch));
   const int got = ibv_poll_cq(cq_, room, wc);
+  if (got < 0) [[unlikely]]
+    PollFailed(got);
   size_t n = 0;
   for (int i = 0; i < got; ++i) {
     names[n] = wc[i].wr_id;

@@ -64,7 +64,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void OnAsync(ibv_event_type type);
   void OnPoll(CompletionQueue* cq);  // iwarp_sends.cc; from `cq`
   void CompletionFailed(WcStatus status, const char* what, uint32_t key);
-  void QueueOverflowed();
+  void QueueBroken(const absl::Status& why);  // one of its completion queues
   void DeviceGone(const absl::Status& why);
 
   Device* device() const { return device_; }

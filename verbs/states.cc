@@ -421,9 +421,7 @@ void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key
   if (!asked_) cause_ = why;  // it tells more than what was known
 }
 
-void QueuePair::QueueOverflowed() {
-  const absl::Status why =
-      absl::ResourceExhaustedError("a completion queue of this queue pair overflowed");
+void QueuePair::QueueBroken(const absl::Status& why) {
   if (state_ == QpState::kErr) return;
   PushEvent(EventType::kQpFatal, why);
   EnterError(why);
