@@ -91,6 +91,8 @@ TEST_P(LocalProtection, RequestFailsInItsTurn) {
   PostReceive(pair.server->qp, {.local = pair.server->slice(4096, 100), .id = 9});
   BadList bad(*pair.client, row().wrong);
   Fill(pair.client->bytes(0, 8), 1);
+  const auto before = pair.client->bytes(0, 8);
+  const std::vector<std::byte> former(before.begin(), before.end());
   SendWr request = OneSided(row().opcode, *pair.client, pair.server->at(64), 2);
   request.local = SgeList(bad.entries);
   const SendWr requests[] = {OneSided(Opcode::kWrite, *pair.client, pair.server->at(0), 1), request,
@@ -103,7 +105,12 @@ TEST_P(LocalProtection, RequestFailsInItsTurn) {
   EXPECT_THAT(WaitOne(pair.server->cq), Flushed(9));
   WaitForEvent(server(), EventType::kDisconnected);
   EXPECT_THAT(pair.server->bytes(0, 8), HasPattern(1));
-  EXPECT_THAT(pair.client->bytes(0, 8), HasPattern(1));
+  // A sink's good entries may have been filled before the bad one was met; IBTA promises nothing of
+  // what a failed read leaves in its own list.
+  const bool half = row().opcode == Opcode::kRead && row().wrong == Wrong::kSecondEntry;
+  const size_t first = half ? 4 : 0;
+  EXPECT_THAT(std::vector(former.begin() + first, former.end()),
+              testing::ElementsAreArray(pair.client->bytes(first, 8 - first)));
   if (row().opcode == Opcode::kSend || row().opcode == Opcode::kWrite) {
     // A sink is judged when the answer comes: by then what follows may have been sent.
     EXPECT_THAT(pair.server->bytes(128, 8), IsZero());

@@ -70,7 +70,8 @@ class WalkOfTwo {
     atomics_ = can.atomics;
     immediate_ = can.immediate;
     // Soft-RoCE's fence may wait for itself: Rnr.FencedReadIsSentAgain.
-    fence_ = !pair_.client->device.info().software;
+    const DeviceInfo& info = pair_.client->device.info();
+    fence_ = !(info.software && info.link == Link::kRoce);
     waits_ = can.rnr;
   }
 
