@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -79,21 +81,27 @@ class Kernel : public Ground {
 };
 
 // RDMA devices: the one that VERBENA_DEVICE names, or all. Both hosts are this machine, which
-// reaches itself over the address of the device's interface.
+// reaches itself over the address of the device's interface. The client's device may be another,
+// VERBENA_CLIENT_DEVICE, where the machine's routes lead from the one to the other
+// (tests/soft_rdma/inside/on_the_wire).
 class RdmaDevice : public Ground {
  public:
-  explicit RdmaDevice(const std::string& provider) : device_(provider) {
+  explicit RdmaDevice(const std::string& provider) : devices_{provider, provider} {
     const char* named = std::getenv("VERBENA_DEVICE");
-    if (named != nullptr && absl::StartsWith(named, provider)) device_ = named;
+    if (named != nullptr && absl::StartsWith(named, provider)) devices_[0] = devices_[1] = named;
+    if (const char* other = std::getenv("VERBENA_CLIENT_DEVICE")) devices_[1] = other;
+    // What a host listens on is what the other one's device leads to.
     static const auto* const found =
-        new std::pair(FindAddress(device_, AF_INET), FindAddress(device_, AF_INET6));
-    address_ = found->first;
-    address6_ = found->second;
+        new std::array{FindAddress(devices_[1], AF_INET), FindAddress(devices_[0], AF_INET),
+                       FindAddress(devices_[1], AF_INET6)};
+    found_ = found;
   }
 
-  absl::StatusOr<Context> NewHost() override { return Open(device_); }
-  std::string address(int) const override { return address_; }
-  std::string address6() const override { return address6_; }
+  absl::StatusOr<Context> NewHost() override {
+    return Open(devices_[static_cast<size_t>(std::min(hosts_++, 1))]);
+  }
+  std::string address(int host) const override { return (*found_)[host == 0 ? 0 : 1]; }
+  std::string address6() const override { return (*found_)[2]; }
   bool simulated() const override { return false; }
   // A queue pair in ERR still says goodbye, and nothing else of a device is within our reach.
   bool Cut(const QueuePair&) override { return false; }
@@ -130,9 +138,9 @@ class RdmaDevice : public Ground {
     return found;
   }
 
-  std::string device_;
-  std::string address_;
-  std::string address6_;
+  std::array<std::string, 2> devices_;
+  const std::array<std::string, 3>* found_;
+  int hosts_ = 0;
 };
 
 void Count(uint64_t base, const io::SimInjected& injected);
