@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,6 +92,16 @@ ibv_qp* CountedPair(ibv_pd* pd, ibv_qp_init_attr* wanted) {
 int CountedPairEnd(ibv_qp* qp) {
   --queue_pairs;
   return ::ibv_destroy_qp(qp);
+}
+int PortOfLittleMtu(ibv_context* context, uint8_t port, _compat_ibv_port_attr* out) {
+  const int error = (::ibv_query_port)(context, port, out);
+  reinterpret_cast<ibv_port_attr*>(out)->active_mtu = IBV_MTU_1024;
+  return error;
+}
+int PortOfLittleSubnet(ibv_context* context, uint8_t port, _compat_ibv_port_attr* out) {
+  const int error = (::ibv_query_port)(context, port, out);
+  reinterpret_cast<ibv_port_attr*>(out)->subnet_timeout = 14;
+  return error;
 }
 int FailingPoll(ibv_cq*, int, ibv_wc*) { return -2; }
 
@@ -226,6 +237,33 @@ TEST_F(RefusingDevice, APollThatFailsIsNoEmptyQueue) {
     EXPECT_EQ(qp->Query().state, QpState::kErr);
     EXPECT_THAT(Text(qp->cause()), HasSubstr("ibv_poll_cq"));
     context_->ops.poll_cq = working;
+    EXPECT_TRUE(qp->Close().ok());
+    qp.reset();
+    EXPECT_TRUE(cq.Close().ok());
+    EXPECT_TRUE(domain->Close().ok());
+  }
+}
+
+TEST_F(RefusingDevice, OutOfBandThePortIsReadWhenItIsUsed) {
+  // The port's MTU shrinks after an address was taken, which promised more; then it is as before,
+  // and a subnet manager has come.
+  // Expect: refused with both; then connected, with the time-out of that subnet unless asked for.
+  for (const std::optional<uint8_t> asked :
+       {std::optional<uint8_t>(), std::optional<uint8_t>(20)}) {
+    auto domain = *device_->AllocateProtectionDomain();
+    verbena::CompletionQueue cq = NewQueue();
+    auto qp = *domain->CreateQueuePair({.send_cq = &cq, .receive_cq = &cq});
+    Contact peer = *qp->contact();
+    peer.nonce = NewNonce();
+    auto* const steady = std::exchange(the_library.query_port, PortOfLittleMtu);
+    const absl::Status status = qp->Connect(peer, {.timeout = asked});
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(Text(status), AllOf(HasSubstr("from LID 0 and MTU code 5 to 0 and 3"),
+                                    HasSubstr("exchange addresses again")));
+    the_library.query_port = PortOfLittleSubnet;
+    EXPECT_TRUE(qp->Connect(peer, {.timeout = asked}).ok());
+    EXPECT_EQ(qp->Query().timeout, asked.value_or(15));
+    the_library.query_port = steady;
     EXPECT_TRUE(qp->Close().ok());
     qp.reset();
     EXPECT_TRUE(cq.Close().ok());
