@@ -51,6 +51,8 @@ uint16_t PortOf(absl::string_view address) {
   return static_cast<uint16_t>(port);
 }
 
+bool IsAny(const Ip& ip) { return ip == Ip{} || ip == ParseIp("0.0.0.0"); }
+
 bool OneNetwork(const Ip& a, const Ip& b) {
   return CommonBits(a, b) >= (IsV4(a) || IsV4(b) ? 128 : 64);
 }

@@ -20,6 +20,8 @@ std::string WithPort(const Ip& ip, uint16_t port);
 std::string HostOf(absl::string_view address);
 uint16_t PortOf(absl::string_view address);  // 0: none
 
+bool IsAny(const Ip& ip);  // 0.0.0.0 or ::
+
 // Whether one machine may have both: they are the same, or of one IPv6 /64 (RFC 4291 2.5.1).
 bool OneNetwork(const Ip& a, const Ip& b);
 

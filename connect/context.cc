@@ -50,7 +50,8 @@ absl::Status Context::Close() {
 }
 
 std::vector<provider::Device*> Context::devices() const {
-  std::vector<provider::Device*> all = base_->devices();
+  std::vector<provider::Device*> all;
+  if (!core_.required()) all = base_->devices();
   for (const auto& each : rdma_) {
     for (provider::Device* device : each->devices()) all.push_back(device);
   }
@@ -58,7 +59,8 @@ std::vector<provider::Device*> Context::devices() const {
 }
 
 Contact Context::contact() const {
-  Contact contact = base_->contact();
+  Contact contact;
+  if (!core_.required()) contact = base_->contact();
   contact.rdma = core_.mode({});
   contact.absent = core_.absent();
   for (const auto& each : rdma_) {
@@ -101,16 +103,23 @@ absl::StatusOr<std::unique_ptr<provider::Listener>> Context::Listen(const std::s
 absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::string& address,
                                                                  const ResolveOptions& options) {
   const Rdma mode = core_.mode(options.rdma);
+  const absl::Duration start = Now();
   auto path = base_->Resolve(address, options);
   if (!path.ok()) return path.status();
   provider::Selection selection;
   if (mode == Rdma::kOff || core_.usable().empty()) {
     selection.candidates = core_.WithoutRdma(mode, "");
   } else {
-    const Verdict verdict = rendezvous_.Prove(**path, address, options.deadline);
+    Verdict verdict = rendezvous_.Prove(**path, address, options.deadline);
     if (verdict.device != nullptr) {
       return std::make_unique<RdmaPath>(&core_, &rendezvous_, *std::move(path), address,
-                                        verdict.device);
+                                        verdict.device, mode);
+    }
+    auto straight =
+        rendezvous_.Straight(&verdict, address, mode, options.deadline - (Now() - start));
+    if (straight != nullptr) {
+      (void)(*path)->Close();
+      return std::make_unique<StraightPath>(&core_, std::move(straight));
     }
     selection.candidates = core_.OnBase(verdict.losers);
     selection.tell_peer = verdict.peer_selects;
@@ -121,7 +130,7 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::stri
     return s;
   }
   (*path)->Announce(selection);
-  return std::make_unique<BasePath>(&core_, *std::move(path));
+  return std::make_unique<StraightPath>(&core_, *std::move(path));
 }
 
 void Context::Push(const void* object, Event event) {

@@ -11,8 +11,8 @@ namespace {
 
 constexpr const char* kNoneInUse = "no RDMA device is in use";
 constexpr const char* kNoneServes = "no RDMA device serves";
-constexpr const char* kProven = "proven to reach the peer";
 constexpr const char* kNotNeeded = "RDMA reaches the peer";
+constexpr const char* kRequired = "RDMA is required";
 constexpr const char* kIsOff = "RDMA is off at this end";
 constexpr const char* kNoAddress = "it has no IP address to connect to";
 constexpr int kExact = 1000;  // more than any number of common bits
@@ -41,6 +41,11 @@ Core::Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
       }
     }
   }
+}
+
+bool Core::Serves(const provider::Device* device) const {
+  return std::any_of(usable_.begin(), usable_.end(),
+                     [device](const Usable& each) { return each.device == device; });
 }
 
 uint8_t Core::links() const {
@@ -93,8 +98,10 @@ std::vector<Candidate> Core::AsTold(std::vector<Candidate> losers) const {
   return losers;
 }
 
-std::vector<Candidate> Core::OnDevice(const provider::Device& device) const {
-  return {{device.info().name, true, kProven}, {base_name(), false, kNotNeeded}};
+std::vector<Candidate> Core::OnDevice(const provider::Device& device, const char* why,
+                                      Rdma mode) const {
+  return {{device.info().name, true, why},
+          {base_name(), false, mode == Rdma::kRequired ? kRequired : kNotNeeded}};
 }
 
 void Core::CountConnection(const std::string& device) {

@@ -28,6 +28,8 @@ struct Site {
   Ip address = {};
 };
 
+inline constexpr const char* kProven = "proven to reach the peer";
+
 class Core {
  public:
   Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
@@ -35,9 +37,14 @@ class Core {
 
   provider::Context& base() const { return *base_; }
   const std::string& base_name() const { return base_->devices().front()->info().name; }
-  Rdma mode(const std::optional<Rdma>& option) const { return option.value_or(settings_.rdma); }
+  // A context that requires RDMA has no TCP, whatever a call says.
+  bool required() const { return settings_.rdma == Rdma::kRequired; }
+  Rdma mode(const std::optional<Rdma>& option) const {
+    return required() ? Rdma::kRequired : option.value_or(settings_.rdma);
+  }
   const std::vector<Usable>& usable() const { return usable_; }
   const std::vector<Candidate>& absent() const { return absent_; }
+  bool Serves(const provider::Device* device) const;  // it is one of usable()
   uint8_t links() const;
   std::vector<Ip> addresses() const;
 
@@ -52,7 +59,8 @@ class Core {
   std::vector<Candidate> OnBase(std::vector<Candidate> losers) const;
   // `losers` as the peer told them, and then the device of the base.
   std::vector<Candidate> AsTold(std::vector<Candidate> losers) const;
-  std::vector<Candidate> OnDevice(const provider::Device& device) const;
+  // `device`, for the reason `why`, and then the device of the base.
+  std::vector<Candidate> OnDevice(const provider::Device& device, const char* why, Rdma mode) const;
 
   void CountConnection(const std::string& device);
   void CountRefusal(Reason reason);

@@ -4,9 +4,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "connect/context.h"
@@ -20,31 +22,80 @@ constexpr const char* kDidNotAsk = "the caller did not ask for RDMA";
 constexpr const char* kOffHere = "RDMA is off at the listener";
 constexpr const char* kRequiredHere =
     "this listener requires RDMA, and the caller came over TCP; connect with RDMA auto or required";
+constexpr const char* kCameOver = "the caller came over this device";
+
+// The devices whose address `at` is, or all of them for any address.
+std::vector<Usable> DevicesAt(const Core& core, const std::string& at) {
+  const Ip ip = ParseIp(HostOf(at)).value_or(Ip{});
+  std::vector<Usable> found;
+  for (const Usable& each : core.usable()) {
+    const auto& own = each.addresses;
+    if (IsAny(ip) || std::find(own.begin(), own.end(), ip) != own.end()) found.push_back(each);
+  }
+  return found;
+}
+
+absl::StatusOr<Doors> OpenDoors(const Core& core, const std::string& address,
+                                const ListenOptions& options) {
+  ListenOptions of_base = options;
+  of_base.rdma = Rdma::kAuto;  // rendezvous is for us to answer, whatever the answer
+  auto base = core.base().Listen(address, of_base);
+  if (!base.ok()) return base.status();
+  Doors doors{*std::move(base)};
+  if (core.mode(options.rdma) != Rdma::kRequired) return doors;
+  const std::string at = doors.base->address();
+  const std::vector<Usable> here = DevicesAt(core, at);
+  if (std::any_of(here.begin(), here.end(),
+                  [](const Usable& each) { return each.device->info().link == Link::kIwarp; })) {
+    (void)doors.base->Close();
+    doors.base = nullptr;
+  }
+  const ListenOptions of_device{.backlog = options.backlog,
+                                .handshake_deadline = options.handshake_deadline};
+  const provider::Context* last = nullptr;
+  for (const Usable& each : here) {
+    if (each.provider == std::exchange(last, each.provider)) continue;  // it listens on all its own
+    auto door = each.provider->Listen(at, of_device);
+    if (!door.ok()) {
+      doors.Close();
+      return door.status();
+    }
+    doors.devices.push_back(*std::move(door));
+  }
+  return doors;
+}
 
 }  // namespace
+
+void Doors::Close() {
+  if (base != nullptr) (void)base->Close();
+  for (auto& each : devices) (void)each->Close();
+}
 
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Create(Context* context, Core* core,
                                                            const std::string& address,
                                                            const ListenOptions& options) {
-  ListenOptions of_base = options;
-  of_base.rdma = Rdma::kAuto;  // rendezvous is for us to answer, whatever the answer
-  auto base = core->base().Listen(address, of_base);
-  if (!base.ok()) return base.status();
+  // A port that is free for the base may be taken on a device.
+  auto doors = OpenDoors(*core, address, options);
+  for (int tries = PortOf(address) == 0 ? 15 : 0; absl::IsUnavailable(doors.status()) && tries > 0;
+       --tries) {
+    doors = OpenDoors(*core, address, options);
+  }
+  if (!doors.ok()) return doors.status();
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) {
-    (void)(*base)->Close();
+    doors->Close();
     return absl::ResourceExhaustedError(absl::StrCat("listen ", address, ": no descriptor left (",
                                                      std::strerror(errno),
                                                      "). Raise the limit: `ulimit -n`"));
   }
-  return std::make_unique<Listener>(context, core, *std::move(base), fd, options);
+  return std::make_unique<Listener>(context, core, *std::move(doors), fd, options);
 }
 
-Listener::Listener(Context* context, Core* core, std::unique_ptr<provider::Listener> base, int fd,
-                   const ListenOptions& options)
+Listener::Listener(Context* context, Core* core, Doors doors, int fd, const ListenOptions& options)
     : context_(*context),
       core_(*core),
-      base_(std::move(base)),
+      doors_(std::move(doors)),
       fd_(fd),
       options_(options),
       mode_(core->mode(options.rdma)),
@@ -67,7 +118,7 @@ void Listener::CloseUnderLock() {
     ready.swap(ready_);
   }
   for (auto& request : ready) (void)request->Close();
-  (void)base_->Close();
+  doors_.Close();
 }
 
 std::unique_ptr<provider::ConnectionRequest> Listener::TryNext() {
@@ -89,7 +140,8 @@ std::unique_ptr<provider::ConnectionRequest> Listener::TryNext() {
 ListenerCounters Listener::counters() const {
   const std::lock_guard lock(mutex_);
   ListenerCounters counters = counters_;
-  counters.refused += base_->counters().refused;
+  if (doors_.base != nullptr) counters.refused += doors_.base->counters().refused;
+  for (const auto& each : doors_.devices) counters.refused += each->counters().refused;
   return counters;
 }
 
@@ -100,9 +152,16 @@ absl::Duration Listener::Serve(absl::Duration now) {
   };
   std::vector<std::unique_ptr<provider::ConnectionRequest>> arrived;
   offers_.Serve(now, &arrived);
-  for (auto& request : arrived) TakeFromDevice(std::move(request));
-  while (room()) {
-    std::unique_ptr<provider::ConnectionRequest> request = base_->TryNext();
+  for (auto& request : arrived) TakeFromDevice(std::move(request), kProven);
+  for (const auto& each : doors_.devices) {
+    while (room()) {
+      std::unique_ptr<provider::ConnectionRequest> request = each->TryNext();
+      if (request == nullptr) break;
+      TakeFromDevice(std::move(request), kCameOver);
+    }
+  }
+  while (doors_.base != nullptr && room()) {
+    std::unique_ptr<provider::ConnectionRequest> request = doors_.base->TryNext();
     if (request == nullptr) break;
     if (request->rendezvous()) {
       AnswerRendezvous(*request, now);
@@ -164,9 +223,10 @@ void Listener::TakeFromBase(std::unique_ptr<provider::ConnectionRequest> request
   Hand(std::move(request));
 }
 
-void Listener::TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request) {
+void Listener::TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request,
+                              const char* why) {
   provider::Selection selection;
-  selection.candidates = core_.OnDevice(*request->device());
+  selection.candidates = core_.OnDevice(*request->device(), why, mode_);
   request->Announce(selection);
   Hand(std::move(request));
 }

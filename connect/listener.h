@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One public address for RDMA and TCP callers. A listener of the base owns it; callers that have
-// RDMA ask there and are sent to a port on a device.
+// RDMA ask there and are sent to a port on a device. If RDMA is required, listeners of the devices
+// stand beside it, for callers that know rdma_cm and nothing of selection.
 #pragma once
 
 #include <deque>
@@ -20,17 +21,25 @@ namespace verbena::connect {
 
 class Context;
 
+// What listens at the public address.
+struct Doors {
+  std::unique_ptr<provider::Listener> base;  // null: an iWARP device has the port, which is TCP's
+  std::vector<std::unique_ptr<provider::Listener>> devices = {};
+
+  provider::Listener& first() const { return base != nullptr ? *base : *devices.front(); }
+  void Close();
+};
+
 class Listener final : public provider::Listener {
  public:
   static absl::StatusOr<std::unique_ptr<Listener>> Create(Context* context, Core* core,
                                                           const std::string& address,
                                                           const ListenOptions& options);
-  Listener(Context* context, Core* core, std::unique_ptr<provider::Listener> base, int fd,
-           const ListenOptions& options);
+  Listener(Context* context, Core* core, Doors doors, int fd, const ListenOptions& options);
   ~Listener() override;
 
   absl::Status Close() override;
-  std::string address() const override { return base_->address(); }
+  std::string address() const override { return doors_.first().address(); }
   int fd() const override { return fd_; }
   std::unique_ptr<provider::ConnectionRequest> TryNext() override;
   ListenerCounters counters() const override;
@@ -42,12 +51,12 @@ class Listener final : public provider::Listener {
  private:
   void AnswerRendezvous(provider::ConnectionRequest& request, absl::Duration now);
   void TakeFromBase(std::unique_ptr<provider::ConnectionRequest> request);
-  void TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request);
+  void TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request, const char* why);
   void Hand(std::unique_ptr<provider::ConnectionRequest> request);
 
   Context& context_;
   Core& core_;
-  const std::unique_ptr<provider::Listener> base_;
+  Doors doors_;
   const int fd_;  // eventfd: readable while requests wait
   const ListenOptions options_;
   const Rdma mode_;

@@ -17,6 +17,7 @@ struct Verdict {
   provider::Device* device = nullptr;  // proven to reach the peer; null: none
   std::vector<Candidate> losers = {};  // when there is none
   bool peer_selects = false;           // it knows notes
+  bool plain = false;                  // somebody listens who does not select
 };
 
 class Memory {

@@ -8,7 +8,7 @@
 
 namespace verbena::connect {
 
-absl::Status BasePath::Connect(provider::QueuePair& qp, const ConnectParameters& parameters) {
+absl::Status StraightPath::Connect(provider::QueuePair& qp, const ConnectParameters& parameters) {
   if (absl::Status s = path_->Connect(qp, parameters); !s.ok()) return s;
   core_.CountConnection(device()->info().name);
   VERBENA_LOG(kInfo, "select", "connect ", info().peer, ": over ", Explain(info()));
@@ -16,11 +16,11 @@ absl::Status BasePath::Connect(provider::QueuePair& qp, const ConnectParameters&
 }
 
 RdmaPath::RdmaPath(Core* core, Rendezvous* rendezvous, std::unique_ptr<provider::Path> via,
-                   const std::string& address, provider::Device* device)
+                   const std::string& address, provider::Device* device, Rdma mode)
     : core_(*core), rendezvous_(*rendezvous), via_(std::move(via)), device_(device) {
   info_.peer = address;
   info_.own_peer = true;
-  info_.candidates = core_.OnDevice(*device);
+  info_.candidates = core_.OnDevice(*device, kProven, mode);
 }
 
 absl::Status RdmaPath::Connect(provider::QueuePair& qp, const ConnectParameters& parameters) {

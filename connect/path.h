@@ -12,10 +12,10 @@
 
 namespace verbena::connect {
 
-// The base's path, with the choice made known.
-class BasePath final : public provider::Path {
+// A provider's path straight to the listener, with the choice made known.
+class StraightPath final : public provider::Path {
  public:
-  BasePath(Core* core, std::unique_ptr<provider::Path> path)
+  StraightPath(Core* core, std::unique_ptr<provider::Path> path)
       : core_(*core), path_(std::move(path)) {}
 
   absl::Status Close() override { return path_->Close(); }
@@ -34,7 +34,7 @@ class RdmaPath final : public provider::Path {
  public:
   // `via`: the base's path to the listener, for rendezvous.
   RdmaPath(Core* core, Rendezvous* rendezvous, std::unique_ptr<provider::Path> via,
-           const std::string& address, provider::Device* device);
+           const std::string& address, provider::Device* device, Rdma mode);
 
   absl::Status Close() override { return via_->Close(); }
   provider::Device* device() const override { return device_; }

@@ -14,6 +14,10 @@
 namespace verbena::connect {
 namespace {
 
+constexpr const char* kPlain = "called straight: the peer's listener does not select";
+constexpr const char* kItSays = "called straight: it is iWARP's own way to a peer without RDMA";
+constexpr const char* kSilent = "called straight: nobody answers there over TCP";
+
 // What the listener says counts as its own; an unknown code of a later version is a failure.
 Reason Known(Reason reason) { return reason <= Reason::kMalformed ? reason : Reason::kFailed; }
 
@@ -104,11 +108,10 @@ Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
   const Ask ask{Purpose::kProof, core_.links(), core_.addresses()};
   absl::StatusOr<Answer> answer = AskPeer(via, ask, deadline);
   if (!answer.ok()) {
-    const bool foreign = absl::IsFailedPrecondition(answer.status());
-    Verdict verdict = Lost(address, device, foreign ? Reason::kNotUnderstood : Reason::kUnreachable,
-                           std::string(answer.status().message()));
+    Verdict verdict{.plain = absl::IsFailedPrecondition(answer.status())};
+    verdict.losers.push_back(Loser(device, std::string(answer.status().message())));
     // Nobody there, or no answer: that may change, and costs nothing to find out.
-    if (foreign) memory_.Remember(address, verdict, now);
+    if (verdict.plain) memory_.Remember(address, verdict, now);
     return verdict;
   }
   Verdict verdict;
@@ -124,6 +127,39 @@ Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
   verdict.peer_selects = true;
   if (answer->reason != Reason::kBusy) memory_.Remember(address, verdict, core_.base().Now());
   return verdict;
+}
+
+std::unique_ptr<provider::Path> Rendezvous::Straight(Verdict* verdict, const std::string& address,
+                                                     Rdma mode, absl::Duration deadline) {
+  std::string& why = verdict->losers.front().reason;
+  const auto may = [&](const provider::Device* device) {
+    const bool iwarp = device->info().link == Link::kIwarp;
+    return mode == Rdma::kRequired ? iwarp || !verdict->peer_selects : iwarp && verdict->plain;
+  };
+  const char* const reason = verdict->plain ? kPlain : verdict->peer_selects ? kItSays : kSilent;
+  provider::Context* asked = nullptr;
+  for (const Usable& each : core_.usable()) {
+    if (!may(each.device) || each.provider == asked) continue;
+    asked = each.provider;
+    auto path = asked->Resolve(address, {.deadline = std::max(deadline, absl::ZeroDuration())});
+    if (path.ok() && core_.Serves((*path)->device()) && may((*path)->device())) {
+      provider::Selection selection;
+      selection.candidates = core_.OnDevice(*(*path)->device(), reason, mode);
+      (*path)->Announce(selection);
+      return *std::move(path);
+    }
+    if (path.ok()) {
+      (void)(*path)->Close();
+    } else {
+      absl::StrAppend(&why, "; and ", path.status().message());
+    }
+  }
+  if (!verdict->peer_selects) {
+    core_.CountRefusal(verdict->plain ? Reason::kNotUnderstood : Reason::kUnreachable);
+    VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", verdict->losers.front().device,
+                ": ", why);
+  }
+  return nullptr;
 }
 
 absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Redirected(provider::Path& via,

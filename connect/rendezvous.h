@@ -22,6 +22,13 @@ class Rendezvous {
   // second and a bit. Leaves `via` announced as a rendezvous.
   Verdict Prove(provider::Path& via, const std::string& address, absl::Duration deadline);
 
+  // When no device is proven: straight to `address`, by the connection manager of a device that has
+  // a route. If RDMA is required and nobody there selects; and on iWARP, where it is the call that
+  // TCP would make: whatever the peer says if RDMA is required, else if it says nothing but
+  // listens. Null: there is none, and then `verdict` has the reasons.
+  std::unique_ptr<provider::Path> Straight(Verdict* verdict, const std::string& address, Rdma mode,
+                                           absl::Duration deadline);
+
   // A path to a port that the peer has opened for one connect, on `device`. May block for a round
   // trip.
   absl::StatusOr<std::unique_ptr<provider::Path>> Redirected(provider::Path& via,

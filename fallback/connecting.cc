@@ -124,6 +124,10 @@ void QueuePair::ContinueConnect() {
           absl::StrCat("connect ", peer, ": the peer closed the connection during the hand-shake",
                        n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
                        ". Is it a Verbena or iWARP listener, and the port right?"));
+      if (connecting_->offer.rendezvous) {  // so does every iWARP stack, and other services
+        return ConnectFailed(absl::FailedPreconditionError("the peer's listener does not select"),
+                             false);
+      }
       if (!MayTryRevisionOne(n)) return ConnectFailed(left, false);
       VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", peer,
                   " hung up on MPA revision 2; trying revision 1");

@@ -109,7 +109,6 @@ absl::StatusOr<Context> Context::OpenSome(const std::string& name, const std::st
     }
     const size_t known = settings.absent.size();
     auto opened = entry.open(argument, named ? nullptr : &settings.absent);
-    if (opened.ok() && named && rdma == Rdma::kRequired) return OpenOn(*std::move(opened));
     if (opened.ok()) {
       others.push_back(*std::move(opened));
     } else if (named) {

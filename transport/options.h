@@ -23,14 +23,15 @@ enum class Notify : uint8_t { kAny, kSolicited };  // kSolicited: solicited rece
 enum class Signal : uint8_t { kAll, kSelective };  // kSelective: only SendFlags::kSignaled
 
 // kAuto: RDMA where both ends have it and it is proven to reach the peer, else TCP. kRequired: RDMA
-// or an error.
+// or an error, and peers may be any that use rdma_cm. A context of kRequired has no TCP device, and
+// no call on it may ask for less.
 enum class Rdma : uint8_t { kOff, kAuto, kRequired };
 const char* RdmaName(Rdma rdma);  // "auto"
 
 struct ContextOptions {
   // "auto" (TCP and RDMA hardware), "tcp", "tcp:ADDRESS" (listen and connect from that address
-  // only), "verbs:NAME" (TCP and that device, hardware or not; with Rdma::kRequired only it),
-  // "verbs" (the same with every RDMA device).
+  // only), "verbs:NAME" (TCP and that device, hardware or not), "verbs" (TCP and every RDMA
+  // device).
   // Empty: the environment's VERBENA_DEVICE, else "auto".
   std::string device = {};
   // Empty: the environment's VERBENA_RDMA (off, auto, required), else auto.

@@ -115,6 +115,7 @@ std::vector<std::byte> EncodeRequest(const Offer& mine) {
   }
   const std::vector<std::byte> data = WithRecord(before, record);
   wire::MpaFrame f;
+  f.ask = mine.rendezvous;
   f.revision = mine.revision;
   if (mine.revision == 2) {
     f.enhanced = f.peer_to_peer = f.rtr_write = f.rtr_read = true;
@@ -146,6 +147,10 @@ absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> bytes) {
     out.record.required &= ~(wire::kNote | wire::kOutOfBand);
   } else {
     out.lent = TakeLentBytes(&application);
+  }
+  if (out.rendezvous != f->ask) {
+    return absl::InvalidArgumentError(
+        "a rendezvous is what both the key and the record's feature say, and here it is one alone");
   }
   out.private_data = ToText(application);
   out.frame.private_data = {};
@@ -244,8 +249,7 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
   out.private_data = ToText(application);
   if (out.rejected) return out;
   if (mine.rendezvous) {
-    return absl::FailedPreconditionError(
-        "the peer does not know rendezvous: it accepted what is only to be rejected");
+    return absl::FailedPreconditionError("the peer accepted what is only to be rejected");
   }
   if (f->markers) {
     return absl::UnimplementedError("the peer asks for MPA markers, which are not supported");

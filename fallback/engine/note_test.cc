@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/engine/note.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "fallback/engine/handshake.h"
 #include "fallback/wire/extension.h"
+#include "fallback/wire/mpa.h"
 #include "fallback/wire/test_bytes.h"
 #include "gtest/gtest.h"
 
@@ -86,9 +88,25 @@ TEST(Rendezvous, CannotBeAccepted) {
   ASSERT_TRUE(rejected.ok());
   EXPECT_TRUE(rejected->rejected);
   EXPECT_EQ(rejected->private_data, "way");
-  // A plain iWARP peer accepts what it does not know. That is no connection of the application's.
+  // Nobody accepts it. An answer that does is no connection of the application's.
   const auto accepted = DecodeReply(EncodeReply(*peer, {"", 1, 1, {}}, Session()), asking);
   EXPECT_EQ(accepted.status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// Under the key of a Request an iWARP stack would hand it to its application; under its own key
+// without the feature it says nothing.
+TEST(Rendezvous, NeedsItsKeyAndItsFeature) {
+  Offer asking{"ask", 1, 1, {}};
+  asking.rendezvous = true;
+  for (const bool rendezvous : {false, true}) {
+    asking.rendezvous = rendezvous;
+    std::vector<std::byte> frame = EncodeRequest(asking);
+    Offer other = asking;
+    other.rendezvous = !rendezvous;
+    const std::vector<std::byte> key = EncodeRequest(other);
+    std::copy_n(key.begin(), wire::kMpaAskKey.size(), frame.begin());
+    EXPECT_EQ(DecodeRequest(frame).status().code(), absl::StatusCode::kInvalidArgument);
+  }
 }
 
 }  // namespace

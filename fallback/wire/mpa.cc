@@ -42,8 +42,8 @@ absl::Status CheckHeader(const MpaHeader& header) {
 bool Encodable(const MpaFrame& f) {
   const size_t enhanced = f.enhanced ? sizeof(EnhancedWords) : 0;
   return (f.revision == 1 || f.revision == 2) && (!f.enhanced || f.revision == 2) &&
-         (!f.rejected || f.reply) && f.ird <= kMpaDepthMask && f.ord <= kMpaDepthMask &&
-         f.private_data.size() + enhanced <= kMpaMaxSentPrivateData;
+         (!f.rejected || f.reply) && !(f.ask && f.reply) && f.ird <= kMpaDepthMask &&
+         f.ord <= kMpaDepthMask && f.private_data.size() + enhanced <= kMpaMaxSentPrivateData;
 }
 
 EnhancedWords EncodeEnhanced(const MpaFrame& f) {
@@ -58,7 +58,9 @@ EnhancedWords EncodeEnhanced(const MpaFrame& f) {
 }  // namespace
 
 const char* MpaKeyMismatch(std::span<const std::byte> prefix) {
-  if (StartsLike(prefix, kMpaRequestKey) || StartsLike(prefix, kMpaReplyKey)) return nullptr;
+  for (const std::string_view key : {kMpaRequestKey, kMpaReplyKey, kMpaAskKey}) {
+    if (StartsLike(prefix, key)) return nullptr;
+  }
   // The likely strangers, by name: this text is what the operator of a wrong port gets to read.
   for (const std::string_view method : {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "CONNECT "}) {
     if (StartsLike(prefix, method)) return "not an MPA frame but an HTTP request";
@@ -89,6 +91,7 @@ absl::StatusOr<MpaFrame> DecodeMpa(std::span<const std::byte> bytes) {
   const auto header = Load<MpaHeader>(bytes.data());
   MpaFrame frame;
   frame.reply = std::memcmp(header.key, kMpaReplyKey.data(), sizeof(header.key)) == 0;
+  frame.ask = std::memcmp(header.key, kMpaAskKey.data(), sizeof(header.key)) == 0;
   frame.rejected = frame.reply && (header.flags & kMpaReject) != 0;  // not checked in a Request
   frame.crc = (header.flags & kMpaCrc) != 0;
   frame.markers = (header.flags & kMpaMarkers) != 0;
@@ -116,7 +119,8 @@ size_t EncodeMpa(const MpaFrame& frame, std::span<std::byte> out) {
   if (!Encodable(frame) || out.size() < size) return 0;
 
   MpaHeader header;
-  std::memcpy(header.key, (frame.reply ? kMpaReplyKey : kMpaRequestKey).data(), sizeof(header.key));
+  const std::string_view key = frame.reply ? kMpaReplyKey : frame.ask ? kMpaAskKey : kMpaRequestKey;
+  std::memcpy(header.key, key.data(), sizeof(header.key));
   header.flags =
       static_cast<uint8_t>((frame.markers ? kMpaMarkers : 0) | (frame.crc ? kMpaCrc : 0) |
                            (frame.rejected ? kMpaReject : 0) | (frame.enhanced ? kMpaEnhanced : 0));

@@ -19,7 +19,10 @@ namespace verbena::wire {
 
 inline constexpr std::string_view kMpaRequestKey = "MPA ID Req Frame";
 inline constexpr std::string_view kMpaReplyKey = "MPA ID Rep Frame";
-static_assert(kMpaRequestKey.size() == 16 && kMpaReplyKey.size() == 16);
+// Ours: a rendezvous. An iWARP stack hangs up on another key (RFC 5044 7.1.2), and its application
+// sees nothing of it.
+inline constexpr std::string_view kMpaAskKey = "MPA ID Ask Frame";
+static_assert(kMpaRequestKey.size() == 16 && kMpaReplyKey.size() == 16 && kMpaAskKey.size() == 16);
 
 struct MpaHeader {
   unsigned char key[16] = {};
@@ -58,6 +61,7 @@ inline constexpr size_t kMpaMaxFrame = sizeof(MpaHeader) + kMpaMaxPrivateData;
 
 struct MpaFrame {
   bool reply = false;
+  bool ask = false;       // a Request that is only to be rejected
   bool rejected = false;  // replies only
   bool crc = false;
   bool markers = false;

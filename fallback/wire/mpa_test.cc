@@ -13,6 +13,7 @@ namespace {
 
 constexpr char kReq[] = "4d504120494420526571204672616d65";
 constexpr char kRep[] = "4d504120494420526570204672616d65";
+constexpr char kAsk[] = "4d50412049442041736b204672616d65";
 
 MpaFrame Frame(bool reply, uint8_t revision) {
   MpaFrame f;
@@ -64,6 +65,9 @@ std::vector<GoldenFrame> GoldenFrames() {
   GoldenFrame markers{"MarkersAndCrc", std::string(kReq) + "c0010000", Frame(false, 1), ""};
   markers.frame.markers = markers.frame.crc = true;
   all.push_back(markers);
+  GoldenFrame ask{"Rendezvous", std::string(kAsk) + "00020003617761", Frame(false, 2), "awa"};
+  ask.frame.ask = true;
+  all.push_back(ask);
   return all;
 }
 
@@ -83,6 +87,7 @@ TEST_P(MpaGolden, Decode) {
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   const MpaFrame& want = GetParam().frame;
   EXPECT_EQ(decoded->reply, want.reply);
+  EXPECT_EQ(decoded->ask, want.ask);
   EXPECT_EQ(decoded->rejected, want.rejected);
   EXPECT_EQ(decoded->crc, want.crc);
   EXPECT_EQ(decoded->markers, want.markers);

@@ -23,6 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "fallback/io/sim_network.h"
 #include "fallback/provider.h"
+#include "transport/providers.h"
 
 namespace verbena::conformance {
 namespace {
@@ -108,9 +109,17 @@ class RdmaDevice : public Ground {
   bool Silence(bool) override { return false; }
 
  private:
-  // That provider and no other: a case makes its objects on the first device.
+  // That provider alone, without selection, as simulated networks are: a case makes its objects on
+  // the first device, and counts its connects.
   static absl::StatusOr<Context> Open(const std::string& device) {
-    return Context::Open({.device = device, .rdma = Rdma::kRequired});
+    const std::string name = device.substr(0, device.find(':'));
+    for (const ProviderEntry& entry : AllProviders()) {
+      if (entry.name != name) continue;
+      auto opened = entry.open(name == device ? "" : device.substr(name.size() + 1), nullptr);
+      if (!opened.ok()) return opened.status();
+      return Context::OpenOn(*std::move(opened));
+    }
+    return absl::NotFoundError(absl::StrCat("no provider ", name));
   }
 
   // The first address of this machine, and family, that the device leads to; empty: none.
