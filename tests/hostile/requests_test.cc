@@ -85,7 +85,12 @@ const std::vector<Row>& Rows() {
       // Records.
       {"RequiresWhatIsUnknown", WithRecord(kUsual | 1u << 20, 1u << 20), Answer::kRejected,
        "feature bit 20 (unknown) is required by the peer"},
-      {"AsksForARendezvous", WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous),
+      {"AsksForARendezvousWithoutItsKey", WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous),
+       Answer::kRejected, "a rendezvous is what both the key and the record's feature say"},
+      {"AsksForARendezvousByTheKeyAlone", Frame({.key = "MPA ID Ask Frame", .revision = 2}),
+       Answer::kRejected, "a rendezvous is what both the key and the record's feature say"},
+      {"AsksNothing",
+       "MPA ID Ask Frame" + WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous).substr(16),
        Answer::kRejected, "the listener does not understand the request"},
       {"CallsOutOfBand", WithRecord(kUsual | wire::kOutOfBand, wire::kOutOfBand), Answer::kRejected,
        "takes no out-of-band connections"},
