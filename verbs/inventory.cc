@@ -96,13 +96,13 @@ Link LinkOf(const Found& found) {
 }
 
 // The name of the device that rdma_cm(7) would use for this local address; empty: none, and `error`
-// says why if that is not what an address of no device says.
+// says of what there was not enough to find out.
 std::string DeviceOf(rdma_event_channel* channel, sockaddr* address, int* error) {
   rdma_cm_id* id = nullptr;
   if (Lib().create_id(channel, &id, nullptr, RDMA_PS_TCP) != 0) return "";
   std::string name;
   if (Lib().bind_addr(id, address) != 0) {
-    if (errno != ENODEV && errno != EADDRNOTAVAIL) *error = errno;
+    if (errno == ENOMEM || errno == EAGAIN || errno == ENOSPC) *error = errno;
   } else if (id->verbs != nullptr) {
     name = id->verbs->device->name;
   }
@@ -170,8 +170,9 @@ void AssignAddresses(std::vector<Found>& all) {
     }
     const std::string device = DeviceOf(channel, each->ifa_addr, &error);
     for (Found& found : all) {
-      if (!device.empty() && found.info.name == device)
+      if (!device.empty() && found.info.name == device) {
         AddAddress(found, ip.data(), each->ifa_name);
+      }
     }
   }
   if (list != nullptr) freeifaddrs(list);

@@ -134,12 +134,12 @@ absl::Status QueuePair::CheckPort(const Way& mine, const Way& peer) const {
   const absl::StatusOr<ibv_port_attr> port = device_->PortNow();
   if (!port.ok()) return port.status();
   const int agreed = std::min(mine.mtu, peer.mtu);
-  if (port->lid == mine.lid && static_cast<int>(port->active_mtu) >= agreed)
-    return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(
-      "connect ", Name(), ": since its address was taken the port changed from LID ", mine.lid,
-      " and MTU code ", mine.mtu, " to ", port->lid, " and ", static_cast<int>(port->active_mtu),
-      ". Reset it, and take and exchange addresses again."));
+  const int mtu = port->active_mtu;
+  if (port->lid == mine.lid && mtu >= agreed) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("connect ", Name(), ": since its address was taken the port changed from LID ",
+                   mine.lid, " and MTU code ", mine.mtu, " to ", port->lid, " and ", mtu,
+                   ". Reset it, and take and exchange addresses again."));
 }
 
 // INIT, RTR, RTS as in ibv_modify_qp(3).

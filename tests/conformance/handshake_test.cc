@@ -199,7 +199,7 @@ TEST_P(Negotiation, ParametersReachTheQueuePair) {
 TEST_P(Negotiation, TimersAreThePathsUnlessAskedFor) {
   // Neither end says a timeout; the caller says a retry count, the accepting end none.
   // Expect: what the path needs. On RoCE that is twice the life time that Linux takes for a packet
-  // (1.07 s, from 6.4 on 0.27 s; cma.c CMA_IBOE_PACKET_LIFETIME), and the request carries the
+  // (6.1: 1.07 s, later 0.27 s; cma.c CMA_IBOE_PACKET_LIFETIME), and the request carries the
   // caller's count (IBTA 12.7.38). Elsewhere the defaults.
   Pair pair = MakePair(*this, {.connect = {.retry_count = 4}});
   const QpAttributes ours = pair.client->qp.Query(), theirs = pair.server->qp.Query();
