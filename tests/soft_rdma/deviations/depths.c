@@ -25,15 +25,7 @@ static bool server_takes_less(char seen[kSeen]) {
           .connect_depth = 64, .connect_resources = 8, .accept_depth = 8, .accept_resources = 4},
       4, 8, seen);
 }
-static bool client_offers_less(char seen[kSeen]) {
-  return depths(
-      (struct set_up){
-          .connect_depth = 2, .connect_resources = 3, .accept_depth = 64, .accept_resources = 64},
-      2, 3, seen);
-}
 
 const struct deviation deviations[] = {{"All/Depths.BothEndsGetTheSmaller/verbs_ServerTakesLess",
                                         "client 4, server 8", server_takes_less},
-                                       {"All/Depths.BothEndsGetTheSmaller/verbs_ClientOffersLess",
-                                        "client 2, server 3", client_offers_less},
                                        {0}};
