@@ -2,6 +2,8 @@
 // Making and closing queue pairs, and what is asked of them. The hot path is datapath.cc.
 #include "verbs/queue_pair.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -144,13 +146,21 @@ absl::Status QueuePair::MakeInlineArea() {
 // receives in them. So they are taken first, when nothing more can arrive.
 void QueuePair::LeaveSharedQueue() {
   if (srq_ == nullptr) return;
+  bool flushes = false;
   {
     const std::lock_guard lock(device_->service().mutex());
+    flushes = state_ == QpState::kErr ? SteadyNow() < shared_flush_by_
+                                      : state_ == QpState::kRts || state_ == QpState::kSqd;
     if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
     ibv_qp_attr attributes{};
     attributes.qp_state = IBV_QPS_ERR;
     (void)ModifyDevice(attributes, IBV_QP_STATE);
   }
+  // Soft-RoCE flushes the receive that it has in hand in a softirq, after this call, and not at all
+  // once the queue pair is gone (Linux 6.1 rxe_qp.c rxe_qp_error, rxe_qp_do_cleanup). While this
+  // thread sleeps there is time for that.
+  constexpr useconds_t kTimeToFlush = 3000;
+  if (flushes && device_->software() && !device_->iwarp()) usleep(kTimeToFlush);
   receive_cq_->DropShared(number_);
 }
 
