@@ -36,7 +36,7 @@ class BoundsTest : public testing::Test {
     size_t offered = 0;
     for (size_t n = 1; n <= count; ++n) {
       const std::string peer = absl::StrCat("[", prefix, absl::Hex(n), "]:51022");
-      const Ask ask{Purpose::kProof, LinkBit(Link::kRoce), {}};
+      const Ask ask{.links = LinkBit(Link::kRoce)};
       const Answer answer = offers.Open(ask, {.local = "[::1]:7471", .peer = peer}, now);
       EXPECT_TRUE(answer.reason == Reason::kNone || answer.reason == Reason::kBusy);
       offered += answer.reason == Reason::kNone;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "connect/listener.h"
 #include "connect/path.h"
 
@@ -77,24 +78,25 @@ Contact Context::contact() const {
 }
 
 absl::Status Context::Insist(Rdma mode, const std::string& what,
-                             const std::vector<Candidate>& candidates) {
+                             const std::vector<Candidate>& losers) const {
   if (mode != Rdma::kRequired) return absl::OkStatus();
-  std::string text = absl::StrCat(what, ": RDMA is required");
-  const char* between = ", and ";
-  for (const Candidate& each : candidates) {
-    if (each.chosen) continue;  // the base
-    absl::StrAppend(&text, between, "not over ", each.device, ": ", each.reason);
-    between = "; ";
+  std::vector<std::string> reasons;
+  for (const Candidate& each : losers) {
+    reasons.push_back(absl::StrCat(each.device, ": ", each.reason));
   }
-  if (candidates.size() <= 1) absl::StrAppend(&text, ", and there is no RDMA device");
-  return absl::UnavailableError(text + ". `verbena devices` shows what there is.");
+  reasons.insert(reasons.end(), core_.remedies().begin(), core_.remedies().end());
+  return absl::UnavailableError(absl::StrCat(
+      what, ": RDMA is required, and ",
+      reasons.empty() ? "there is no RDMA device"
+                      : absl::StrCat("not over ", absl::StrJoin(reasons, "; not over ")),
+      ". `verbena devices` shows what there is."));
 }
 
 absl::StatusOr<std::unique_ptr<provider::Listener>> Context::Listen(const std::string& address,
                                                                     const ListenOptions& options) {
   const Rdma mode = core_.mode(options.rdma);
   if (core_.usable().empty()) {
-    absl::Status s = Insist(mode, absl::StrCat("listen ", address), core_.OnBase({}));
+    absl::Status s = Insist(mode, absl::StrCat("listen ", address), {});
     if (!s.ok()) return s;
   }
   return Listener::Create(this, &core_, address, options);
@@ -107,13 +109,14 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::stri
   auto path = base_->Resolve(address, options);
   if (!path.ok()) return path.status();
   provider::Selection selection;
+  std::vector<Candidate> losers;
   if (mode == Rdma::kOff || core_.usable().empty()) {
     selection.candidates = core_.WithoutRdma(mode, "");
   } else {
     Verdict verdict = rendezvous_.Prove(**path, address, options.deadline);
     if (verdict.device != nullptr) {
-      return std::make_unique<RdmaPath>(&core_, &rendezvous_, *std::move(path), address,
-                                        verdict.device, mode);
+      return std::make_unique<RdmaPath>(&core_, &rendezvous_, *std::move(path), address, verdict,
+                                        mode);
     }
     auto straight =
         rendezvous_.Straight(&verdict, address, mode, options.deadline - (Now() - start));
@@ -121,10 +124,11 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::stri
       (void)(*path)->Close();
       return std::make_unique<StraightPath>(&core_, std::move(straight));
     }
-    selection.candidates = core_.OnBase(verdict.losers);
+    losers = verdict.losers;
+    selection.candidates = core_.OnBase(losers);
     selection.tell_peer = verdict.peer_selects;
   }
-  absl::Status s = Insist(mode, absl::StrCat("resolve ", address), selection.candidates);
+  absl::Status s = Insist(mode, absl::StrCat("resolve ", address), losers);
   if (!s.ok()) {
     (void)(*path)->Close();
     return s;

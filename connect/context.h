@@ -55,8 +55,8 @@ class Context final : public provider::Context, public provider::Host {
 
  private:
   // Nothing, or that RDMA is required and why there is none.
-  static absl::Status Insist(Rdma mode, const std::string& what,
-                             const std::vector<Candidate>& candidates);
+  absl::Status Insist(Rdma mode, const std::string& what,
+                      const std::vector<Candidate>& losers) const;
 
   provider::Host* host_ = nullptr;
   const std::unique_ptr<provider::Context> base_;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "connect/limits.h"
 
 namespace verbena::connect {
@@ -13,6 +14,7 @@ constexpr const char* kNoneInUse = "no RDMA device is in use";
 constexpr const char* kNoneServes = "no RDMA device serves";
 constexpr const char* kNotNeeded = "RDMA reaches the peer";
 constexpr const char* kRequired = "RDMA is required";
+constexpr const char* kOtherServes = "another device serves";
 constexpr const char* kIsOff = "RDMA is off at this end";
 constexpr const char* kNoAddress = "it has no IP address to connect to";
 constexpr int kExact = 1000;  // more than any number of common bits
@@ -23,7 +25,7 @@ Core::Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
            const Settings& settings)
     : base_(base), settings_(settings) {
   for (const Candidate& each : settings.absent) {
-    absent_.push_back(Loser(each.device, each.reason));
+    Miss(each.device, each.reason);
   }
   for (provider::Context* context : rdma) {
     for (provider::Device* device : context->devices()) {
@@ -33,14 +35,19 @@ Core::Core(provider::Context* base, const std::vector<provider::Context*>& rdma,
         if (const std::optional<Ip> ip = ParseIp(address)) usable.addresses.push_back(*ip);
       }
       if (!info.usable) {
-        absent_.push_back(Loser(info.name, info.reason));
+        Miss(info.name, info.reason);
       } else if (info.link == Link::kNone || usable.addresses.empty()) {
-        absent_.push_back(Loser(info.name, kNoAddress));
+        Miss(info.name, kNoAddress);
       } else {
         usable_.push_back(std::move(usable));
       }
     }
   }
+}
+
+void Core::Miss(const std::string& device, const std::string& reason) {
+  absent_.push_back(Loser(device, reason));
+  remedies_.push_back(absl::StrCat(absent_.back().device, ": ", PlainText(reason)));
 }
 
 bool Core::Serves(const provider::Device* device) const {
@@ -64,28 +71,37 @@ std::vector<Ip> Core::addresses() const {
   return all;
 }
 
-Site Core::Nearest(const Ask& ask, const Ip& local) const {
-  Site best;
-  int most = -2;
+std::vector<Site> Core::Nearest(const Ask& ask, const Ip& local) const {
+  struct Ranked {
+    Site site;
+    int bits;
+  };
+  std::vector<Ranked> ranked;
   for (const Usable& each : usable_) {
     if ((LinkBit(each.device->info().link) & ask.links) == 0) continue;
+    Ranked best{{&each, {}}, -2};
     for (const Ip& ip : each.addresses) {
       int bits = ip == local ? kExact : -1;
       for (const Ip& caller : ask.addresses) bits = std::max(bits, Nearness(ip, caller));
-      if (bits <= most) continue;
-      most = bits;
-      best = {&each, ip};
+      if (bits > best.bits) best = {{&each, ip}, bits};
     }
+    ranked.push_back(best);
   }
-  return best;
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.bits > b.bits; });
+  std::vector<Site> sites;
+  for (const Ranked& each : ranked) sites.push_back(each.site);
+  return sites;
+}
+
+std::vector<Candidate> Core::Everyone(const std::string& why) const {
+  std::vector<Candidate> losers;
+  for (const Usable& each : usable_) losers.push_back(Loser(each.device->info().name, why));
+  return losers;
 }
 
 std::vector<Candidate> Core::WithoutRdma(Rdma mode, const char* why_not_tried) const {
-  std::vector<Candidate> losers;
-  for (const Usable& each : usable_) {
-    losers.push_back(Loser(each.device->info().name, mode == Rdma::kOff ? kIsOff : why_not_tried));
-  }
-  return OnBase(std::move(losers));
+  return OnBase(Everyone(mode == Rdma::kOff ? kIsOff : why_not_tried));
 }
 
 std::vector<Candidate> Core::OnBase(std::vector<Candidate> losers) const {
@@ -98,10 +114,19 @@ std::vector<Candidate> Core::AsTold(std::vector<Candidate> losers) const {
   return losers;
 }
 
-std::vector<Candidate> Core::OnDevice(const provider::Device& device, const char* why,
-                                      Rdma mode) const {
-  return {{device.info().name, true, why},
-          {base_name(), false, mode == Rdma::kRequired ? kRequired : kNotNeeded}};
+std::vector<Candidate> Core::OnDevice(const provider::Device& device, const std::string& why,
+                                      Rdma mode, const std::vector<Candidate>& tried) const {
+  std::vector<Candidate> all = {{device.info().name, true, why}};
+  for (const Candidate& each : Everyone(kOtherServes)) {
+    if (each.device == device.info().name) continue;
+    const auto known = std::find_if(tried.begin(), tried.end(), [&each](const Candidate& loser) {
+      return loser.device == each.device;
+    });
+    all.push_back(known != tried.end() ? *known : each);
+  }
+  all.insert(all.end(), absent_.begin(), absent_.end());
+  all.push_back({base_name(), false, mode == Rdma::kRequired ? kRequired : kNotNeeded});
+  return all;
 }
 
 void Core::CountConnection(const std::string& device) {
@@ -120,9 +145,7 @@ ContextCounters Core::counters() const {
 }
 
 Candidate Loser(const std::string& device, const std::string& reason) {
-  // A provider's reason goes on with a remedy, which is for `verbena devices`.
-  const std::string fact = reason.substr(0, reason.find(". "));
-  return {PlainText(device), false, PlainText(fact.substr(0, kMaxReason))};
+  return {PlainText(device), false, PlainText(reason.substr(0, reason.find(". ")))};
 }
 
 }  // namespace verbena::connect

@@ -44,38 +44,46 @@ class Core {
   }
   const std::vector<Usable>& usable() const { return usable_; }
   const std::vector<Candidate>& absent() const { return absent_; }
+  const std::vector<std::string>& remedies() const {
+    return remedies_;
+  }                                                   // "verbs: ... Install ..."
   bool Serves(const provider::Device* device) const;  // it is one of usable()
   uint8_t links() const;
   std::vector<Ip> addresses() const;
 
-  // The device that is nearest to a caller: the one whose address `local` is, at which the caller
-  // called; else the one that shares most bits with an address of the caller's. Null: no link of
-  // the caller's.
-  Site Nearest(const Ask& ask, const Ip& local) const;
+  // The devices that have a link of the caller's, nearest first: the one whose address `local` is,
+  // at which the caller called; then those that share most bits with an address of the caller's.
+  std::vector<Site> Nearest(const Ask& ask, const Ip& local) const;
 
+  // All that are usable, each for the reason `why`.
+  std::vector<Candidate> Everyone(const std::string& why) const;
   // Those that are not even tried, each with its reason, and then the device of the base.
   std::vector<Candidate> WithoutRdma(Rdma mode, const char* why_not_tried) const;
   // `losers`, those that were not tried, and then the device of the base.
   std::vector<Candidate> OnBase(std::vector<Candidate> losers) const;
   // `losers` as the peer told them, and then the device of the base.
   std::vector<Candidate> AsTold(std::vector<Candidate> losers) const;
-  // `device`, for the reason `why`, and then the device of the base.
-  std::vector<Candidate> OnDevice(const provider::Device& device, const char* why, Rdma mode) const;
+  // `device`, for the reason `why`; the others, of which some were `tried`; the device of the base.
+  std::vector<Candidate> OnDevice(const provider::Device& device, const std::string& why, Rdma mode,
+                                  const std::vector<Candidate>& tried = {}) const;
 
   void CountConnection(const std::string& device);
   void CountRefusal(Reason reason);
   ContextCounters counters() const;
 
  private:
+  void Miss(const std::string& device, const std::string& reason);
+
   provider::Context* const base_;
   const Settings settings_;
   std::vector<Usable> usable_;
-  std::vector<Candidate> absent_;  // not usable, or not to be taken by itself
+  std::vector<Candidate> absent_;      // not usable, or not to be taken by itself
+  std::vector<std::string> remedies_;  // of the same
   mutable std::mutex mutex_;
   ContextCounters counters_;
 };
 
-// Cut to what a note holds, and plain, so that both ends have the same.
+// Plain, and without the remedy, which is for who has no other way.
 Candidate Loser(const std::string& device, const std::string& reason);
 
 }  // namespace verbena::connect

@@ -70,13 +70,17 @@ DeviceInfo Of(const std::string& name, Link link, std::vector<std::string> addre
 
 class CoreTest : public testing::Test {
  protected:
+  // All, nearest first.
   std::string Nearest(uint8_t links, const std::vector<std::string>& callers,
                       const std::string& local) {
-    Ask ask{Purpose::kProof, links, {}};
+    Ask ask{.links = links};
     for (const std::string& each : callers) ask.addresses.push_back(*ParseIp(each));
-    const Site site = core.Nearest(ask, *ParseIp(local));
-    return site.usable == nullptr ? "none"
-                                  : site.usable->device->info().name + " " + ToText(site.address);
+    std::string all;
+    for (const Site& site : core.Nearest(ask, *ParseIp(local))) {
+      all +=
+          (all.empty() ? "" : ", ") + site.usable->device->info().name + " " + ToText(site.address);
+    }
+    return all.empty() ? "none" : all;
   }
 
   List base{{{.name = "tcp", .usable = true}}};
@@ -90,12 +94,17 @@ class CoreTest : public testing::Test {
 
 constexpr uint8_t kAll = 7;
 
-TEST_F(CoreTest, NearestDevice) {
-  EXPECT_EQ(Nearest(kAll, {"10.2.0.9"}, "192.168.0.1"), "mlx5_1 10.2.0.1");
-  EXPECT_EQ(Nearest(kAll, {"10.9.0.9"}, "192.168.0.1"), "ib0 10.9.0.1");
-  EXPECT_EQ(Nearest(LinkBit(Link::kRoce), {"10.9.0.9"}, "10.1.0.1"), "mlx5_0 10.1.0.1");
-  EXPECT_EQ(Nearest(kAll, {"10.9.0.9"}, "10.1.0.1"), "mlx5_0 10.1.0.1");
-  EXPECT_EQ(Nearest(kAll, {"fe80::9"}, "192.168.0.1"), "mlx5_0 fe80::1");
+TEST_F(CoreTest, NearestDeviceFirst) {
+  EXPECT_EQ(Nearest(kAll, {"10.2.0.9"}, "192.168.0.1"),
+            "mlx5_1 10.2.0.1, mlx5_0 10.1.0.1, ib0 10.9.0.1");
+  EXPECT_EQ(Nearest(kAll, {"10.9.0.9"}, "192.168.0.1"),
+            "ib0 10.9.0.1, mlx5_0 10.1.0.1, mlx5_1 10.2.0.1");
+  EXPECT_EQ(Nearest(LinkBit(Link::kRoce), {"10.9.0.9"}, "10.1.0.1"),
+            "mlx5_0 10.1.0.1, mlx5_1 10.2.0.1");
+  EXPECT_EQ(Nearest(kAll, {"10.9.0.9"}, "10.1.0.1"),
+            "mlx5_0 10.1.0.1, ib0 10.9.0.1, mlx5_1 10.2.0.1");
+  EXPECT_EQ(Nearest(kAll, {"fe80::9"}, "192.168.0.1"),
+            "mlx5_0 fe80::1, ib0 10.9.0.1, mlx5_1 10.2.0.1");
   EXPECT_EQ(Nearest(LinkBit(Link::kIwarp), {"10.1.0.9"}, "10.1.0.1"), "none");
 }
 
@@ -108,6 +117,21 @@ TEST_F(CoreTest, EveryDeviceHasAReason) {
   EXPECT_EQ(all[4].reason, "its port is down");
   EXPECT_EQ(all[5].device, "tcp");
   EXPECT_TRUE(all[5].chosen);
+}
+
+// Also beside one that serves.
+TEST_F(CoreTest, EveryDeviceIsACandidate) {
+  const std::vector<Candidate> all =
+      core.OnDevice(*core.usable()[1].device, kProven, Rdma::kAuto, {{"ib0", false, "silent"}});
+  ASSERT_EQ(all.size(), 6u);
+  EXPECT_EQ(all[0].device, "mlx5_0");
+  EXPECT_TRUE(all[0].chosen);
+  EXPECT_EQ(all[1].device, "ib0");
+  EXPECT_EQ(all[1].reason, "silent");
+  EXPECT_EQ(all[2].device, "mlx5_1");
+  EXPECT_EQ(all[2].reason, "another device serves");
+  EXPECT_EQ(all[4].reason, "its port is down");
+  EXPECT_EQ(all[5].device, "tcp");
 }
 
 TEST(MemoryTest, ForgetsAfterAWhile) {

@@ -11,6 +11,8 @@ namespace verbena::connect {
 // A device that cannot reach the peer must not hold a caller up: rdma_cm alone would try an
 // unreachable RoCE peer for 65 s (4.1 s, 16 times).
 inline constexpr absl::Duration kProofTime = absl::Seconds(1);
+// So many devices of the listener's share that time, if the first ones are of no use.
+inline constexpr uint8_t kWays = 4;
 // The listener's service answers by itself, so this is one lost SYN and a round trip.
 inline constexpr absl::Duration kRendezvousTime = absl::Seconds(3);
 // What was found out is not found out again for every connection, and not believed for ever.
@@ -26,8 +28,5 @@ inline constexpr size_t kOffers = 256;  // two descriptors each; 1024 is a usual
 inline constexpr size_t kOffersPerNetwork = kOffers / 2;
 // The caller closes a proof as soon as it stands.
 inline constexpr absl::Duration kProofLinger = absl::Seconds(5);
-
-// Of one candidate: notes that name two of them fit the wire's 160 bytes.
-inline constexpr size_t kMaxReason = 72;  // bytes
 
 }  // namespace verbena::connect

@@ -15,7 +15,8 @@ namespace verbena::connect {
 
 struct Verdict {
   provider::Device* device = nullptr;  // proven to reach the peer; null: none
-  std::vector<Candidate> losers = {};  // when there is none
+  uint8_t nth = 0;                     // of the listener's devices, to which it is proven
+  std::vector<Candidate> losers = {};  // those that were tried; every one if none is proven
   bool peer_selects = false;           // it knows notes
   bool plain = false;                  // somebody listens who does not select
 };

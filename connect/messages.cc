@@ -26,7 +26,7 @@ struct AskBytes {
   uint8_t purpose = 0;
   uint8_t links = 0;
   uint8_t count = 0;
-  uint8_t reserved = 0;
+  uint8_t nth = 0;
   uint8_t addresses[kMaxAddresses][16] = {};
 };
 static_assert(sizeof(AskBytes) == 56 && alignof(AskBytes) == 1);
@@ -39,10 +39,11 @@ struct AnswerBytes {
   uint8_t port[2] = {};
   uint8_t address[16] = {};
   uint8_t token[kTokenBytes] = {};
+  uint8_t more = 0;
 };
-static_assert(sizeof(AnswerBytes) == 40 && alignof(AnswerBytes) == 1);
+static_assert(sizeof(AnswerBytes) == 41 && alignof(AnswerBytes) == 1);
 static_assert(offsetof(AnswerBytes, port) == 6 && offsetof(AnswerBytes, address) == 8);
-static_assert(offsetof(AnswerBytes, token) == 24);
+static_assert(offsetof(AnswerBytes, token) == 24 && offsetof(AnswerBytes, more) == 40);
 
 constexpr size_t kRefusalHeader = 8;  // magic, reason, 0, 0, length of the text
 
@@ -62,6 +63,7 @@ std::string Encode(const Ask& ask) {
   AskBytes raw;
   raw.purpose = static_cast<uint8_t>(ask.purpose);
   raw.links = ask.links;
+  raw.nth = ask.nth;
   raw.count = static_cast<uint8_t>(std::min(ask.addresses.size(), kMaxAddresses));
   for (size_t i = 0; i < raw.count; ++i) {
     std::copy(ask.addresses[i].begin(), ask.addresses[i].end(), raw.addresses[i]);
@@ -79,7 +81,7 @@ std::optional<Ask> DecodeAsk(absl::string_view bytes) {
       bytes.size() < offsetof(AskBytes, addresses) + raw.count * sizeof(Ip)) {
     return std::nullopt;
   }
-  Ask ask{purpose, raw.links, {}};
+  Ask ask{purpose, raw.links, raw.nth, {}};
   for (size_t i = 0; i < raw.count; ++i) {
     Ip& ip = ask.addresses.emplace_back();
     std::copy(std::begin(raw.addresses[i]), std::end(raw.addresses[i]), ip.begin());
@@ -95,9 +97,10 @@ std::string Encode(const Answer& answer) {
     raw.port[1] = static_cast<uint8_t>(answer.port);
     std::copy(answer.address.begin(), answer.address.end(), raw.address);
     std::copy(answer.token.begin(), answer.token.end(), raw.token);
+    raw.more = answer.more;
     return Raw(raw);
   }
-  const std::string text = answer.text.substr(0, kMaxRefusalText);
+  const std::string text = Shortened(answer.text, kMaxRefusalText);
   std::string bytes = Raw(MagicBytes());
   bytes += static_cast<char>(answer.reason);
   bytes.append(2, '\0');
@@ -124,6 +127,7 @@ std::optional<Answer> DecodeAnswer(absl::string_view bytes) {
   if (answer.port == 0) return std::nullopt;
   std::copy(std::begin(raw.address), std::end(raw.address), answer.address.begin());
   std::copy(std::begin(raw.token), std::end(raw.token), answer.token.begin());
+  answer.more = raw.more;
   return answer;
 }
 

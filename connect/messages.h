@@ -37,6 +37,7 @@ constexpr uint8_t LinkBit(Link link) {
 struct Ask {
   Purpose purpose = Purpose::kProof;
   uint8_t links = 0;               // LinkBit of what the caller has
+  uint8_t nth = 0;                 // 0: the listener's nearest device; else the next, and so on
   std::vector<Ip> addresses = {};  // of its devices; the listener chooses a device near them
 };
 std::string Encode(const Ask& ask);
@@ -50,6 +51,7 @@ struct Answer {
   uint16_t port = 0;
   Ip address = {};
   Token token = {};
+  uint8_t more = 0;  // devices that come behind this one, if it is of no use
 };
 std::string Encode(const Answer& answer);
 // Nothing: this is not an answer of ours. The text is made plain.

@@ -11,22 +11,24 @@ namespace {
 
 std::string Hex(const std::string& bytes) { return absl::BytesToHexString(bytes); }
 
-const Ask kAsk{Purpose::kConnect, LinkBit(Link::kRoce), {*ParseIp("10.1.0.2")}};
+const Ask kAsk{Purpose::kConnect, LinkBit(Link::kRoce), 1, {*ParseIp("10.1.0.2")}};
 
 // The bytes of docs/wire.md.
 TEST(Messages, AskGolden) {
   EXPECT_EQ(Hex(Encode(kAsk)),
-            "5672733102020100"
+            "5672733102020101"
             "00000000000000000000ffff0a010002");
 }
 
 TEST(Messages, AnswerGolden) {
   Answer answer{.link = Link::kRoce, .port = 41233, .address = *ParseIp("10.1.0.1")};
   for (uint8_t i = 0; i < kTokenBytes; ++i) answer.token[i] = i;
+  answer.more = 2;
   EXPECT_EQ(Hex(Encode(answer)),
             "567273310002a111"
             "00000000000000000000ffff0a010001"
-            "000102030405060708090a0b0c0d0e0f");
+            "000102030405060708090a0b0c0d0e0f02");
+  EXPECT_EQ(DecodeAnswer(Encode(answer))->more, 2);
   EXPECT_EQ(Hex(Encode(Answer{.reason = Reason::kNoDevice, .text = "none"})),
             "56727331020000046e6f6e65");
 }
@@ -41,6 +43,7 @@ TEST(Messages, AskRoundTripAndTail) {
     ASSERT_TRUE(back.has_value());
     EXPECT_EQ(back->purpose, Purpose::kConnect);
     EXPECT_EQ(back->links, many.links);
+    EXPECT_EQ(back->nth, 1);
     ASSERT_EQ(back->addresses.size(), kMaxAddresses);
     EXPECT_EQ(ToText(back->addresses[2]), "fe80::1");
   }
@@ -73,7 +76,7 @@ TEST(Messages, TextIsMadePrintableAndCut) {
   const Answer bell{.reason = Reason::kFailed, .text = "\x1b[2J\n"};
   EXPECT_EQ(DecodeAnswer(Encode(bell))->text, "?[2J?");
   const Answer longer{.reason = Reason::kFailed, .text = std::string(500, 'x')};
-  EXPECT_EQ(DecodeAnswer(Encode(longer))->text, std::string(kMaxRefusalText, 'x'));
+  EXPECT_EQ(DecodeAnswer(Encode(longer))->text, std::string(kMaxRefusalText - 3, 'x') + "...");
   EXPECT_LE(Encode(longer).size(), 148u);
 }
 
@@ -103,9 +106,7 @@ TEST(Address, TextAndBytes) {
 }
 
 TEST(Address, Nearness) {
-  const auto bits = [](const char* a, const char* b) {
-    return Nearness(*ParseIp(a), *ParseIp(b));
-  };
+  const auto bits = [](const char* a, const char* b) { return Nearness(*ParseIp(a), *ParseIp(b)); };
   EXPECT_EQ(bits("10.1.0.1", "10.1.0.2"), 30);
   EXPECT_EQ(bits("10.1.0.1", "10.1.0.1"), 32);
   EXPECT_EQ(bits("10.1.0.1", "192.168.0.1"), 0);

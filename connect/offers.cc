@@ -17,10 +17,14 @@ Answer Offers::Refuse(Reason reason, const std::string& text) {
 
 Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration now) {
   if (core_.usable().empty()) return Refuse(Reason::kNoDevice, "the listener has no RDMA device");
-  const Site site = core_.Nearest(ask, ParseIp(HostOf(caller.local)).value_or(Ip{}));
-  if (site.usable == nullptr) {
+  const std::vector<Site> sites = core_.Nearest(ask, ParseIp(HostOf(caller.local)).value_or(Ip{}));
+  if (sites.empty()) {
     return Refuse(Reason::kNoCommonLink, "the listener's RDMA devices have another link layer");
   }
+  if (ask.nth >= sites.size()) {
+    return Refuse(Reason::kNoDevice, "the listener has no other RDMA device");
+  }
+  const Site site = sites[ask.nth];
   const Ip peer = ParseIp(HostOf(caller.peer)).value_or(Ip{});
   size_t of_peer = 0, of_network = 0;
   for (const Offer& each : offers_) {
@@ -43,6 +47,7 @@ Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration
   answer.address = site.address;
   answer.port = PortOf((*listener)->address());
   answer.token = *token;
+  answer.more = static_cast<uint8_t>(std::min<size_t>(sites.size() - 1 - ask.nth, UINT8_MAX));
   offers_.push_back({*std::move(listener), ask.purpose, *token, peer, now + kOfferTime});
   return answer;
 }

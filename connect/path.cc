@@ -16,16 +16,20 @@ absl::Status StraightPath::Connect(provider::QueuePair& qp, const ConnectParamet
 }
 
 RdmaPath::RdmaPath(Core* core, Rendezvous* rendezvous, std::unique_ptr<provider::Path> via,
-                   const std::string& address, provider::Device* device, Rdma mode)
-    : core_(*core), rendezvous_(*rendezvous), via_(std::move(via)), device_(device) {
+                   const std::string& address, const Verdict& verdict, Rdma mode)
+    : core_(*core),
+      rendezvous_(*rendezvous),
+      via_(std::move(via)),
+      device_(verdict.device),
+      nth_(verdict.nth) {
   info_.peer = address;
   info_.own_peer = true;
-  info_.candidates = core_.OnDevice(*device, kProven, mode);
+  info_.candidates = core_.OnDevice(*device_, kProven, mode, verdict.losers);
 }
 
 absl::Status RdmaPath::Connect(provider::QueuePair& qp, const ConnectParameters& parameters) {
   const absl::Duration start = core_.base().Now();
-  auto path = rendezvous_.Redirected(*via_, info_.peer, device_, parameters.deadline);
+  auto path = rendezvous_.Redirected(*via_, info_.peer, device_, nth_, parameters.deadline);
   if (!path.ok()) return path.status();
   provider::Selection selection;
   selection.candidates = info_.candidates;

@@ -34,7 +34,7 @@ class RdmaPath final : public provider::Path {
  public:
   // `via`: the base's path to the listener, for rendezvous.
   RdmaPath(Core* core, Rendezvous* rendezvous, std::unique_ptr<provider::Path> via,
-           const std::string& address, provider::Device* device, Rdma mode);
+           const std::string& address, const Verdict& verdict, Rdma mode);
 
   absl::Status Close() override { return via_->Close(); }
   provider::Device* device() const override { return device_; }
@@ -49,6 +49,7 @@ class RdmaPath final : public provider::Path {
   Rendezvous& rendezvous_;
   const std::unique_ptr<provider::Path> via_;
   provider::Device* const device_;
+  const uint8_t nth_;
   ConnectionInfo info_;
 };
 

@@ -18,6 +18,18 @@ constexpr const char* kPlain = "called straight: the peer's listener does not se
 constexpr const char* kItSays = "called straight: it is iWARP's own way to a peer without RDMA";
 constexpr const char* kSilent = "called straight: nobody answers there over TCP";
 
+constexpr const char* kNotOffered = "the listener offered no way that begins at it";
+
+// A device that was tried twice has two reasons.
+void Note(std::vector<Candidate>* tried, const std::string& device, const std::string& why) {
+  for (Candidate& each : *tried) {
+    if (each.device != device) continue;
+    absl::StrAppend(&each.reason, "; ", why);
+    return;
+  }
+  tried->push_back(Loser(device, why));
+}
+
 // What the listener says counts as its own; an unknown code of a later version is a failure.
 Reason Known(Reason reason) { return reason <= Reason::kMalformed ? reason : Reason::kFailed; }
 
@@ -40,6 +52,10 @@ absl::StatusOr<Answer> Rendezvous::AskPeer(provider::Path& via, const Ask& ask,
   return absl::FailedPreconditionError("the peer's listener does not offer RDMA");
 }
 
+Ask Rendezvous::Question(Purpose purpose, uint8_t nth) const {
+  return {purpose, core_.links(), nth, core_.addresses()};
+}
+
 absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Route(const Answer& answer,
                                                                   const provider::Device* device,
                                                                   absl::Duration deadline) {
@@ -47,9 +63,10 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Route(const Answer& 
       absl::StrCat("no device here has the peer's link, ", LinkName(answer.link)));
   const std::string to = WithPort(answer.address, answer.port);
   provider::Context* asked = nullptr;
-  for (const Usable& each : core_.usable()) {
-    if (each.device->info().link != answer.link || each.provider == asked) continue;
-    if (device != nullptr && each.device != device) continue;
+  const Ask near{.links = LinkBit(answer.link), .addresses = {answer.address}};
+  for (const Site& site : core_.Nearest(near, answer.address)) {
+    const Usable& each = *site.usable;
+    if (each.provider == asked || (device != nullptr && each.device != device)) continue;
     asked = each.provider;
     auto path = each.provider->Resolve(to, {.deadline = deadline});
     if (!path.ok()) {
@@ -66,9 +83,10 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Route(const Answer& 
   return last;
 }
 
-absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, std::string* tried) {
+absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, absl::Duration time,
+                                                  std::string* tried) {
   const absl::Duration start = core_.base().Now();
-  auto made = Route(answer, nullptr, kProofTime);
+  auto made = Route(answer, nullptr, time);
   if (!made.ok()) return made.status();
   const Handle<provider::Path> path(*std::move(made));
   provider::Device* device = path.impl()->device();
@@ -76,7 +94,7 @@ absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, std::str
   auto probe = Probe::Make(device, tag_);
   if (!probe.ok()) return probe.status();
   const std::string token(answer.token.begin(), answer.token.end());
-  const absl::Duration left = kProofTime - (core_.base().Now() - start);
+  const absl::Duration left = time - (core_.base().Now() - start);
   const ConnectOutcome outcome =
       (*probe)->Connect(*path.impl(), token, std::max(left, absl::ZeroDuration()), core_.base());
   if (outcome.kind == ConnectOutcome::Kind::kEstablished) return device;
@@ -86,52 +104,79 @@ absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, std::str
   }
   if (absl::IsDeadlineExceeded(outcome.status)) {
     return absl::DeadlineExceededError(
-        absl::StrCat("no answer from ", to, " within ", absl::FormatDuration(kProofTime)));
+        absl::StrCat("no answer from ", to, " within ", absl::FormatDuration(time)));
   }
   return absl::UnavailableError(absl::StrCat("cannot reach ", to, ": ", outcome.status.message()));
 }
 
-Verdict Rendezvous::Lost(const std::string& address, const std::string& device, Reason reason,
-                         const std::string& why) {
+std::vector<Candidate> Rendezvous::Lost(const std::string& address, Reason reason,
+                                        const std::string& why,
+                                        const std::vector<Candidate>& tried) {
   core_.CountRefusal(reason);
-  VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", device, ": ", why);
-  Verdict verdict;
-  verdict.losers.push_back(Loser(device, why));
-  return verdict;
+  std::vector<Candidate> losers = core_.Everyone(why);
+  for (Candidate& each : losers) {
+    for (const Candidate& known : tried) {
+      if (known.device == each.device) each.reason = known.reason;
+    }
+    VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", each.device, ": ",
+                each.reason);
+  }
+  return losers;
 }
 
 Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
                           absl::Duration deadline) {
-  const absl::Duration now = core_.base().Now();
-  if (std::optional<Verdict> known = memory_.Recall(address, now)) return *known;
-  std::string device = core_.usable().front().device->info().name;
-  const Ask ask{Purpose::kProof, core_.links(), core_.addresses()};
-  absl::StatusOr<Answer> answer = AskPeer(via, ask, deadline);
+  const absl::Duration start = core_.base().Now();
+  if (std::optional<Verdict> known = memory_.Recall(address, start)) return *known;
+  absl::StatusOr<Answer> answer = AskPeer(via, Question(Purpose::kProof, 0), deadline);
   if (!answer.ok()) {
-    Verdict verdict{.plain = absl::IsFailedPrecondition(answer.status())};
-    verdict.losers.push_back(Loser(device, std::string(answer.status().message())));
+    Verdict verdict{.losers = core_.Everyone(std::string(answer.status().message())),
+                    .plain = absl::IsFailedPrecondition(answer.status())};
     // Nobody there, or no answer: that may change, and costs nothing to find out.
-    if (verdict.plain) memory_.Remember(address, verdict, now);
+    if (verdict.plain) memory_.Remember(address, verdict, start);
     return verdict;
   }
-  Verdict verdict;
+  Verdict verdict{.peer_selects = true};
   if (answer->reason != Reason::kNone) {
-    verdict = Lost(address, device, Known(answer->reason), answer->text);
-  } else if (auto reached = Try(*answer, &device); reached.ok()) {
-    verdict.device = *reached;
+    verdict.losers = Lost(address, Known(answer->reason), answer->text, {});
   } else {
-    verdict = Lost(address, device,
-                   absl::IsAborted(reached.status()) ? Reason::kRefused : Reason::kUnreachable,
-                   std::string(reached.status().message()));
+    TryAll(via, address, *answer, &verdict);
   }
-  verdict.peer_selects = true;
   if (answer->reason != Reason::kBusy) memory_.Remember(address, verdict, core_.base().Now());
   return verdict;
 }
 
+void Rendezvous::TryAll(provider::Path& via, const std::string& address, Answer answer,
+                        Verdict* verdict) {
+  const int ways = std::min<int>(answer.more, kWays - 1) + 1;
+  const absl::Duration share = kProofTime / ways;
+  Reason reason = Reason::kUnreachable;
+  std::string of_others = kNotOffered;
+  while (true) {
+    std::string device;
+    auto reached = Try(answer, share, &device);
+    if (reached.ok()) {
+      verdict->device = *reached;
+      return;
+    }
+    if (absl::IsAborted(reached.status())) reason = Reason::kRefused;
+    const std::string why(reached.status().message());
+    if (device.empty()) {
+      of_others = why;
+    } else {
+      Note(&verdict->losers, device, why);
+    }
+    if (verdict->nth + 1 == ways) break;
+    auto next = AskPeer(via, Question(Purpose::kProof, ++verdict->nth), share);
+    if (!next.ok() || next->reason != Reason::kNone) break;
+    answer = *std::move(next);
+  }
+  verdict->losers = Lost(address, reason, of_others, verdict->losers);
+}
+
 std::unique_ptr<provider::Path> Rendezvous::Straight(Verdict* verdict, const std::string& address,
                                                      Rdma mode, absl::Duration deadline) {
-  std::string& why = verdict->losers.front().reason;
+  std::string tried;
   const auto may = [&](const provider::Device* device) {
     const bool iwarp = device->info().link == Link::kIwarp;
     return mode == Rdma::kRequired ? iwarp || !verdict->peer_selects : iwarp && verdict->plain;
@@ -151,13 +196,13 @@ std::unique_ptr<provider::Path> Rendezvous::Straight(Verdict* verdict, const std
     if (path.ok()) {
       (void)(*path)->Close();
     } else {
-      absl::StrAppend(&why, "; and ", path.status().message());
+      absl::StrAppend(&tried, "; ", path.status().message());
     }
   }
+  for (Candidate& each : verdict->losers) each.reason += tried;
   if (!verdict->peer_selects) {
-    core_.CountRefusal(verdict->plain ? Reason::kNotUnderstood : Reason::kUnreachable);
-    VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", verdict->losers.front().device,
-                ": ", why);
+    verdict->losers = Lost(address, verdict->plain ? Reason::kNotUnderstood : Reason::kUnreachable,
+                           "", verdict->losers);
   }
   return nullptr;
 }
@@ -165,13 +210,10 @@ std::unique_ptr<provider::Path> Rendezvous::Straight(Verdict* verdict, const std
 absl::StatusOr<std::unique_ptr<provider::Path>> Rendezvous::Redirected(provider::Path& via,
                                                                        const std::string& address,
                                                                        provider::Device* device,
+                                                                       uint8_t nth,
                                                                        absl::Duration deadline) {
   const std::string name = device->info().name;
-  Ask ask{Purpose::kConnect, LinkBit(device->info().link), {}};
-  for (const Usable& each : core_.usable()) {
-    if (each.device == device) ask.addresses = each.addresses;
-  }
-  absl::StatusOr<Answer> answer = AskPeer(via, ask, deadline);
+  absl::StatusOr<Answer> answer = AskPeer(via, Question(Purpose::kConnect, nth), deadline);
   absl::Status why = answer.status();
   if (answer.ok() && answer->reason == Reason::kBusy) {
     why = absl::ResourceExhaustedError(answer->text);

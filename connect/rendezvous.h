@@ -29,24 +29,30 @@ class Rendezvous {
   std::unique_ptr<provider::Path> Straight(Verdict* verdict, const std::string& address, Rdma mode,
                                            absl::Duration deadline);
 
-  // A path to a port that the peer has opened for one connect, on `device`. May block for a round
-  // trip.
+  // A path to a port that the peer has opened for one connect, on `device` to its `nth`. May block
+  // for a round trip.
   absl::StatusOr<std::unique_ptr<provider::Path>> Redirected(provider::Path& via,
                                                              const std::string& address,
-                                                             provider::Device* device,
+                                                             provider::Device* device, uint8_t nth,
                                                              absl::Duration deadline);
 
  private:
   // FailedPrecondition: the peer does not know what this is.
   absl::StatusOr<Answer> AskPeer(provider::Path& via, const Ask& ask, absl::Duration deadline);
-  // Of devices with that link (and only `device`, if not null): the one that finds a route.
+  Ask Question(Purpose purpose, uint8_t nth) const;
+  // Of devices with that link (and only `device`, if not null): the nearest that finds a route.
   absl::StatusOr<std::unique_ptr<provider::Path>> Route(const Answer& answer,
                                                         const provider::Device* device,
                                                         absl::Duration deadline);
-  // Connects over `answer`, once. The device, or why not.
-  absl::StatusOr<provider::Device*> Try(const Answer& answer, std::string* tried);
-  Verdict Lost(const std::string& address, const std::string& device, Reason reason,
-               const std::string& why);
+  // Connects over `answer`, once. The device, or why not; `tried`: which one that was.
+  absl::StatusOr<provider::Device*> Try(const Answer& answer, absl::Duration time,
+                                        std::string* tried);
+  // One after the other, beginning with what `answer` offers: a device in `verdict`, or all
+  // reasons.
+  void TryAll(provider::Path& via, const std::string& address, Answer answer, Verdict* verdict);
+  // None serves: those in `tried` for their own reasons, the others for `why`. Counted, and logged.
+  std::vector<Candidate> Lost(const std::string& address, Reason reason, const std::string& why,
+                              const std::vector<Candidate>& tried);
 
   Core& core_;
   void* const tag_;

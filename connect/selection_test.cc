@@ -179,6 +179,29 @@ TEST_F(Selection, RequiredFailsWithTheReasons) {
                 "from 10.1.0.1 within 1s; not over other: its port is down"));
 }
 
+// Expect: whole at this end, cut behind a word at the other; the remedy only where nothing serves.
+TEST_F(Selection, LongReasons) {
+  const std::string fact =
+      "the kernel has an RDMA device (rxe0), but no /dev/infiniband/uverbs* is there to open it, "
+      "and nobody has made one in this container";
+  HostOptions options;
+  options.settings.absent = {{"verbs", false, fact + ". Run it with --device /dev/infiniband"}};
+  Context server = hosts.Open(1, {.device = false}), client = hosts.Open(2, options);
+  const Connected both = Run(server, client);
+  const std::string whole = "fake_rdma: the listener has no RDMA device; verbs: " + fact;
+  EXPECT_EQ(Losers(both.at_client), whole);
+  std::string cut = Losers(both.at_server);
+  ASSERT_TRUE(cut.ends_with("...")) << cut;
+  cut.resize(cut.size() - 3);
+  EXPECT_TRUE(whole.starts_with(cut + " ")) << cut;
+  options.settings.rdma = Rdma::kRequired;
+  Context insists = hosts.Open(3, options);
+  Listener listener = Check(server.Listen(Hosts::address(1, 7471)));
+  EXPECT_THAT(
+      insists.Resolve(Hosts::address(1, 7471)).status().message(),
+      HasSubstr("not over verbs: " + fact + ". Run it with --device /dev/infiniband. `verbena"));
+}
+
 TEST_F(Selection, RequiredWithoutDevices) {
   HostOptions options{.device = false};
   options.settings.rdma = Rdma::kRequired;

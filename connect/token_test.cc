@@ -22,7 +22,7 @@ using connect::Reason;
 class Tokens : public testing::Test {
  protected:
   static connect::Ask Question(Purpose purpose = Purpose::kProof) {
-    return {purpose, connect::LinkBit(Link::kRoce), {*connect::ParseIp("10.1.0.2")}};
+    return {purpose, connect::LinkBit(Link::kRoce), 0, {*connect::ParseIp("10.1.0.2")}};
   }
   // What the listener answers to `private_data` in a rendezvous.
   std::optional<Answer> Ask(const std::string& private_data) {

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "transport/capabilities.h"
 #include "transport/events.h"
+#include "transport/options.h"
 #include "transport/qp_state.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
@@ -63,6 +64,16 @@ TEST(CapabilitiesText, NoneOneAll) {
             "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
             "own_peer_known out_of_band out_of_band_handshake refusal_reasons queue_pair_rights "
             "traffic_class");
+}
+
+TEST(Names, ShortenedEndsBehindAWord) {
+  EXPECT_EQ(Shortened("its port is down", 16), "its port is down");
+  EXPECT_EQ(Shortened("its port is down", 15), "its port is...");
+  EXPECT_EQ(Shortened("its port is down", 13), "its port...");
+  EXPECT_EQ(Shortened("one-word-without-a-space", 10), "one-wor...");
+  for (size_t most = 0; most < 16; ++most) {
+    EXPECT_LE(Shortened("its port is down", most).size(), most);
+  }
 }
 
 }  // namespace

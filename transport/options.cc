@@ -29,6 +29,15 @@ std::string PlainText(absl::string_view text) {
   return plain;
 }
 
+std::string Shortened(absl::string_view text, size_t most) {
+  constexpr absl::string_view kMore = "...";
+  if (text.size() <= most) return std::string(text);
+  const size_t room = most - std::min(most, kMore.size());
+  const size_t space = text.substr(0, room + 1).rfind(' ');
+  const size_t end = space == absl::string_view::npos || space < room / 2 ? room : space;
+  return absl::StrCat(text.substr(0, end), kMore.substr(0, most - end));
+}
+
 std::string Explain(const ConnectionInfo& info) {
   std::string chosen = "an unnamed device";
   std::string passed_over;

@@ -151,6 +151,8 @@ struct ConnectionInfo {
 
 // Text of a peer, fit for logs and terminals: printable ASCII, and `?` for every other byte.
 std::string PlainText(absl::string_view text);
+// At most that many bytes for the wire: what is longer ends in "...", behind a word.
+std::string Shortened(absl::string_view text, size_t most);
 
 // For people: "tcp (kernel TCP); not rxe0 (no answer within 1s)".
 std::string Explain(const ConnectionInfo& info);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/engine/note.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,11 +12,16 @@
 namespace verbena::engine {
 
 std::string EncodeNote(const std::vector<Candidate>& candidates) {
+  constexpr size_t kLeast = 40;  // bytes of a line that still says something
   std::string text;
-  for (const Candidate& c : candidates) {
-    absl::StrAppend(&text, text.empty() ? "" : "\n", c.device, ": ", c.reason);
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const size_t left = wire::kMaxNote - text.size();
+    if (left < kLeast) break;
+    const Candidate& c = candidates[i];
+    const size_t share = std::max(kLeast, left / (candidates.size() - i)) - 1;
+    absl::StrAppend(&text, text.empty() ? "" : "\n",
+                    Shortened(absl::StrCat(c.device, ": ", c.reason), share));
   }
-  if (text.size() > wire::kMaxNote) text.resize(wire::kMaxNote);
   return text + static_cast<char>(text.size());
 }
 

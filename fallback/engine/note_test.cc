@@ -56,7 +56,24 @@ TEST(Note, FitsWhateverItSays) {
   const auto peer = DecodeRequest(frame);
   ASSERT_TRUE(peer.ok());
   EXPECT_EQ(peer->private_data, offer.private_data);
-  EXPECT_EQ(peer->note.size(), 3u);
+  EXPECT_EQ(peer->note.size(), 4u);
+}
+
+// Expect: whole while there is room; else cut behind a word, each about as much.
+TEST(Note, LongReasonsAreShortened) {
+  const std::string reason = "the kernel has an RDMA device and no file under /dev to open it";
+  const auto told = [](const std::vector<Candidate>& note) {
+    return DecodeRequest(EncodeRequest(Noted(note)))->note;
+  };
+  EXPECT_EQ(told({{"rxe0", false, reason}, {"b", false, reason}})[1].reason, reason);
+  const auto three = told({{"a", false, reason}, {"b", false, reason}, {"c", false, reason}});
+  ASSERT_EQ(three.size(), 3u);
+  for (const Candidate& each : three) {
+    EXPECT_TRUE(each.reason.starts_with("the kernel has an RDMA device and no file"))
+        << each.reason;
+    EXPECT_TRUE(each.reason.ends_with("...")) << each.reason;
+  }
+  EXPECT_EQ(three[0].reason, "the kernel has an RDMA device and no file...");
 }
 
 TEST(Note, IsMadePrintable) {

@@ -16,8 +16,8 @@ using conformance::Check;
 
 constexpr absl::Duration kLong = absl::Seconds(20);
 
-DeviceInfo Info(const std::string& address, Link link) {
-  return {.name = kRdma,
+DeviceInfo Info(const char* name, const std::string& address, Link link) {
+  return {.name = name,
           .provider = "verbs",
           .transport = "RoCE v2",
           .link = link,
@@ -27,28 +27,33 @@ DeviceInfo Info(const std::string& address, Link link) {
 
 }  // namespace
 
-std::string Hosts::address(int host, int port) { return absl::StrCat("10.0.0.", host, ":", port); }
+std::string Hosts::Ip(int network, int host) { return absl::StrCat("10.", network, ".0.", host); }
 
-std::unique_ptr<provider::Context> Hosts::Device(int host, const HostOptions& options) {
-  const std::string ip = absl::StrCat("10.1.0.", host);
-  return Check(fallback::OpenOn(network_.NewWorld(ip), ip, Info(ip, options.link)));
+std::string Hosts::address(int host, int port) { return absl::StrCat(Ip(0, host), ":", port); }
+
+std::unique_ptr<provider::Context> Hosts::Device(int host, int rail, const HostOptions& options) {
+  const std::string ip = Ip(rail, host);
+  return Check(fallback::OpenOn(network_.NewWorld(ip), ip,
+                                Info(rail == 1 ? kRdma : kRdma2, ip, options.link)));
 }
 
 Context Hosts::Open(int host, const HostOptions& options) {
-  auto tcp = Check(fallback::OpenOn(network_.NewWorld(absl::StrCat("10.0.0.", host)), ""));
+  auto tcp = Check(fallback::OpenOn(network_.NewWorld(Ip(0, host)), ""));
   if (!options.composed) return Check(Context::OpenOn(std::move(tcp)));
   std::vector<std::unique_ptr<provider::Context>> rdma;
-  if (options.device) rdma.push_back(Device(host, options));
+  for (int rail = 1; options.device && rail <= options.rails; ++rail) {
+    rdma.push_back(Device(host, rail, options));
+  }
   return Check(
       Context::OpenOn(connect::Compose(std::move(tcp), std::move(rdma), options.settings)));
 }
 
-Context Hosts::OpenDevice(int host) { return Check(Context::OpenOn(Device(host, {}))); }
+Context Hosts::OpenDevice(int host) { return Check(Context::OpenOn(Device(host, 1, {}))); }
 
 Context OpenOnKernel(const connect::Settings& settings) {
   std::vector<std::unique_ptr<provider::Context>> rdma;
-  rdma.push_back(Check(
-      fallback::OpenOn(Check(io::NewKernelWorld()), "127.0.0.2", Info("127.0.0.2", Link::kRoce))));
+  rdma.push_back(Check(fallback::OpenOn(Check(io::NewKernelWorld()), "127.0.0.2",
+                                        Info(kRdma, "127.0.0.2", Link::kRoce))));
   return Check(Context::OpenOn(
       connect::Compose(Check(fallback::Open("127.0.0.1")), std::move(rdma), settings)));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hosts with and without an RDMA device, for tests of the choice between the two. The device is
-// TCP under another name and on a network of its own: host n is 10.0.0.n over TCP and 10.1.0.n over
-// "fake_rdma". One thread drives all; time is virtual.
+// Hosts with and without RDMA devices, for tests of the choice between them. A device is TCP under
+// another name and on a network of its own: host n is 10.0.0.n over TCP, 10.1.0.n over "fake_rdma"
+// and, with two rails, 10.2.0.n over "fake_rdma2". One thread drives all; time is virtual.
 #pragma once
 
 #include <memory>
@@ -15,12 +15,14 @@
 namespace verbena::selection {
 
 inline constexpr const char* kRdma = "fake_rdma";
+inline constexpr const char* kRdma2 = "fake_rdma2";
 
 struct HostOptions {
   bool device = true;
   bool composed = true;  // else TCP alone, as a peer that knows nothing of selection
   connect::Settings settings = {};
   Link link = Link::kRoce;
+  int rails = 1;
 };
 
 class Hosts {
@@ -32,12 +34,13 @@ class Hosts {
   Context OpenDevice(int host);
 
   static std::string address(int host, int port);
-  // Nothing passes between the devices of hosts 1 and 2.
-  void SilenceDevices(bool on) { network_.Partition("10.1.0.1", "10.1.0.2", on); }
+  // Nothing passes between the devices of hosts 1 and 2 on that rail.
+  void SilenceDevices(bool on, int rail = 1) { network_.Partition(Ip(rail, 1), Ip(rail, 2), on); }
   absl::Duration Now() const { return absl::Nanoseconds(network_.Now()); }
 
  private:
-  std::unique_ptr<provider::Context> Device(int host, const HostOptions& options);
+  static std::string Ip(int network, int host);
+  std::unique_ptr<provider::Context> Device(int host, int rail, const HostOptions& options);
   io::SimNetwork network_;
 };
 
