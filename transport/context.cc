@@ -196,7 +196,9 @@ absl::StatusOr<Device*> Context::Choose(const std::string& peer_address,
                                         std::vector<Candidate>* why) const {
   const absl::StatusOr<Contact> theirs = DecodeContact(peer_address);
   if (!theirs.ok()) return theirs.status();
-  const absl::StatusOr<Contact> mine = DecodeContact(address());  // as the peer sees it
+  Contact whole = state_->provider->contact();
+  whole.nonce = state_->nonce;
+  const absl::StatusOr<Contact> mine = AsSeen(whole);
   if (!mine.ok()) return mine.status();
   const absl::StatusOr<DevicePair> choice = ChooseDevices(*mine, *theirs);
   if (!choice.ok()) return choice.status();

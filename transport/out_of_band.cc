@@ -211,18 +211,19 @@ std::string Encode(const Contact& contact) {
   w.Number(0, 2);
   w.Bytes(contact.nonce);
   const auto add = [&w](const std::string& part, size_t count_at) {
-    if (w.out().size() + part.size() + kCrc > kMaxContact) return;
+    if (w.out().size() + part.size() + kCrc > kMaxContact) return false;
     w.out() += part;
     ++w.out()[count_at];
+    return true;
   };
   for (const Way& way : contact.ways) {
-    add(EncodeWay(way, kMaxContact - kCrc - w.out().size()), kWaysAt);
+    if (!add(EncodeWay(way, kMaxContact - kCrc - w.out().size()), kWaysAt)) break;
   }
   for (const Candidate& each : contact.absent) {
     Writer note;
     note.Text(each.device, kMaxName);
-    note.Text(each.reason, kMaxReason);
-    add(note.out(), kNotesAt);
+    note.Text(Shortened(each.reason, kMaxReason), kMaxReason);
+    if (!add(note.out(), kNotesAt)) break;
   }
   const size_t length = w.out().size() + kCrc;
   w.out()[kLengthAt] = static_cast<char>(length >> 8);
@@ -267,6 +268,16 @@ absl::StatusOr<Contact> DecodeContact(absl::string_view text) {
   }
   if (!sound) return Invalid("its content is none of Verbena's");
   return c;
+}
+
+absl::StatusOr<Contact> AsSeen(const Contact& whole) {
+  absl::StatusOr<Contact> seen = DecodeContact(Encode(whole));
+  if (!seen.ok()) return seen;
+  seen->absent = whole.absent;
+  for (size_t i = seen->ways.size(); i < whole.ways.size(); ++i) {
+    seen->absent.push_back({whole.ways[i].device, false, "the address has no room for it"});
+  }
+  return seen;
 }
 
 absl::Status CheckPeer(const Contact& mine, const Contact& theirs) {

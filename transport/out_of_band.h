@@ -59,6 +59,9 @@ std::string Encode(const Contact& contact);
 // version.
 absl::StatusOr<Contact> DecodeContact(absl::string_view text);
 
+// This end's own, for ChooseDevices: the ways that the peer sees, and why there are no others.
+absl::StatusOr<Contact> AsSeen(const Contact& whole);
+
 // OK, or why a queue pair with `mine` cannot connect to `theirs`.
 absl::Status CheckPeer(const Contact& mine, const Contact& theirs);
 

@@ -55,6 +55,32 @@ TEST(Contacts, NeverLongerThanTheMaximum) {
   }
 }
 
+// Expect: what found no room is named, and a reason is whole at the end that gives it.
+TEST(Contacts, WaysWithoutRoomAreTold) {
+  std::vector<Way> ways;
+  for (int i = 0; i < 30; ++i) {
+    Way way{.device = "mlx5_" + std::to_string(i), .link = Link::kRoce};
+    way.gid[15] = static_cast<uint8_t>(i);
+    ways.push_back(way);
+  }
+  Contact whole = OfContext(1, ways);
+  whole.absent = {{"down", false, std::string(150, 'x')}};
+  const absl::StatusOr<Contact> seen = AsSeen(whole);
+  ASSERT_TRUE(seen.ok());
+  const size_t told = seen->ways.size();
+  EXPECT_GT(told, 8u);
+  EXPECT_EQ(seen->ways, DecodeContact(Encode(whole))->ways);
+  ASSERT_EQ(told + seen->absent.size(), whole.ways.size() + 1);
+  EXPECT_EQ(seen->absent.front().reason, std::string(150, 'x'));
+  for (size_t i = told; i < whole.ways.size(); ++i) {
+    EXPECT_EQ(seen->absent[i - told + 1].device, whole.ways[i].device);
+    EXPECT_EQ(seen->absent[i - told + 1].reason, "the address has no room for it");
+  }
+  const absl::StatusOr<DevicePair> choice = ChooseDevices(*seen, OfContext(2, {ways[29]}));
+  ASSERT_TRUE(choice.ok());
+  EXPECT_EQ(choice->candidates.size(), whole.ways.size() + 1);
+}
+
 TEST(Contacts, EveryTruncationIsRefused) {
   const std::string text = Encode(OfQueuePair());
   for (size_t n = 0; n < text.size(); ++n) {
