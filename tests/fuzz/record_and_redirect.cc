@@ -87,7 +87,7 @@ void Rendezvous(Input input) {
     FUZZ_CHECK(ask->addresses.size() <= connect::kMaxAddresses);
     const auto again = connect::DecodeAsk(connect::Encode(*ask));
     FUZZ_CHECK(again && again->purpose == ask->purpose && again->links == ask->links &&
-               again->addresses == ask->addresses);
+               again->nth == ask->nth && again->addresses == ask->addresses);
   }
   if (const auto answer = connect::DecodeAnswer(bytes)) {
     CheckPlain(answer->text);
@@ -98,7 +98,7 @@ void Rendezvous(Input input) {
     const auto again = connect::DecodeAnswer(connect::Encode(*answer));
     FUZZ_CHECK(again && again->text == answer->text && again->port == answer->port &&
                again->link == answer->link && again->address == answer->address &&
-               again->token == answer->token);
+               again->token == answer->token && again->more == answer->more);
   }
 }
 

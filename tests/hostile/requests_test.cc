@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "fallback/wire/extension.h"
+#include "fallback/wire/mpa.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/cli/tcp_peer.h"
@@ -53,6 +54,9 @@ std::string WithRecord(uint32_t features, uint32_t required) {
                 .data = std::string("\x80\x01\xc0\x01", 4) + Record(1, features, required)});
 }
 constexpr uint32_t kUsual = 0x1f;
+std::string AsQuestion(const std::string& request) {
+  return std::string(wire::kMpaAskKey) + request.substr(wire::kMpaAskKey.size());
+}
 
 const std::vector<Row>& Rows() {
   static const auto* const rows = new std::vector<Row>{
@@ -92,6 +96,10 @@ const std::vector<Row>& Rows() {
       {"AsksNothing",
        "MPA ID Ask Frame" + WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous).substr(16),
        Answer::kRejected, "the listener does not understand the request"},
+      {"RendezvousByFeatureAlone", WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous),
+       Answer::kRejected, "a rendezvous is what both the key"},
+      {"RendezvousByKeyAlone", AsQuestion(OwnRequest()), Answer::kRejected,
+       "a rendezvous is what both the key"},
       {"CallsOutOfBand", WithRecord(kUsual | wire::kOutOfBand, wire::kOutOfBand), Answer::kRejected,
        "takes no out-of-band connections"},
       // Odd and legal.
