@@ -89,12 +89,7 @@ const std::vector<Row>& Rows() {
       // Records.
       {"RequiresWhatIsUnknown", WithRecord(kUsual | 1u << 20, 1u << 20), Answer::kRejected,
        "feature bit 20 (unknown) is required by the peer"},
-      {"AsksForARendezvousWithoutItsKey", WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous),
-       Answer::kRejected, "a rendezvous is what both the key and the record's feature say"},
-      {"AsksForARendezvousByTheKeyAlone", Frame({.key = "MPA ID Ask Frame", .revision = 2}),
-       Answer::kRejected, "a rendezvous is what both the key and the record's feature say"},
-      {"AsksNothing",
-       "MPA ID Ask Frame" + WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous).substr(16),
+      {"AsksForARendezvous", AsQuestion(WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous)),
        Answer::kRejected, "the listener does not understand the request"},
       {"RendezvousByFeatureAlone", WithRecord(kUsual | wire::kRendezvous, wire::kRendezvous),
        Answer::kRejected, "a rendezvous is what both the key"},
