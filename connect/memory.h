@@ -18,7 +18,7 @@ struct Verdict {
   uint8_t nth = 0;                     // of the listener's devices, to which it is proven
   std::vector<Candidate> losers = {};  // those that were tried; every one if none is proven
   bool peer_selects = false;           // it knows notes
-  bool plain = false;                  // somebody listens who does not select
+  bool plain = false;                  // somebody listens who does not select; not remembered
 };
 
 class Memory {

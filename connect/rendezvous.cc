@@ -130,11 +130,9 @@ Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
   if (std::optional<Verdict> known = memory_.Recall(address, start)) return *known;
   absl::StatusOr<Answer> answer = AskPeer(via, Question(Purpose::kProof, 0), deadline);
   if (!answer.ok()) {
-    Verdict verdict{.losers = core_.Everyone(std::string(answer.status().message())),
-                    .plain = absl::IsFailedPrecondition(answer.status())};
-    // Nobody there, or no answer: that may change, and costs nothing to find out.
-    if (verdict.plain) memory_.Remember(address, verdict, start);
-    return verdict;
+    // Not remembered: nobody there, or somebody who hangs up as a listener does that is too busy.
+    return {.losers = core_.Everyone(std::string(answer.status().message())),
+            .plain = absl::IsFailedPrecondition(answer.status())};
   }
   Verdict verdict{.peer_selects = true};
   if (answer->reason != Reason::kNone) {

@@ -238,6 +238,13 @@ TEST_F(Selection, PeerThatKnowsNothingOfSelection) {
   const Connected both = Run(server, client);
   EXPECT_EQ(Chosen(both.at_client), "tcp");
   EXPECT_EQ(Losers(both.at_client), "fake_rdma: the peer's listener does not offer RDMA");
+  // And that is not remembered: a listener that is too busy looks the same.
+  Context other = hosts.Open(3);
+  std::optional<Listener> plain = Check(other.Listen(Hosts::address(3, 7471), {.backlog = 0}));
+  EXPECT_EQ(Check(client.Resolve(Hosts::address(3, 7471))).device().name(), "tcp");
+  Check(plain->Close());
+  plain = Check(other.Listen(Hosts::address(3, 7471)));
+  EXPECT_EQ(Check(client.Resolve(Hosts::address(3, 7471))).device().name(), kRdma);
 }
 
 TEST_F(Selection, NobodyListens) {
