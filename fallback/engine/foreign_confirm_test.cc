@@ -212,6 +212,7 @@ TEST_F(Confirm, AnAnswerOfAnotherShape) {
   Sent();
   Answer(7);
   EXPECT_EQ(side_.Sends(), "1 BAD_RESP_ERR");
+  EXPECT_EQ(Sent(), "Terminate");
 }
 
 TEST_F(Confirm, AnAtomicsAnswer) {

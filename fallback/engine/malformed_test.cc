@@ -277,12 +277,13 @@ struct AnswerRow {
   uint64_t offset;
   uint32_t size;
   bool last;
+  wire::TerminateError error;
 };
 class WrongAnswer : public testing::TestWithParam<AnswerRow> {};
 
 TEST_P(WrongAnswer, IsABadResponse) {
   // A read of 64 bytes is answered with something else.
-  // Expect: BAD_RESP_ERR, and not a byte stored.
+  // Expect: BAD_RESP_ERR, not a byte stored, and the peer is told (RFC 5040 7.1).
   Side side;
   side.qp.Connected(OwnSession(true));
   Memory into(&side, 128);
@@ -293,15 +294,25 @@ TEST_P(WrongAnswer, IsABadResponse) {
   wire::TaggedHeader h = WriteHeader(request.sink_stag + row.stag_plus, row.offset);
   h.rdmap = wire::RdmapByte(wire::Opcode::kReadResponse);
   if (!row.last) h.ddp &= static_cast<uint8_t>(~wire::kLast);
+  h.length = static_cast<uint16_t>(wire::kTaggedUlpdu + row.size);
   side.Feed(MakeFpdu(h, Bytes(row.size, std::byte{1})));
   EXPECT_EQ(side.Sends(), "1 BAD_RESP_ERR");
   EXPECT_TRUE(into.IsZero());
+  const std::vector<Fpdu> said = ParseFpdus(side.Drain());
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_EQ(wire::ReadControl(said[0].untagged).code, NakCode::kProtocol);
+  const auto terminate = wire::DecodeTerminate(said[1].payload);
+  ASSERT_TRUE(terminate.ok());
+  EXPECT_EQ(terminate->error, row.error);
+  EXPECT_EQ(terminate->segment_length, h.length);
 }
 
-constexpr AnswerRow kAnswers[] = {
-    {"OtherSink", 1, 0, 64, true},          {"OtherOffset", 0, 8, 56, true},
-    {"TooShort", 0, 0, 60, true},           {"TooLong", 0, 0, 68, true},
-    {"TooLongAndNotLast", 0, 0, 68, false}, {"NotLast", 0, 0, 64, false}};
+constexpr AnswerRow kAnswers[] = {{"OtherSink", 1, 0, 64, true, error::kStag},
+                                  {"OtherOffset", 0, 8, 56, true, error::kBounds},
+                                  {"TooShort", 0, 0, 60, true, error::kBounds},
+                                  {"TooLong", 0, 0, 68, true, error::kBounds},
+                                  {"TooLongAndNotLast", 0, 0, 68, false, error::kBounds},
+                                  {"NotLast", 0, 0, 64, false, error::kBounds}};
 INSTANTIATE_TEST_SUITE_P(Rows, WrongAnswer, testing::ValuesIn(kAnswers),
                          [](const auto& i) { return std::string(i.param.name); });
 
@@ -318,6 +329,7 @@ TEST(WrongAnswer, OfAnAtomic) {
     side.Feed(MakeFpdu(UntaggedOf(wire::Opcode::kAtomicResponse, 1), wire::AsBytes(body)));
     EXPECT_EQ(side.Sends(), "1 BAD_RESP_ERR");
     EXPECT_TRUE(into.IsZero());
+    EXPECT_EQ(ParseFpdus(side.Drain()).back().opcode(), wire::Opcode::kTerminate);
   }
 }
 

@@ -290,6 +290,7 @@ class QueuePair {
   bool IsDone(const SendEntry& entry) const;
   void FailOldest(WcStatus status, const absl::Status& why);
   void FailRead(WcStatus status, const absl::Status& why);
+  void RefuseAnswer(wire::TerminateError error, const char* why);
 
   // responder.cc
   void HeardFromPeer();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the peer says about our requests: applied, answered, refused for now, failed.
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "fallback/engine/guarded_copy.h"
@@ -11,6 +13,9 @@ namespace verbena::engine {
 using wire::RsnBefore;
 
 namespace {
+
+constexpr const char* kOtherSink = "a read response to another key than the request named";
+constexpr const char* kOtherBytes = "a read response with other bytes than were asked for";
 
 WcStatus StatusOf(wire::NakCode code) {
   switch (code) {
@@ -208,16 +213,32 @@ void QueuePair::FailRead(WcStatus status, const absl::Status& why) {
   FailOldest(status, why);
 }
 
+// What is not the answer that was asked for: the request fails, and the peer is told (RFC 5040 7.1,
+// RFC 5041 7.1).
+void QueuePair::RefuseAnswer(wire::TerminateError error, const char* why) {
+  std::vector<std::byte> segment = SegmentToBlame();
+  FailRead(WcStatus::kBadResponse, absl::DataLossError(why));
+  if (nak_.owed) return;  // it was no answer to what had left, even
+  nak_.owed = true;
+  nak_.rsn = applied_rsn_ + 1;
+  nak_.code = wire::NakCode::kProtocol;
+  nak_.error = error;
+  nak_.text = why;
+  nak_.segment = std::move(segment);
+}
+
 // The answer to a read that stands in for an acknowledgement: small, and its bytes are nobody's.
 bool QueuePair::TakeConfirmation(const wire::TaggedHeader& h) {
   const OutboundRead& out = orq_.front();
   const uint32_t payload = wire::PayloadSize(h);
   const uint32_t asked = session_.lent.has_value() ? kLentSize : 0;
   // Of an answer without bytes STag and offset are not looked at (RFC 5041 5.2).
-  const bool misplaced = asked > 0 && (h.stag != out.sink || h.tagged_offset != 0);
-  if (misplaced || (h.ddp & wire::kLast) == 0 || payload != asked) {
-    FailOldest(WcStatus::kBadResponse,
-               absl::DataLossError("the peer's read response is not what was asked for"));
+  if (asked > 0 && h.stag != out.sink) {
+    RefuseAnswer(wire::error::kStag, kOtherSink);
+    return false;
+  }
+  if ((asked > 0 && h.tagged_offset != 0) || (h.ddp & wire::kLast) == 0 || payload != asked) {
+    RefuseAnswer(wire::error::kBounds, kOtherBytes);
     return false;
   }
   const size_t size = wire::FpduSize(sizeof(h), payload);
@@ -239,11 +260,13 @@ bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
   const uint32_t payload = wire::PayloadSize(h);
   const bool last = (h.ddp & wire::kLast) != 0;
   // Of an answer without bytes STag and offset are not looked at (RFC 5041 5.2).
-  const bool misplaced = e.length > 0 && (h.stag != out.sink || h.tagged_offset != out.received);
-  if (e.opcode != Opcode::kRead || misplaced || payload > e.length - out.received ||
+  if (e.opcode != Opcode::kRead || (e.length > 0 && h.stag != out.sink)) {
+    RefuseAnswer(wire::error::kStag, kOtherSink);
+    return false;
+  }
+  if ((e.length > 0 && h.tagged_offset != out.received) || payload > e.length - out.received ||
       last != (out.received + payload == e.length)) {
-    FailRead(WcStatus::kBadResponse,
-             absl::DataLossError("the peer's read response is not what was asked for"));
+    RefuseAnswer(wire::error::kBounds, kOtherBytes);
     return false;
   }
   segment_.address = out.received;
@@ -267,9 +290,8 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
   SendEntry* e =
       orq_.count > 0 && !orq_.front().confirms ? &sq_.at(orq_.front().position) : nullptr;
   if (e == nullptr || e->opcode == Opcode::kRead || answer.request_id != orq_.front().sink) {
-    FailRead(WcStatus::kBadResponse,
-             absl::DataLossError("the peer answered an atomic operation that was not asked for"));
-    return;
+    return RefuseAnswer(wire::error::kUnspecified,
+                        "an answer to an atomic operation that was not asked for");
   }
   const uint64_t original = answer.original;
   const std::byte* from = reinterpret_cast<const std::byte*>(&original);
