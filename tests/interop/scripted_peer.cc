@@ -35,9 +35,11 @@ sockaddr_in Loopback(uint16_t port) {
 }
 
 int Call(const std::string& address) {
+  const size_t colon = address.rfind(':');
   int port = 0;
-  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port)) << address;
-  const sockaddr_in to = Loopback(static_cast<uint16_t>(port));
+  EXPECT_TRUE(absl::SimpleAtoi(address.substr(colon + 1), &port)) << address;
+  sockaddr_in to = Loopback(static_cast<uint16_t>(port));
+  EXPECT_EQ(inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr), 1) << address;
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0) << address;
   return fd;
