@@ -50,10 +50,17 @@ int FamilyOf(const Gid& gid) {
 }
 
 // fe80::/10, or ::ffff:169.254.0.0/112.
+// The bytes may be a peer's, anywhere in what it sent.
+in6_addr Aligned(const uint8_t* address) {
+  in6_addr v6;
+  std::memcpy(&v6, address, sizeof v6);
+  return v6;
+}
+
 bool IsLinkLocal(const uint8_t* address) {
-  const auto* v6 = reinterpret_cast<const in6_addr*>(address);
-  if (IN6_IS_ADDR_V4MAPPED(v6)) return address[12] == 169 && address[13] == 254;
-  return IN6_IS_ADDR_LINKLOCAL(v6);
+  const in6_addr v6 = Aligned(address);
+  if (IN6_IS_ADDR_V4MAPPED(&v6)) return address[12] == 169 && address[13] == 254;
+  return IN6_IS_ADDR_LINKLOCAL(&v6);
 }
 
 // "0 (fe80::1 on eth0, RoCE v1), 1 (10.0.0.1 on eth0, RoCE v2)"
@@ -314,8 +321,8 @@ std::string WhyHidden(const std::string& devices) {
 
 std::string GidText(const uint8_t* gid) {
   char text[INET6_ADDRSTRLEN] = "?";
-  const auto* v6 = reinterpret_cast<const in6_addr*>(gid);
-  if (IN6_IS_ADDR_V4MAPPED(v6)) {
+  const in6_addr v6 = Aligned(gid);
+  if (IN6_IS_ADDR_V4MAPPED(&v6)) {
     inet_ntop(AF_INET, gid + 12, text, sizeof text);
   } else {
     inet_ntop(AF_INET6, gid, text, sizeof text);

@@ -28,7 +28,7 @@ std::vector<char> Changed(std::span<const iovec> from, Ask what) {
   } else {
     header.private_data_length =
         static_cast<uint16_t>(header.private_data_length - sizeof(wire::RecordBytes));
-    frame.resize(frame.size() - sizeof(wire::RecordBytes));
+    frame.erase(frame.end() - sizeof(wire::RecordBytes), frame.end());
   }
   std::memcpy(frame.data(), &header, sizeof(header));
   return frame;
