@@ -178,7 +178,8 @@ WaitSet* CompletionQueue::OwnSet() {
 bool CompletionQueue::Sleep(WaitSet* set, Nanos deadline) {
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   const auto* const before = std::exchange(sleeping, this);
-  for (bool in_time = true; ring_.empty() && in_time;) {
+  bool in_time = true;
+  while (ring_.empty() && in_time) {
     set->Silence();
     if (!ring_.empty()) break;
     set->Serve(deadline);
@@ -187,7 +188,7 @@ bool CompletionQueue::Sleep(WaitSet* set, Nanos deadline) {
   sleeping = before;
   const bool there = !ring_.empty();
   if (sleepers_.fetch_sub(1, std::memory_order_seq_cst) > 1 && there) set->Ring();
-  return there;
+  return there || in_time;  // another thread may have taken what ended the loop
 }
 
 void CompletionQueue::OnPushed() {

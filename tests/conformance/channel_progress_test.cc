@@ -297,6 +297,31 @@ INSTANTIATE_TEST_SUITE_P(All, ManySleepers, testing::ValuesIn(KernelProviders())
 constexpr int kThreads = 4;
 constexpr uint64_t kRounds = 200;
 
+TEST_P(ManySleepers, WhoFindsTheQueueEmptySleepsOn) {
+  // Four threads wait for one completion each, on one queue, again and again. The next request is
+  // posted when the last one's completion is taken, so that all are woken for one.
+  // Expect: no Wait ends without a completion.
+  Pair pair = MakePair(*this);
+  constexpr uint64_t kEach = 200;
+  std::atomic<uint64_t> taken = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (uint64_t k = 0; k < kEach; ++k) {
+        EXPECT_THAT(pair.client->cq.Wait(1, kLong), IsOk());
+        ++taken;
+      }
+    });
+  }
+  for (uint64_t i = 0; i < kThreads * kEach; ++i) {
+    Post(pair.client->qp, {.opcode = Opcode::kWrite,
+                           .local = pair.client->slice(0, 8),
+                           .remote = pair.server->at(0)});
+    EXPECT_TRUE(RunUntil([&] { return taken > i; }));
+  }
+  for (std::thread& each : threads) each.join();
+}
+
 TEST_P(ManySleepers, OnOneChannel) {
   // Four threads sleep in Next and arm again; four others send and Wait on one queue.
   // Expect: every message arrives, though no thread has a queue pair of its own.
