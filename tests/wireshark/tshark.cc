@@ -13,8 +13,11 @@ namespace {
 
 // Its output for `file`, with these arguments besides.
 std::string Run(const std::string& file, const std::vector<std::string>& arguments) {
-  std::vector<std::string> argv = {
-      FindTshark(), "-r", file, "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"};
+  std::vector<std::string> argv = {FindTshark(), "-r", file};
+  // Heuristics first: the port is any, and may be another protocol's.
+  for (const char* on : {"tcp.check_checksum", "ip.check_checksum", "tcp.try_heuristic_first"}) {
+    argv.insert(argv.end(), {"-o", absl::StrCat(on, ":TRUE")});
+  }
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   const Finished done =
       RunToEnd(argv, {.environment = {absl::StrCat("HOME=", ::testing::TempDir())}});
