@@ -3,6 +3,7 @@
 //   overhead_program ROUNDS
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 
 #include "examples/check.h"
 #include "transport/context.h"
+#include "transport/providers.h"
 
 using namespace verbena;
 
@@ -19,7 +21,7 @@ using namespace verbena;
 // us.
 extern "C" {
 #define POST(NAME)                                                              \
-  __attribute__((noinline, noipa)) bool NAME(QueuePair& qp, const SendWr& wr) { \
+  __attribute__((noinline, no_icf)) bool NAME(QueuePair& qp, const SendWr& wr) { \
     return qp.PostSend({&wr, 1}).ok();                                          \
   }
 POST(MeasuredSend)
@@ -67,10 +69,18 @@ void Expect(bool held, const char* what) {
 }
 
 // The same on the device that is an iWARP one.
+// Without selection, which connects by IP addresses: the stub has none.
+Context OpenAlone(const std::string& provider, const std::string& device) {
+  const std::span<const ProviderEntry> all = AllProviders();
+  const auto entry = std::find_if(all.begin(), all.end(),
+                                  [&](const ProviderEntry& each) { return each.name == provider; });
+  return Check(Context::OpenOn(Check(entry->open(device, nullptr))));
+}
+
 class Iwarp {
  public:
   explicit Iwarp(std::span<std::byte> memory)
-      : context_(Check(Context::Open({.device = "verbs:stub1", .rdma = Rdma::kRequired}))),
+      : context_(OpenAlone("verbs", "stub1")),
         pd_(Check(context_.devices()[0]->AllocateProtectionDomain())),
         cq_(Check(context_.devices()[0]->CreateCompletionQueue({.entries = 1024}))),
         region_(Check(pd_.Register(memory, Access::kLocalWrite))),
