@@ -13,8 +13,9 @@ struct Hardships {
   // Reads are answered when nothing more has come, so what was posted behind one and is not fenced
   // is applied before it (IBTA 10.8.3.3).
   bool late_answers = false;
-  // Memory to receive or to read into is overwritten before the bytes come: what is in it until the
-  // completion is nothing to rely on. Beyond the message nobody writes, and neither does this.
+  // Memory to receive or to read into is overwritten when the first bytes come: what is in it until
+  // the completion is nothing to rely on. Beyond the message, and where a read was refused, nobody
+  // writes, and neither does this.
   bool poison = false;
   // Atomics are atomic against this device's others, not against the processor (IBTA 9.4.5).
   bool device_atomics = false;

@@ -106,13 +106,19 @@ TEST(Poison, FollowsTheSegmentsOfAMessage) {
   for (const size_t i : {10, 26, 36, 51}) EXPECT_EQ(into.data()[i], std::byte{0}) << i;
 }
 
-TEST(Poison, IsInTheSinkOfARead) {
+TEST(Poison, IsInTheSinkOfAReadWhenItsAnswerBegins) {
+  // Expect: nothing of it before, for a refused read brings nothing; then all of the sink.
   Harsh h({.poison = true});
   h.w.b.Post(
-      {.opcode = Opcode::kRead, .local = h.theirs.sge(0, 8), .remote = h.mine.at(), .id = 1});
-  h.w.cable.Send(1);
-  EXPECT_EQ(h.theirs.data()[7], std::byte{kPoison});
-  h.w.cable.Run();
+      {.opcode = Opcode::kRead, .local = h.theirs.sge(0, 48), .remote = h.mine.at(), .id = 1});
+  h.w.a.Feed(h.w.b.Drain());
+  EXPECT_TRUE(h.theirs.IsZero());
+  const std::vector<std::byte> answer = h.w.a.Drain();
+  h.w.b.Feed({answer.data(), answer.size() - 16});
+  EXPECT_EQ(h.theirs.data()[47], std::byte{kPoison});
+  EXPECT_EQ(h.theirs.data()[48], std::byte{0});
+  h.w.b.Feed({answer.data() + answer.size() - 16, 16});
+  EXPECT_EQ(h.w.b.Sends(), "1 SUCCESS");
   EXPECT_TRUE(h.theirs.IsZero());
 }
 

@@ -269,6 +269,9 @@ bool QueuePair::BeginReadResponse(const wire::TaggedHeader& h) {
     RefuseAnswer(wire::error::kBounds, kOtherBytes);
     return false;
   }
+  if (config_.hardships.poison && out.received == 0) [[unlikely]] {
+    Poison(sq_.sges(out.position), e.sge_count, config_.domain, 0, e.length);
+  }
   segment_.address = out.received;
   return true;
 }

@@ -202,7 +202,6 @@ void QueuePair::AppendReadRequest(SendEntry& e) {
   out.sink = ++next_sink_;
   orq_.Push(out);
   asked_rsn_ = e.rsn;  // its answer comes behind all before it
-  if (config_.hardships.poison) Poison(sq_.sges(cursor_), e.sge_count, config_.domain, 0, e.length);
   UntaggedHeader h;
   h.rdmap = RdmapByte(wire::Opcode::kReadRequest);
   h.queue_number = wire::kReadRequestQueue;
@@ -250,7 +249,6 @@ void QueuePair::AppendAtomicRequest(SendEntry& e) {
   out.position = cursor_;
   out.sink = ++next_sink_;
   orq_.Push(out);
-  if (config_.hardships.poison) Poison(sq_.sges(cursor_), e.sge_count, config_.domain, 0, e.length);
   UntaggedHeader h;
   h.rdmap = RdmapByte(wire::Opcode::kAtomicRequest);
   h.queue_number = wire::kReadRequestQueue;  // RFC 7306 5: one sequence with reads
