@@ -14,6 +14,8 @@ void Hub::Add(Watched* w) {
   std::lock_guard lock(mutex_);
   w->id_ = next_id_++;
   registry_.emplace(w->id_, w);
+  // A post may make its queue pair hot, and allocates nothing.
+  if (hot_.capacity() < registry_.size()) hot_.reserve(2 * registry_.size());
   Deadlines one = {{io::kNever, w->id_}};
   w->unarmed_ = one.extract(one.begin());
 }
