@@ -142,11 +142,12 @@ absl::Status NoMore(int error, const std::string& what, Resource resource,
   const Kind& kind = KindOf(resource);
   const int most = limits.*kind.most;
   std::string count =
-      absl::StrCat("The device has at most ", most, " ", kind.plural, " (", kind.limit, ")");
+      absl::StrCat("the device has at most ", most, " ", kind.plural, " (", kind.limit, ")");
   if (in_use) absl::StrAppend(&count, ", ", *in_use, " exist in all processes");
   // cgroup-v2, "RDMA": the one reason for this errno.
-  if (error == EAGAIN) count = "The control group of this process allows no more (rdma.max)";
-  const absl::Status status = ErrnoStatus(error, what, absl::StrCat(count, ". ", remedy));
+  if (error == EAGAIN) count = "the control group of this process allows no more (rdma.max)";
+  // One sentence: lists of candidates show the first one.
+  const absl::Status status = ErrnoStatus(error, absl::StrCat(what, ": ", count), remedy);
   // Soft-RoCE says EINVAL when it has none left (Linux 6.1 rxe_pool.c __rxe_add_to_pool).
   const bool exhausted =
       error == EAGAIN || (in_use && *in_use >= static_cast<uint64_t>(std::max(most, 0)));

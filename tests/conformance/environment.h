@@ -138,7 +138,7 @@ class ConformanceBase : public testing::Test {
   std::unique_ptr<Ground> ground_;
   std::optional<Context> server_;
   std::optional<Context> client_;
-  CompletionChannel idle_;  // of the client; nothing ever arrives: waiting on it passes time
+  CompletionChannel idle_;  // of the client; nothing ever arrives
   std::optional<testing::ScopedTrace> trace_;
 };
 
