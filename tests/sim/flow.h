@@ -133,6 +133,8 @@ class Flow {
   // Posting
   // Places taken in the send queue: they come back when a completion behind them is polled.
   uint32_t places() const { return static_cast<uint32_t>(tail_ - polled_); }
+  // The second: after an error nothing more is applied, and a program may go on posting for long.
+  bool HasRoom(uint32_t slots) const { return places() < slots && tail_ - applied_ < kRing; }
   bool MessagesFull() const { return message_tail_ - message_head_ == kMessages; }
   uint64_t messages_under_way() const { return message_tail_ - message_head_; }
   Request& Next();          // to be filled, then Posted

@@ -118,7 +118,7 @@ void Player::Post(uint32_t end, Dice dice) {
   End& own = world_.end(end);
   Flow& flow = *flows_[end];
   const QpState state = own.qp.state();
-  if (state == QpState::kReset || flow.places() >= config_.slots) return;
+  if (state == QpState::kReset || !flow.HasRoom(config_.slots)) return;
   Request& r = flow.Next();
   if (!Choose(end, dice, &r)) return;
   ChooseFlags(end, dice, &r);

@@ -16,6 +16,13 @@ TEST(Sim, AFewSeedsPass) {
   EXPECT_GT(r.requests, 0u);
 }
 
+// Seeds in which a program goes on posting long after an error.
+TEST(Sim, TheModelsRingIsNotOverrun) {
+  for (uint64_t seed : {1753257498701240u, 1753257632295350u, 1753257739543850u}) {
+    EXPECT_EQ(Tell(seed, {}).find("FAILED"), std::string::npos) << seed;
+  }
+}
+
 TEST(Sim, ASeedGivesTheSameStoryAgain) {
   for (uint64_t seed = 1; seed <= 20; ++seed) EXPECT_EQ(Tell(seed, {}), Tell(seed, {}));
 }

@@ -11,7 +11,7 @@ void Player::UseWindow(uint32_t end, Dice dice) {
   End& own = world_.end(end);
   Flow& flow = *flows_[end];
   if (own.qp.state() != QpState::kRts && own.qp.state() != QpState::kSqd) return;
-  if (flow.places() >= config_.slots) return;
+  if (!flow.HasRoom(config_.slots)) return;
   const uint32_t which = dice.Below(kWindows);
   Window& w = own.windows[which];
   Area& target = own.areas[kTarget];
