@@ -16,7 +16,7 @@ struct Capabilities {
   bool memory_windows = false;     // type 2
   bool rnr = false;                // a missing receive makes the sender wait, not fail
   bool remote_completion = false;  // a completion means: applied at the peer
-  bool unguessable_keys = false;   // remote keys are random
+  bool unguessable_keys = false;   // remote keys are random, and do not come again soon
   bool global_atomics = false;     // atomic against the target's CPU as well
   bool lazy_registration = false;  // registering memory pins nothing and touches no page
   bool peer_counters = false;      // counters tell what peers did, and what passed on the wire
