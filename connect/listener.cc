@@ -150,14 +150,14 @@ absl::Duration Listener::Serve(absl::Duration now) {
     const std::lock_guard lock(mutex_);
     return ready_.size() < static_cast<size_t>(options_.backlog);
   };
-  std::vector<std::unique_ptr<provider::ConnectionRequest>> arrived;
-  offers_.Serve(now, &arrived);
-  for (auto& request : arrived) TakeFromDevice(std::move(request), kProven);
+  for (Offers::Arrival& each : offers_.Serve(now)) {
+    TakeFromDevice(std::move(each.request), kProven, each.failed);
+  }
   for (const auto& each : doors_.devices) {
     while (room()) {
       std::unique_ptr<provider::ConnectionRequest> request = each->TryNext();
       if (request == nullptr) break;
-      TakeFromDevice(std::move(request), kCameOver);
+      TakeFromDevice(std::move(request), kCameOver, {});
     }
   }
   while (doors_.base != nullptr && room()) {
@@ -223,10 +223,10 @@ void Listener::TakeFromBase(std::unique_ptr<provider::ConnectionRequest> request
   Hand(std::move(request));
 }
 
-void Listener::TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request,
-                              const char* why) {
+void Listener::TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request, const char* why,
+                              const std::vector<Candidate>& failed) {
   provider::Selection selection;
-  selection.candidates = core_.OnDevice(*request->device(), why, mode_);
+  selection.candidates = core_.OnDevice(*request->device(), why, mode_, failed);
   request->Announce(selection);
   Hand(std::move(request));
 }

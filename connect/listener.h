@@ -51,7 +51,8 @@ class Listener final : public provider::Listener {
  private:
   void AnswerRendezvous(provider::ConnectionRequest& request, absl::Duration now);
   void TakeFromBase(std::unique_ptr<provider::ConnectionRequest> request);
-  void TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request, const char* why);
+  void TakeFromDevice(std::unique_ptr<provider::ConnectionRequest> request, const char* why,
+                      const std::vector<Candidate>& failed);
   void Hand(std::unique_ptr<provider::ConnectionRequest> request);
 
   Context& context_;

@@ -45,7 +45,7 @@ static_assert(sizeof(AnswerBytes) == 41 && alignof(AnswerBytes) == 1);
 static_assert(offsetof(AnswerBytes, port) == 6 && offsetof(AnswerBytes, address) == 8);
 static_assert(offsetof(AnswerBytes, token) == 24 && offsetof(AnswerBytes, more) == 40);
 
-constexpr size_t kRefusalHeader = 8;  // magic, reason, 0, 0, length of the text
+constexpr size_t kRefusalHeader = 8;  // magic, reason, more, 0, length of the text
 
 bool HasMagic(absl::string_view bytes) {
   const MagicBytes magic;
@@ -103,7 +103,8 @@ std::string Encode(const Answer& answer) {
   const std::string text = Shortened(answer.text, kMaxRefusalText);
   std::string bytes = Raw(MagicBytes());
   bytes += static_cast<char>(answer.reason);
-  bytes.append(2, '\0');
+  bytes += static_cast<char>(answer.more);
+  bytes += '\0';
   bytes += static_cast<char>(text.size());
   return bytes + text;
 }
@@ -116,6 +117,7 @@ std::optional<Answer> DecodeAnswer(absl::string_view bytes) {
     const size_t length = static_cast<uint8_t>(bytes[7]);
     if (length > kMaxRefusalText || bytes.size() < kRefusalHeader + length) return std::nullopt;
     answer.text = PlainText(bytes.substr(kRefusalHeader, length));
+    answer.more = static_cast<uint8_t>(bytes[5]);
     return answer;
   }
   AnswerBytes raw;

@@ -51,7 +51,7 @@ struct Answer {
   uint16_t port = 0;
   Ip address = {};
   Token token = {};
-  uint8_t more = 0;  // devices that come behind this one, if it is of no use
+  uint8_t more = 0;  // devices that come behind this one, if it is of no use or failed
 };
 std::string Encode(const Answer& answer);
 // Nothing: this is not an answer of ours. The text is made plain.

@@ -31,6 +31,9 @@ TEST(Messages, AnswerGolden) {
   EXPECT_EQ(DecodeAnswer(Encode(answer))->more, 2);
   EXPECT_EQ(Hex(Encode(Answer{.reason = Reason::kNoDevice, .text = "none"})),
             "56727331020000046e6f6e65");
+  const Answer next{.reason = Reason::kFailed, .text = "busy", .more = 3};
+  EXPECT_EQ(Hex(Encode(next)), "567273310503000462757379");
+  EXPECT_EQ(DecodeAnswer(Encode(next))->more, 3);
 }
 
 TEST(Messages, AskRoundTripAndTail) {

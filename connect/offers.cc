@@ -10,9 +10,9 @@
 
 namespace verbena::connect {
 
-Answer Offers::Refuse(Reason reason, const std::string& text) {
+Answer Offers::Refuse(Reason reason, const std::string& text, uint8_t more) {
   core_.CountRefusal(reason);
-  return {.reason = reason, .text = text};
+  return {.reason = reason, .text = text, .more = more};
 }
 
 Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration now) {
@@ -25,6 +25,9 @@ Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration
     return Refuse(Reason::kNoDevice, "the listener has no other RDMA device");
   }
   const Site site = sites[ask.nth];
+  const std::string& name = site.usable->device->info().name;
+  const uint8_t more =
+      static_cast<uint8_t>(std::min<size_t>(sites.size() - 1 - ask.nth, UINT8_MAX));
   const Ip peer = ParseIp(HostOf(caller.peer)).value_or(Ip{});
   size_t of_peer = 0, of_network = 0;
   for (const Offer& each : offers_) {
@@ -35,25 +38,39 @@ Answer Offers::Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration
     return Refuse(Reason::kBusy, "too many connects at once");
   }
   absl::StatusOr<Token> token = NewToken();
+  if (!token.ok()) {
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "no port for ", caller.peer, ": ",
+                        token.status().message());
+    return Refuse(Reason::kFailed, absl::StrCat("the listener failed: ", token.status().message()));
+  }
   auto listener = site.usable->provider->Listen(WithPort(site.address, 0), {.backlog = 4});
-  if (!token.ok() || !listener.ok()) {
-    const absl::Status why = token.ok() ? listener.status() : token.status();
-    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "no port for ", caller.peer, " on ",
-                        site.usable->device->info().name, ": ", why.message());
-    return Refuse(Reason::kFailed, absl::StrCat("the listener failed: ", why.message()));
+  if (!listener.ok()) {
+    const absl::string_view why = listener.status().message();
+    VERBENA_LOG_LIMITED(strange_, kWarn, "select", "no port for ", caller.peer, " on ", name, ": ",
+                        why);
+    failures_[site.usable] = std::string(why);
+    return Refuse(Reason::kFailed, absl::StrCat("the listener's ", name, " failed: ", why), more);
+  }
+  failures_.erase(site.usable);
+  std::vector<Candidate> failed;
+  for (size_t i = 0; i < ask.nth; ++i) {
+    const auto known = failures_.find(sites[i].usable);
+    if (known == failures_.end()) continue;
+    failed.push_back(Loser(known->first->device->info().name, known->second));
   }
   Answer answer;
   answer.link = site.usable->device->info().link;
   answer.address = site.address;
   answer.port = PortOf((*listener)->address());
   answer.token = *token;
-  answer.more = static_cast<uint8_t>(std::min<size_t>(sites.size() - 1 - ask.nth, UINT8_MAX));
-  offers_.push_back({*std::move(listener), ask.purpose, *token, peer, now + kOfferTime});
+  answer.more = more;
+  offers_.push_back(
+      {*std::move(listener), ask.purpose, *token, peer, now + kOfferTime, std::move(failed)});
   return answer;
 }
 
-void Offers::Serve(absl::Duration now,
-                   std::vector<std::unique_ptr<provider::ConnectionRequest>>* arrived) {
+std::vector<Offers::Arrival> Offers::Serve(absl::Duration now) {
+  std::vector<Arrival> arrived;
   for (auto it = offers_.begin(); it != offers_.end();) {
     std::unique_ptr<provider::ConnectionRequest> request = it->listener->TryNext();
     if (request == nullptr && it->until > now) {
@@ -63,7 +80,7 @@ void Offers::Serve(absl::Duration now,
     if (request != nullptr && it->purpose == Purpose::kProof) {
       CheckProof(*it, std::move(request), now);
     } else if (request != nullptr) {
-      arrived->push_back(std::move(request));
+      arrived.push_back({std::move(request), std::move(it->failed)});
     }
     (void)it->listener->Close();  // used up, or too old
     it = offers_.erase(it);
@@ -72,6 +89,7 @@ void Offers::Serve(absl::Duration now,
     const QpState state = each.probe->qp().Query().state;
     return each.until <= now || state == QpState::kErr || state == QpState::kReset;
   });
+  return arrived;
 }
 
 void Offers::CheckProof(const Offer& offer, std::unique_ptr<provider::ConnectionRequest> request,

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,9 +26,13 @@ class Offers {
 
   // Opens a port for the caller behind `request` if there is a device for it.
   Answer Open(const Ask& ask, const ConnectionInfo& caller, absl::Duration now);
-  // Looks after all of them. Adds to `arrived` what is the application's.
-  void Serve(absl::Duration now,
-             std::vector<std::unique_ptr<provider::ConnectionRequest>>* arrived);
+  // A request of the application's, and devices that rank before its own and failed.
+  struct Arrival {
+    std::unique_ptr<provider::ConnectionRequest> request;
+    std::vector<Candidate> failed;
+  };
+  // Looks after all of them, and returns what has come.
+  std::vector<Arrival> Serve(absl::Duration now);
   void Close();
   absl::Duration NextDeadline() const;  // InfiniteDuration: none
 
@@ -37,12 +43,13 @@ class Offers {
     Token token;
     Ip peer;  // its host
     absl::Duration until;
+    std::vector<Candidate> failed;
   };
   struct Proof {
     std::unique_ptr<Probe> probe;
     absl::Duration until;
   };
-  Answer Refuse(Reason reason, const std::string& text);
+  Answer Refuse(Reason reason, const std::string& text, uint8_t more = 0);
   void CheckProof(const Offer& offer, std::unique_ptr<provider::ConnectionRequest> request,
                   absl::Duration now);
 
@@ -50,6 +57,7 @@ class Offers {
   void* const tag_;
   std::list<Offer> offers_;
   std::list<Proof> proofs_;
+  std::map<const Usable*, std::string> failures_;  // why a device could not listen the last time
   LogLimit strange_;
 };
 

@@ -11,6 +11,8 @@ namespace verbena::selection {
 namespace {
 
 using conformance::Check;
+using testing::AllOf;
+using testing::HasSubstr;
 
 class Rails : public testing::Test {
  protected:
@@ -53,6 +55,46 @@ TEST_F(Rails, TheSecondServesIfTheFirstIsSilent) {
     EXPECT_EQ(Chosen(both.at_server), kRdma2);
     EXPECT_EQ(Losers(both.at_client),
               "fake_rdma: no answer from 10.1.0.1 within 500ms; tcp: RDMA reaches the peer");
+  }
+}
+
+// The listener's nearest device fails when it is asked to listen. Expect: the second rail, at once
+// and again when it is remembered; and both ends know why not the first.
+TEST_F(Rails, TheSecondServesIfTheFirstCannotListen) {
+  Context server = hosts.Open(1, {.rails = 2, .deaf = true});
+  Context client = hosts.Open(2, {.rails = 2});
+  Listener listener = Check(server.Listen(Hosts::address(1, 7471)));
+  for (int i = 0; i < 2; ++i) {
+    Path path = Check(client.Resolve(listener.address()));
+    const Connected both = Connect(client, server, listener, path);
+    EXPECT_EQ(Chosen(both.at_client), kRdma2);
+    EXPECT_EQ(Chosen(both.at_server), kRdma2);
+    EXPECT_THAT(Losers(both.at_client),
+                HasSubstr("fake_rdma: the listener's fake_rdma failed: listen 10.1.0.3:0: "));
+    EXPECT_THAT(Losers(both.at_server), HasSubstr("fake_rdma: listen 10.1.0.3:0: "));
+  }
+  EXPECT_EQ(server.counters().refusals.at("failed"), 1u);
+}
+
+// Its only device fails. Expect: TCP, and both ends know why.
+TEST_F(Rails, NoneCanListen) {
+  Context server = hosts.Open(1, {.deaf = true}), client = hosts.Open(2);
+  const Connected both = Run(server, client);
+  EXPECT_EQ(Chosen(both.at_client), "tcp");
+  EXPECT_THAT(Losers(both.at_client), HasSubstr("fake_rdma: the listener's fake_rdma failed: "));
+  EXPECT_EQ(Losers(both.at_server), Losers(both.at_client));
+}
+
+TEST_F(Rails, TheFirstCannotListenAndTheSecondIsSilent) {
+  Context server = hosts.Open(1, {.rails = 2, .deaf = true});
+  Context client = hosts.Open(2, {.rails = 2});
+  hosts.SilenceDevices(true, 2);
+  const Connected both = Run(server, client);
+  EXPECT_LE(took, absl::Milliseconds(600));
+  EXPECT_EQ(Chosen(both.at_client), "tcp");
+  for (const ConnectionInfo& end : {both.at_client, both.at_server}) {
+    EXPECT_THAT(Losers(end), AllOf(HasSubstr("fake_rdma: the listener's fake_rdma failed: "),
+                                   HasSubstr("fake_rdma2: no answer from 10.2.0.1 within 500ms")));
   }
 }
 

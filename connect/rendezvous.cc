@@ -109,15 +109,23 @@ absl::StatusOr<provider::Device*> Rendezvous::Try(const Answer& answer, absl::Du
   return absl::UnavailableError(absl::StrCat("cannot reach ", to, ": ", outcome.status.message()));
 }
 
+std::vector<Candidate> Rendezvous::Reasons(const std::string& why,
+                                           const std::vector<Candidate>& tried) const {
+  std::vector<Candidate> all = core_.Everyone(why);
+  for (Candidate& each : all) {
+    for (const Candidate& known : tried) {
+      if (known.device == each.device) each.reason = known.reason;
+    }
+  }
+  return all;
+}
+
 std::vector<Candidate> Rendezvous::Lost(const std::string& address, Reason reason,
                                         const std::string& why,
                                         const std::vector<Candidate>& tried) {
   core_.CountRefusal(reason);
-  std::vector<Candidate> losers = core_.Everyone(why);
-  for (Candidate& each : losers) {
-    for (const Candidate& known : tried) {
-      if (known.device == each.device) each.reason = known.reason;
-    }
+  const std::vector<Candidate> losers = Reasons(why, tried);
+  for (const Candidate& each : losers) {
     VERBENA_LOG(kInfo, "select", "resolve ", address, ": not over ", each.device, ": ",
                 each.reason);
   }
@@ -135,10 +143,10 @@ Verdict Rendezvous::Prove(provider::Path& via, const std::string& address,
             .plain = absl::IsFailedPrecondition(answer.status())};
   }
   Verdict verdict{.peer_selects = true};
-  if (answer->reason != Reason::kNone) {
-    verdict.losers = Lost(address, Known(answer->reason), answer->text, {});
-  } else {
+  if (answer->reason == Reason::kNone || (answer->reason == Reason::kFailed && answer->more > 0)) {
     TryAll(via, address, *answer, &verdict);
+  } else {
+    verdict.losers = Lost(address, Known(answer->reason), answer->text, {});
   }
   if (answer->reason != Reason::kBusy) memory_.Remember(address, verdict, core_.base().Now());
   return verdict;
@@ -149,16 +157,21 @@ void Rendezvous::TryAll(provider::Path& via, const std::string& address, Answer 
   const int ways = std::min<int>(answer.more, kWays - 1) + 1;
   const absl::Duration share = kProofTime / ways;
   Reason reason = Reason::kUnreachable;
-  std::string of_others = kNotOffered;
+  std::string of_others;  // why none of those is chosen that were not tried
   while (true) {
-    std::string device;
-    auto reached = Try(answer, share, &device);
-    if (reached.ok()) {
-      verdict->device = *reached;
-      return;
+    std::string device, why = answer.text;
+    if (answer.reason != Reason::kNone) {
+      reason = Known(answer.reason);  // the listener's device failed, before one of ours was chosen
+    } else {
+      auto reached = Try(answer, share, &device);
+      if (reached.ok()) {
+        verdict->device = *reached;
+        if (!of_others.empty()) verdict->losers = Reasons(of_others, verdict->losers);
+        return;
+      }
+      if (absl::IsAborted(reached.status())) reason = Reason::kRefused;
+      why = std::string(reached.status().message());
     }
-    if (absl::IsAborted(reached.status())) reason = Reason::kRefused;
-    const std::string why(reached.status().message());
     if (device.empty()) {
       of_others = why;
     } else {
@@ -166,9 +179,10 @@ void Rendezvous::TryAll(provider::Path& via, const std::string& address, Answer 
     }
     if (verdict->nth + 1 == ways) break;
     auto next = AskPeer(via, Question(Purpose::kProof, ++verdict->nth), share);
-    if (!next.ok() || next->reason != Reason::kNone) break;
+    if (!next.ok() || (next->reason != Reason::kNone && next->reason != Reason::kFailed)) break;
     answer = *std::move(next);
   }
+  if (of_others.empty()) of_others = kNotOffered;
   verdict->losers = Lost(address, reason, of_others, verdict->losers);
 }
 

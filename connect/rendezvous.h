@@ -50,7 +50,9 @@ class Rendezvous {
   // One after the other, beginning with what `answer` offers: a device in `verdict`, or all
   // reasons.
   void TryAll(provider::Path& via, const std::string& address, Answer answer, Verdict* verdict);
-  // None serves: those in `tried` for their own reasons, the others for `why`. Counted, and logged.
+  // Every device: those in `tried` with their own reasons, the others with `why`.
+  std::vector<Candidate> Reasons(const std::string& why, const std::vector<Candidate>& tried) const;
+  // None serves, for those reasons. Counted, and logged.
   std::vector<Candidate> Lost(const std::string& address, Reason reason, const std::string& why,
                               const std::vector<Candidate>& tried);
 

@@ -23,6 +23,7 @@ struct HostOptions {
   connect::Settings settings = {};
   Link link = Link::kRoce;
   int rails = 1;
+  bool deaf = false;  // its first device cannot listen: it claims an address that it has not
 };
 
 class Hosts {
