@@ -19,18 +19,6 @@ constexpr Nanos kTurnOfTheOther = 300'000'000;  // before the higher nonce dials
 constexpr Nanos kAnswerIsLate = 1'000'000'000;  // of a call that is out, when another one waits
 constexpr Nanos kNextAddress = 1'000'000'000;   // of a try, when there are more addresses
 constexpr size_t kMaxAddresses = 8;
-Ip ToIp(const io::Address& address) {
-  Ip ip{};
-  if (address.family() == AF_INET) {
-    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
-    std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
-    std::copy_n(reinterpret_cast<const uint8_t*>(&v4->sin_addr), 4, ip.begin() + kMappedBytes);
-  } else {
-    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
-    std::copy_n(v6->sin6_addr.s6_addr, ip.size(), ip.begin());
-  }
-  return ip;
-}
 
 // An IPv4 address as such, as address.h promises.
 io::Address ToAddress(const Ip& ip, uint16_t port) {
@@ -46,7 +34,7 @@ std::vector<io::Address> InOrder(const Way& way, const std::vector<io::Address>&
   std::vector<std::pair<int, io::Address>> rated;
   for (const Ip& ip : way.addresses) {
     int bits = 0;
-    for (const io::Address& each : own) bits = std::max(bits, CommonBits(ip, ToIp(each)));
+    for (const io::Address& each : own) bits = std::max(bits, CommonBits(ip, each.bytes()));
     rated.emplace_back(-bits, ToAddress(ip, way.port));
   }
   std::stable_sort(rated.begin(), rated.end(),
@@ -79,7 +67,7 @@ absl::StatusOr<Contact> QueuePair::contact() {
   way.port = *port;
   way.qp_number = number();
   for (const io::Address& each : device_->Addresses()) {
-    if (way.addresses.size() < kMaxAddresses) way.addresses.push_back(ToIp(each));
+    if (way.addresses.size() < kMaxAddresses) way.addresses.push_back(each.bytes());
   }
   c.ways = {std::move(way)};
   device_->meeting().Expect(engine::PlaceOf(c.nonce), this);

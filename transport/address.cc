@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
@@ -128,6 +129,17 @@ void Address::set_port(uint16_t port) {
   if (family() == AF_INET6) reinterpret_cast<sockaddr_in6&>(storage).sin6_port = htons(port);
 }
 
+Ip Address::bytes() const {
+  Ip ip{};
+  if (family() == AF_INET) {
+    std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
+    memcpy(&ip[kMappedBytes], &V4(*this).sin_addr, ip.size() - kMappedBytes);
+  } else if (family() == AF_INET6) {
+    memcpy(ip.data(), &V6(*this).sin6_addr, ip.size());
+  }
+  return ip;
+}
+
 std::string Address::ip() const {
   char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE];  // room for "%eth0"
   if (empty()) return "";
@@ -228,6 +240,10 @@ bool MadeForGuests(absl::string_view interface) {
     if (absl::StartsWith(interface, prefix)) return true;
   }
   return false;
+}
+
+bool LeadsFar(const Ip& address, absl::string_view interface) {
+  return !IsLinkLocal(address) && !MadeForGuests(interface);
 }
 
 }  // namespace verbena::provider

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "transport/ip.h"
 
 namespace verbena::provider {
 
@@ -31,6 +32,7 @@ struct Address {
   bool is_loopback() const;  // 127.0.0.0/8 or [::1]
   uint16_t port() const;
   void set_port(uint16_t port);
+  Ip bytes() const;              // without zone and port; zeros if empty
   std::string ip() const;        // "10.0.0.1", "::1", "fe80::1%eth0"
   std::string ToString() const;  // "10.0.0.1:7471", "[::1]:7471"
 
@@ -54,5 +56,8 @@ absl::StatusOr<std::vector<Address>> Lookup(const HostPort& where, bool passive)
 // By its name: what runtimes of containers and virtual machines make. Peers elsewhere never reach
 // its addresses.
 bool MadeForGuests(absl::string_view interface);
+// Peers elsewhere may reach this address of that interface: neither is it link-local, nor the
+// interface made for guests. Which addresses to tell them, on every provider.
+bool LeadsFar(const Ip& address, absl::string_view interface);
 
 }  // namespace verbena::provider

@@ -85,6 +85,32 @@ TEST(Address, Properties) {
   EXPECT_EQ(Address(), Address());
 }
 
+// Which addresses are for peers elsewhere: on RDMA devices and over TCP.
+TEST(LeadsFar, NeitherLinkLocalNorMadeForGuests) {
+  struct Row {
+    const char *ip, *interface;
+    bool far;
+  };
+  const Row rows[] = {
+      {"10.0.0.1", "eth0", true},
+      {"fd00::1", "ib0", true},
+      {"169.253.0.1", "eth0", true},
+      {"169.254.0.1", "eth0", false},
+      {"::ffff:169.254.0.1", "eth0", false},
+      {"fe80::1", "eth0", false},
+      {"febf::1", "eth0", false},
+      {"fec0::1", "eth0", true},
+      {"a9fe::1", "eth0", true},
+      {"172.17.0.1", "docker0", false},
+      {"10.0.0.1", "br-0f3a", false},
+      {"10.0.0.1", "br0", true},
+  };
+  for (const Row& row : rows) {
+    EXPECT_EQ(LeadsFar(Address::FromIp(row.ip, 0)->bytes(), row.interface), row.far)
+        << row.ip << " on " << row.interface;
+  }
+}
+
 TEST(Lookup, NumericAndAny) {
   const auto one = Lookup({"10.0.0.1", 7471}, false);
   ASSERT_TRUE(one.ok()) << one.status();

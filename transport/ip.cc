@@ -9,6 +9,11 @@ namespace verbena {
 
 bool IsV4(const Ip& ip) { return std::equal(std::begin(kMapped), std::end(kMapped), ip.begin()); }
 
+bool IsLinkLocal(const Ip& ip) {
+  if (IsV4(ip)) return ip[kMappedBytes] == 169 && ip[kMappedBytes + 1] == 254;
+  return ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80;
+}
+
 int CommonBits(const Ip& a, const Ip& b) {
   int bits = 0;
   for (size_t i = 0; i < a.size(); ++i) {

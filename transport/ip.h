@@ -15,6 +15,7 @@ inline constexpr size_t kMappedBytes = 12;
 inline constexpr uint8_t kMapped[kMappedBytes] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 bool IsV4(const Ip& ip);
+bool IsLinkLocal(const Ip& ip);            // RFC 3927, RFC 4291 2.5.6
 int CommonBits(const Ip& a, const Ip& b);  // leading ones that are equal
 
 }  // namespace verbena

@@ -87,7 +87,8 @@ TEST(GidForPeers, NothingUnreachableByAccident) {
 // Which of a device's IP addresses the rendezvous offers.
 std::vector<std::string> Offered(const std::vector<Gid>& addresses, bool named, Found* found) {
   found->info.usable = true;
-  for (const Gid& each : addresses) AddAddress(*found, each.entry.gid.raw, each.interface);
+  for (const Gid& each : addresses)
+    AddAddress(*found, std::to_array(each.entry.gid.raw), each.interface);
   SettleAddresses(*found, named);
   return found->info.addresses;
 }

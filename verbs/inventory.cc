@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -49,18 +50,11 @@ int FamilyOf(const Gid& gid) {
                                                                                     : AF_INET6;
 }
 
-// fe80::/10, or ::ffff:169.254.0.0/112.
 // The bytes may be a peer's, anywhere in what it sent.
 in6_addr Aligned(const uint8_t* address) {
   in6_addr v6;
   std::memcpy(&v6, address, sizeof v6);
   return v6;
-}
-
-bool IsLinkLocal(const uint8_t* address) {
-  const in6_addr v6 = Aligned(address);
-  if (IN6_IS_ADDR_V4MAPPED(&v6)) return address[12] == 169 && address[13] == 254;
-  return IN6_IS_ADDR_LINKLOCAL(&v6);
 }
 
 // "0 (fe80::1 on eth0, RoCE v1), 1 (10.0.0.1 on eth0, RoCE v2)"
@@ -80,7 +74,7 @@ std::string TableText(const std::vector<Gid>& gids) {
 int Score(const Gid& gid, int family) {
   if (family != 0 && FamilyOf(gid) != family) return -1;
   int score = 0;
-  if (!IsLinkLocal(gid.entry.gid.raw)) score += 8;
+  if (!IsLinkLocal(std::to_array(gid.entry.gid.raw))) score += 8;
   if (!provider::MadeForGuests(gid.interface)) score += 4;
   if (gid.entry.gid_type != IBV_GID_TYPE_ROCE_V1) score += 2;
   if (FamilyOf(gid) == AF_INET) score += 1;
@@ -164,21 +158,14 @@ void AssignAddresses(std::vector<Found>& all) {
   for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
     if (each->ifa_addr == nullptr || (each->ifa_flags & IFF_LOOPBACK) != 0) continue;
     if (std::find(spared.begin(), spared.end(), each->ifa_name) != spared.end()) continue;
-    Ip ip{};
-    if (each->ifa_addr->sa_family == AF_INET6) {
-      std::memcpy(ip.data(), &reinterpret_cast<const sockaddr_in6*>(each->ifa_addr)->sin6_addr, 16);
-      if (IsLinkLocal(ip.data())) continue;  // needs a scope
-    } else if (each->ifa_addr->sa_family == AF_INET) {
-      std::copy(std::begin(kMapped), std::end(kMapped), ip.begin());
-      std::memcpy(&ip[kMappedBytes],
-                  &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr, 4);
-    } else {
-      continue;
-    }
+    const provider::Address address = provider::Address::From(each->ifa_addr);
+    if (address.empty()) continue;
+    const Ip ip = address.bytes();
+    if (!IsV4(ip) && IsLinkLocal(ip)) continue;  // needs a scope
     const std::string device = DeviceOf(channel, each->ifa_addr, &error);
     for (Found& found : all) {
       if (!device.empty() && found.info.name == device) {
-        AddAddress(found, ip.data(), each->ifa_name);
+        AddAddress(found, ip, each->ifa_name);
       }
     }
   }
@@ -330,15 +317,11 @@ std::string GidText(const uint8_t* gid) {
   return text;
 }
 
-bool LeadsFar(const uint8_t* address, const std::string& interface) {
-  return !IsLinkLocal(address) && !provider::MadeForGuests(interface);
-}
-
-void AddAddress(Found& found, const uint8_t* address, const std::string& interface) {
-  const std::string text = GidText(address);
+void AddAddress(Found& found, const Ip& address, const std::string& interface) {
+  const std::string text = GidText(address.data());
   const bool first = found.info.addresses.empty() && found.near_addresses.empty();
   if (found.iwarp && first) absl::StrAppend(&found.info.detail, ", ", text, " on ", interface);
-  if (LeadsFar(address, interface)) {
+  if (provider::LeadsFar(address, interface)) {
     found.info.addresses.push_back(text);
   } else {
     found.near_addresses.push_back(absl::StrCat(text, " on ", interface));
@@ -406,7 +389,9 @@ absl::StatusOr<Gid> GidForPeers(const std::string& device, bool ethernet,
     return absl::FailedPreconditionError(absl::StrCat(
         "device ", device, ": its GID table is empty. Give its network interface an address."));
   }
-  if (!ethernet || LeadsFar(best->entry.gid.raw, best->interface)) return *best;
+  if (!ethernet || provider::LeadsFar(std::to_array(best->entry.gid.raw), best->interface)) {
+    return *best;
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("device ", device,
                    ": its port has only GIDs that other machines may not reach: ", TableText(gids),

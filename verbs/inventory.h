@@ -11,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "transport/capabilities.h"
+#include "transport/ip.h"
 #include "verbs/library.h"
 
 namespace verbena::verbs {
@@ -25,10 +26,6 @@ struct Gid {
   std::string text;       // "10.0.0.1", "fd00::1", or the plain GID on InfiniBand
   std::string interface;  // "eth0"; empty: none
 };
-
-// Peers elsewhere may reach this address (16 bytes): neither link-local (RFC 3927, RFC 4291 2.5.6),
-// nor of a bridge or link to containers and guests.
-bool LeadsFar(const uint8_t* address, const std::string& interface);
 
 // The GID to use for a peer of this address family (0: any): routable before link-local, RoCE v2
 // before v1 (which does not cross routers), a physical interface before bridges and container
@@ -61,7 +58,7 @@ struct Found {
 };
 
 // What AssignAddresses finds: an address of the device's goes to one list or the other.
-void AddAddress(Found& found, const uint8_t* address, const std::string& interface);
+void AddAddress(Found& found, const Ip& address, const std::string& interface);
 
 // A device that has none but near addresses: whoever names it gets those; for others it is not
 // usable.

@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/io/local_addresses.h"
 
-#include <ifaddrs.h>
 #include <net/if.h>
-#include <netinet/in.h>
 
 #include <algorithm>
-
+#include <string>
+#include <utility>
 
 namespace verbena::io {
 namespace {
 
-int Rank(const ifaddrs& each) {
-  int rank = each.ifa_addr->sa_family == AF_INET6 ? 1 : 0;
-  if ((each.ifa_flags & IFF_LOOPBACK) != 0) return rank + 4;
-  return provider::MadeForGuests(each.ifa_name) ? rank + 2 : rank;
+enum class Reach { kFar, kNear, kHere };
+
+Reach ReachOf(const ifaddrs& each, const Address& address) {
+  if ((each.ifa_flags & IFF_LOOPBACK) != 0) return Reach::kHere;
+  return provider::LeadsFar(address.bytes(), each.ifa_name) ? Reach::kFar : Reach::kNear;
 }
 
-bool Usable(const ifaddrs& each) {
-  if (each.ifa_addr == nullptr || (each.ifa_flags & IFF_UP) == 0) return false;
-  if (each.ifa_addr->sa_family == AF_INET) return true;
-  if (each.ifa_addr->sa_family != AF_INET6) return false;
-  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(each.ifa_addr);
-  return !IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr);
+bool NeedsZone(const Address& address) {
+  return address.family() == AF_INET6 && IsLinkLocal(address.bytes());
 }
 
 }  // namespace
@@ -30,19 +26,30 @@ bool Usable(const ifaddrs& each) {
 std::vector<Address> LocalAddresses() {
   ifaddrs* list = nullptr;
   if (getifaddrs(&list) != 0) return {};
-  std::vector<std::pair<int, Address>> found;
-  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
-    if (!Usable(*each)) continue;
-    const bool v6 = each->ifa_addr->sa_family == AF_INET6;
-    found.emplace_back(Rank(*each), Address::From(each->ifa_addr,
-                                                  v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in)));
-  }
+  std::vector<Address> addresses = ToTellPeers(list);
   freeifaddrs(list);
-  std::stable_sort(found.begin(), found.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  return addresses;
+}
+
+std::vector<Address> ToTellPeers(const ifaddrs* list) {
+  struct Known {
+    Reach reach;
+    Address address;
+  };
+  std::vector<Known> found;
+  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || (each->ifa_flags & IFF_UP) == 0) continue;
+    const Address address = Address::From(each->ifa_addr);
+    if (!address.empty() && !NeedsZone(address))
+      found.push_back({ReachOf(*each, address), address});
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Known& a, const Known& b) {
+    return std::pair(a.reach, a.address.family() == AF_INET6) <
+           std::pair(b.reach, b.address.family() == AF_INET6);
+  });
   std::vector<Address> out;
-  for (const auto& [rank, address] : found) {
-    if (rank / 2 == found.front().first / 2) out.push_back(address);
+  for (const Known& each : found) {
+    if (each.reach == found.front().reach) out.push_back(each.address);
   }
   return out;
 }
