@@ -261,6 +261,17 @@ bool Flow::IsPrefixWithPart(const Request& r) {
   return true;
 }
 
+bool Flow::FailsInTheMiddle(uint32_t longer_than) const {
+  for (uint64_t seq = applied_; seq != tail_; ++seq) {
+    const Request& r = requests_[seq % kRing];
+    if (r.must_fail && !r.no_effect && r.length > longer_than && TakesReceive(r.op) &&
+        r.op != Opcode::kWriteWithImm) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void Flow::Inspect() {
   const Area& target = peer_.areas[kTarget];
   const Area& words = peer_.areas[kWords];

@@ -144,6 +144,9 @@ class Flow {
   uint64_t head() const { return head_; }
   uint64_t tail() const { return tail_; }
 
+  // Whether a message may begin that has no end, but more bytes than these.
+  bool FailsInTheMiddle(uint32_t longer_than) const;
+
   // Completions of this end's queue pair.
   void OnSend(const WorkCompletion& wc);
   // A message of this flow has arrived at the peer in `receive`.

@@ -10,8 +10,10 @@
 namespace verbena::sim {
 
 namespace {
-constexpr int kMostRounds = 100'000;  // until everything is at rest
-}
+// Until everything is at rest: a peer may be refused every 10 µs for the second of a farewell, in
+// some rounds each.
+constexpr int kMostRounds = 1'000'000;
+}  // namespace
 
 Player::Player(const Config& config, Pool* pool, bool tell)
     : config_(config), tell_(tell), world_(config_, pool) {
@@ -142,7 +144,8 @@ void Player::OnReceive(const WorkCompletion& wc) {
   uint32_t allowed = d.any() ? kFlush : 0;
   if (!receive_failed_[end]) {
     allowed |= r.may_fail;
-    if (next != nullptr && !next->is_write && next->length > r.capacity) {
+    if ((next != nullptr && !next->is_write && next->length > r.capacity) ||
+        flow.FailsInTheMiddle(r.capacity)) {
       allowed |= Bit(WcStatus::kLocalLengthError);
     }
   }
