@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What most posts and polls are: one request with one entry that the driver takes as it is, and
-// completions of requests that went well. Everything else goes to datapath.cc and polling.cc.
+// What most posts and polls are: requests that the driver takes as they are, and completions of
+// those that went well. Everything else goes to datapath.cc, polling.cc and iwarp_posts.cc.
 // tests/bench/overhead counts the instructions.
 #include <algorithm>
 #include <array>
@@ -9,20 +9,14 @@
 #include <cstring>
 
 #include "verbs/completion.h"
+#include "verbs/forms.h"
 #include "verbs/queue_pair.h"
+#include "verbs/shared_receive_queue.h"
 
 namespace verbena::verbs {
 namespace {
 
-// An entry of ours is one of the driver's, byte for byte.
-static_assert(sizeof(Sge) == sizeof(ibv_sge) && offsetof(Sge, address) == offsetof(ibv_sge, addr) &&
-              offsetof(Sge, length) == offsetof(ibv_sge, length) &&
-              offsetof(Sge, key) == offsetof(ibv_sge, lkey));
 // These lie beside each other, and are copied sixteen bytes at a time.
-static_assert(sizeof(RemoteAddress) == 16 && offsetof(RemoteAddress, key) == 8 &&
-              offsetof(ibv_send_wr, wr.rdma.rkey) == offsetof(ibv_send_wr, wr.rdma) + 8);
-static_assert(offsetof(SendWr, id) == offsetof(SendWr, remote) + 16 &&
-              offsetof(Ledger::Place, id) == offsetof(Ledger::Place, key_or_next) + 8);
 static_assert(offsetof(Ledger::Place, facts) == offsetof(Ledger::Place, id) + 8 &&
               offsetof(WorkCompletion, status) == offsetof(WorkCompletion, id) + 8 &&
               offsetof(WorkCompletion, opcode) - offsetof(WorkCompletion, status) ==
@@ -37,30 +31,7 @@ void StoreBeforeZero(uint32_t value, uint32_t* to) {
   std::memcpy(to, &both, sizeof both);
 }
 
-ibv_sge* AsTheDrivers(const Sge& entry) {
-  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(&entry));
-}
-
-constexpr uint32_t kSignaled = static_cast<uint32_t>(SendFlags::kSignaled);
-constexpr uint32_t kSolicited = static_cast<uint32_t>(SendFlags::kSolicited);
-constexpr uint32_t kFence = static_cast<uint32_t>(SendFlags::kFence);
-constexpr uint32_t kInline = static_cast<uint32_t>(SendFlags::kInline);
-
 }  // namespace
-
-// What becomes of an opcode with its flags.
-struct Form {
-  Facts facts;
-  bool exists;
-  alignas(16) int num_sge = 1;  // as in ibv_send_wr from here on
-  ibv_wr_opcode opcode;
-  unsigned send_flags;
-  uint32_t none;
-};
-static_assert(offsetof(Form, opcode) == offsetof(Form, num_sge) + 4 &&
-              offsetof(Form, send_flags) == offsetof(Form, num_sge) + 8 &&
-              offsetof(ibv_send_wr, opcode) == offsetof(ibv_send_wr, num_sge) + 4 &&
-              offsetof(ibv_send_wr, send_flags) == offsetof(ibv_send_wr, num_sge) + 8);
 
 // A request on its way to the driver, and what is needed after that: kept here rather than in
 // registers, which would have to be saved.
@@ -72,92 +43,33 @@ struct Posting {
   Ledger::Place* place;
 };
 
-namespace {
-
-constexpr Form FormOf(Opcode opcode, uint32_t flags) {
-  Form form{};
-  form.exists = true;
-  switch (opcode) {
-    case Opcode::kSend:
-      form.opcode = IBV_WR_SEND;
-      break;
-    case Opcode::kWrite:
-      form.opcode = IBV_WR_RDMA_WRITE;
-      break;
-    case Opcode::kRead:
-      form.opcode = IBV_WR_RDMA_READ;
-      form.exists = (flags & kInline) == 0;
-      break;
-    default:
-      form.exists = false;
-  }
-  form.send_flags = ((flags & kSignaled) != 0 ? unsigned{IBV_SEND_SIGNALED} : 0) |
-                    ((flags & kSolicited) != 0 ? unsigned{IBV_SEND_SOLICITED} : 0) |
-                    ((flags & kFence) != 0 ? unsigned{IBV_SEND_FENCE} : 0) |
-                    ((flags & kInline) != 0 ? unsigned{IBV_SEND_INLINE} : 0);
-  form.facts = {.completes = CompletionOf(opcode), .quiet = (flags & kSignaled) == 0};
-  return form;
-}
-
-// By opcode and flags. SendFlags::kSignaled or not: always so in a queue pair that signals all.
-constexpr std::array<Form, QueuePair::kForms> FormsWith(uint32_t always) {
-  std::array<Form, QueuePair::kForms> forms{};
-  for (uint32_t i = 0; i < QueuePair::kForms; ++i) {
-    forms[i] =
-        FormOf(static_cast<Opcode>(i / QueuePair::kFlagSets), i % QueuePair::kFlagSets | always);
-  }
-  return forms;
-}
-constexpr std::array<Form, QueuePair::kForms> kAsAsked = FormsWith(0);
-constexpr std::array<Form, QueuePair::kForms> kAllSignaled = FormsWith(kSignaled);
-
-}  // namespace
-
-const Form* QueuePair::FormsOf(Signal signal) {
-  return signal == Signal::kAll ? kAllSignaled.data() : kAsAsked.data();
-}
-
 void QueuePair::OpenShortWay(bool open) {
-  for (uint32_t i = 0; i < QueuePair::kForms; ++i) {
-    const bool is_inline = (i & kInline) != 0;
+  for (size_t i = 0; i < kPlainForms; ++i) {
+    const auto opcode = static_cast<Opcode>(i / kFlagSets);
+    const bool is_inline = Has(static_cast<SendFlags>(i % kFlagSets), SendFlags::kInline);
+    const bool may =
+        open && Supported(opcode, capabilities_) && (TakesInline(opcode) || !is_inline);
     const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
-    fewer_[i].store(open && forms_[i].exists ? static_cast<uint32_t>(most) + 1 : 0,
-                    std::memory_order_release);
+    const uint32_t fewer = may ? static_cast<uint32_t>(most) + 1 : 0;
+    fewer_[i].store(fewer, std::memory_order_release);
+    if (i >= kUsualForms || opcode == Opcode::kSendWithInvalidate) continue;
+    usual_fewer_[i].store(fewer, std::memory_order_release);
   }
 }
 
-inline size_t QueuePair::WhichForm(const SendWr& wr) {
-  return static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
-}
-
-// False: PostBatch and Build.
-inline bool QueuePair::IsShort(const SendWr& wr, size_t which) const {
+// A send, write or read with one entry that the driver takes as it is.
+inline bool QueuePair::IsUsual(const SendWr& wr, size_t which) const {
   // Its length tells whether there is an entry by itself.
-  return which < kForms && wr.local.one().length < fewer_[which].load(std::memory_order_acquire);
+  return which < kUsualForms &&
+         wr.local.one().length < usual_fewer_[which].load(std::memory_order_acquire);
 }
 
-namespace {
-
-// The rest of `work` belongs to other opcodes.
-inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
-                 ibv_send_wr* work) {
-  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
-  place->facts.store(form.facts, std::memory_order_relaxed);
-  work->wr_id = name;
-  work->next = nullptr;
-  work->sg_list = AsTheDrivers(wr.local.one());
-  std::memcpy(&work->num_sge, &form.num_sge, 16);
-  std::memcpy(&work->wr.rdma, &wr.remote, 16);
-}
-
-}  // namespace
-
-bool QueuePair::BuildShort(const SendWr& wr, uint64_t position, ibv_send_wr* work) {
-  const size_t which = WhichForm(wr);
-  if (!IsShort(wr, which)) return false;
-  const uint64_t name = send_ledger_->Name(position);
-  Fill(wr, forms_[which], name, &send_ledger_->Of(name), work);
-  return true;
+// Any request that the driver takes as it is.
+inline bool QueuePair::IsPlain(const SendWr& wr, size_t which) const {
+  if (which >= kPlainForms || wr.local.size() > limits_.max_send_sge) return false;
+  const uint64_t length = wr.local.size() == 1 ? wr.local.begin()->length : LengthOf(wr.local);
+  if (which >= kUsualForms && (length != 8 || wr.remote.address % 8 != 0)) return false;
+  return length < fewer_[which].load(std::memory_order_acquire);
 }
 
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
@@ -165,12 +77,15 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
     return PostBatch(requests);
   const SendWr& wr = requests.front();
   const size_t which = WhichForm(wr);
+  if (!IsUsual(wr, which)) [[unlikely]]
+    return PostOther(wr, which);
+  Ledger& ledger = *send_ledger_;
   uint64_t name = 0;
-  if (!IsShort(wr, which) || !send_ledger_->ReserveOne(&name)) [[unlikely]]
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
     return PostBatch({&wr, 1});
   Posting<ibv_send_wr> post;
   post.self = this;
-  post.place = &send_ledger_->Of(name);
+  post.place = &ledger.Of(name);
   post.bad = nullptr;
   Fill(wr, forms_[which], name, post.place, &post.work);
   if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
@@ -179,6 +94,76 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   }
   post.place->posted.store(post.work.wr_id, std::memory_order_release);
   return {1, PostError::kNone};
+}
+
+// One request that is not the usual. A function for what both do in the end would cost the usual
+// one the saving of registers.
+[[gnu::noinline]] PostResult QueuePair::PostOther(const SendWr& wr, size_t which) {
+  if (!IsPlain(wr, which)) return PostBatch({&wr, 1});
+  Ledger& ledger = *send_ledger_;
+  uint64_t name = 0;
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
+    return PostBatch({&wr, 1});
+  Posting<ibv_send_wr> post;
+  post.self = this;
+  post.place = &ledger.Of(name);
+  post.bad = nullptr;
+  Fill(wr, forms_[which], name, post.place, &post.work);
+  FillMore(wr, &post.work);
+  if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
+    if (post.bad != nullptr)
+      return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
+  }
+  post.place->posted.store(post.work.wr_id, std::memory_order_release);
+  return {1, PostError::kNone};
+}
+
+PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
+  if (iwarp_ != nullptr) [[unlikely]]
+    return PostOnIwarp(requests);
+  if ((may_post_.load(std::memory_order_acquire) & kSends) == 0) return {0, Refusal()};
+  PostResult result;
+  while (result.accepted < requests.size() && result.ok()) {
+    ibv_send_wr work[kBatch];
+    ibv_sge own[kBatch];  // of requests whose entries the driver does not get
+    const SendWr* const wanted = &requests[result.accepted];
+    const size_t left = requests.size() - result.accepted;
+    uint64_t first = 0;
+    const uint32_t places =
+        send_ledger_->Reserve(static_cast<uint32_t>(std::min<size_t>(left, kBatch)), &first);
+    if (places == 0) {
+      result.error = PostError::kQueueFull;
+      break;
+    }
+    uint32_t n = 0, taken = 0;
+    uint64_t name = send_ledger_->Name(first);
+    for (; n < places; ++n, name = Ledger::Next(name)) {
+      const SendWr& wr = wanted[n];
+      const size_t which = WhichForm(wr);
+      if (IsUsual(wr, which)) [[likely]] {
+        Fill(wr, forms_[which], name, &send_ledger_->Of(name), &work[n], &work[n + 1]);
+        continue;
+      }
+      result.error = Build(wr, first + n, &work[n], &own[n]);
+      if (!result.ok()) break;
+      work[n].next = &work[n + 1];
+      // The key of a window changes when its bind was posted, and the driver reads it there.
+      if (wr.opcode == Opcode::kBindWindow && ++n > 0) break;
+    }
+    if (n > 0) {
+      work[n - 1].next = nullptr;
+      ibv_send_wr* bad = nullptr;
+      const int error = ibv_post_send(qp_, work, &bad);
+      taken = Taken(error, work, bad, n);
+      if (taken < n) result.error = PostErrorOf(error);
+      if (wanted[n - 1].opcode == Opcode::kBindWindow)
+        BindPosted(wanted[n - 1], first + n - 1, taken == n);
+    }
+    send_ledger_->Posted(first, taken);
+    send_ledger_->GiveBack(first, taken, places);
+    result.accepted += taken;
+  }
+  return result;
 }
 
 // By the driver. Inlined, it would cost every post the saving of registers.
@@ -204,13 +189,46 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   post.place = place;
   post.bad = nullptr;
   post.work = {
-      .wr_id = name, .next = nullptr, .sg_list = AsTheDrivers(*wr.local.begin()), .num_sge = 1};
+      .wr_id = name, .next = nullptr, .sg_list = AsTheDrivers(wr.local.begin()), .num_sge = 1};
   if (const int error = ibv_post_recv(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
     if (post.bad != nullptr)
       return post.self->Refused(post.self->receive_ledger_, post.work.wr_id, error);
   }
   post.place->posted.store(post.work.wr_id, std::memory_order_release);
   return {1, PostError::kNone};
+}
+
+PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) {
+  if (requests.size() != 1) [[unlikely]]
+    return PostEach(requests);
+  const ReceiveWr& wr = requests.front();
+  if (wr.local.size() > limits_.max_sge) [[unlikely]]
+    return {0, PostError::kTooManySges};
+  Ledger::Place* const place = ledger_->Take();
+  if (place == nullptr) [[unlikely]]
+    return {0, PostError::kQueueFull};
+  place->Begin(wr.id, {.completes = WcOpcode::kReceive});
+  ibv_recv_wr work;
+  FillReceive(wr, place->posted.load(std::memory_order_relaxed), &work);
+  ibv_recv_wr* bad = nullptr;
+  if (const int error = ibv_post_srq_recv(srq_, &work, &bad); error != 0) [[unlikely]] {
+    if (bad != nullptr) return Refused(work.wr_id, error);
+  }
+  return {1, PostError::kNone};
+}
+
+[[gnu::noinline]] PostResult SharedReceiveQueue::Refused(uint64_t name, int error) {
+  ledger_->Retire(name);
+  return {0, PostErrorOf(error)};
+}
+
+PostResult SharedReceiveQueue::PostEach(std::span<const ReceiveWr> requests) {
+  PostResult result;
+  while (result.accepted < requests.size() && result.ok()) {
+    const PostResult one = PostReceive(requests.subspan(result.accepted, 1));
+    result = {result.accepted + one.accepted, one.error};
+  }
+  return result;
 }
 
 // False: it is of another ledger, or not of the usual kind.

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "verbs/forms.h"
 #include "verbs/queue_pair.h"
 
 namespace verbena::verbs {
@@ -15,12 +16,12 @@ constexpr uint32_t kMostEntries = 32;
 
 }  // namespace
 
-void IwarpSends::DropEmptyEntries(ibv_sge* entries, int* count) {
-  int kept = 0;
-  for (int i = 0; i < *count; ++i) {
-    if (entries[i].length > 0) entries[kept++] = entries[i];
+int IwarpSends::CopyEntries(const SgeList& from, ibv_sge* to) {
+  int count = 0;
+  for (const Sge& entry : from) {
+    if (entry.length > 0) to[count++] = *AsTheDrivers(&entry);
   }
-  *count = kept;
+  return count;
 }
 
 ibv_sge* IwarpSends::Nothing() {
@@ -41,7 +42,6 @@ void IwarpSends::Prepare(std::span<const SendWr> requests) const {
 // bytes is made one that brings nothing (IwarpDomain says why).
 uint32_t IwarpSends::FinishRead(ibv_send_wr* work) const {
   work->send_flags &= ~static_cast<unsigned>(IBV_SEND_FENCE);
-  DropEmptyEntries(work->sg_list, &work->num_sge);
   for (int i = 0; i < work->num_sge; ++i) {
     // 0: the region was closed after the request was built.
     const uint32_t sink = domain_->keys().Sink(work->sg_list[i].lkey);

@@ -58,12 +58,11 @@ class IwarpSends {
   // `work` was built for any device; the answer is how many more were put behind it.
   uint32_t Finish(ibv_send_wr* work) const {
     if (work->opcode == IBV_WR_RDMA_READ) return FinishRead(work);
-    DropEmptyEntries(work->sg_list, &work->num_sge);
     return confirms_ ? Confirm(work) : 0;
   }
   // siw's kernel part dereferences null at an entry of no bytes among others (siw_tx_hdt), and its
-  // library refuses a receive without entries.
-  static void DropEmptyEntries(ibv_sge* entries, int* count);
+  // library refuses a receive without entries. How many there are without those.
+  static int CopyEntries(const SgeList& from, ibv_sge* to);
   static ibv_sge* Nothing();
   // A read that brings nobody anything, and completes when all before it has.
   ibv_send_wr Probe(uint64_t name) const;

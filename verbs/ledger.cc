@@ -7,12 +7,6 @@
 #include <bit>
 
 namespace verbena::verbs {
-namespace {
-
-constexpr uint32_t kNoPlace = 0xffffffff;
-
-}  // namespace
-
 uint8_t Ledger::Place::Add(uint8_t state) {
   Facts before = facts.load(std::memory_order_relaxed), after;
   do {
@@ -51,8 +45,7 @@ uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
   return got;
 }
 
-bool Ledger::GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
-  if (used == reserved) return true;
+bool Ledger::GiveBackSome(uint64_t first, uint32_t used, uint32_t reserved) {
   uint64_t end = Name(first + reserved);
   if (head_.compare_exchange_strong(end, Name(first + used), std::memory_order_acq_rel)) {
     return true;
@@ -159,21 +152,6 @@ void Ledger::ReleasePins(uint64_t end) {
   if (pins_.empty()) pinned_.store(false, std::memory_order_relaxed);
 }
 
-bool Ledger::Take(uint64_t* position) {
-  uint64_t top = top_.load(std::memory_order_acquire);
-  for (;;) {
-    const uint32_t index = static_cast<uint32_t>(top);
-    if (index == kNoPlace) return false;
-    // The tag in the upper half changes with every pop, so a stale `next` never gets in.
-    const uint64_t next = ((top >> 32) + 1) << 32 | at(index).key_or_next;
-    if (top_.compare_exchange_weak(top, next, std::memory_order_acq_rel)) {
-      *position = index;
-      head_.fetch_add(1, std::memory_order_relaxed);
-      return true;
-    }
-  }
-}
-
 void Ledger::Return(uint64_t position) {
   uint64_t top = top_.load(std::memory_order_relaxed);
   uint64_t next = 0;
@@ -241,7 +219,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
     place.posted.store(shared ? ledger->Name(i) : Ledger::Marked(a_round_ago, Ledger::kUnused),
                        std::memory_order_relaxed);
     place.delivered.store(Ledger::Low(a_round_ago), std::memory_order_relaxed);
-    place.key_or_next = i + 1 < limit ? static_cast<uint32_t>(i) + 1 : kNoPlace;
+    place.key_or_next = i + 1 < limit ? static_cast<uint32_t>(i) + 1 : Ledger::kNoPlace;
   }
   ledger->head_.store(shared ? 0 : first, std::memory_order_relaxed);
   ledger->passed_.store(first, std::memory_order_relaxed);
@@ -249,7 +227,7 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   ledger->done_.store(shared ? 0 : first, std::memory_order_relaxed);
   // No name of a shared queue comes to the end: they are not in order.
   ledger->end_.store(shared ? Ledger::kUnused : first + ledger->reach_, std::memory_order_relaxed);
-  ledger->top_.store(limit > 0 ? 0 : kNoPlace, std::memory_order_relaxed);
+  ledger->top_.store(limit > 0 ? 0 : Ledger::kNoPlace, std::memory_order_relaxed);
   ledger->failed_.store(false, std::memory_order_relaxed);
   ledger->blameless_.store(false, std::memory_order_relaxed);
   ledger->KeepFrom(~uint64_t{0});

@@ -84,24 +84,44 @@ class Ledger {
            head_.compare_exchange_strong(*name, *name + kStep, std::memory_order_acq_rel,
                                          std::memory_order_relaxed);
   }
-  // The driver has it. Each place that was reserved is posted or given back.
-  void Posted(uint64_t position) {
-    const uint64_t name = Name(position);
-    Place& place = Of(name);
-    const bool odd = (place.known().state & kOdd) != 0;
-    place.posted.store(odd ? Marked(name, kOther) : name, std::memory_order_release);
+  // The driver has these. Each place that was reserved is posted or given back.
+  void Posted(uint64_t first, uint32_t count = 1) {
+    for (uint64_t name = Name(first), end = Name(first + count); name != end; name += kStep) {
+      Place& place = Of(name);
+      if ((place.known().state & kOdd) != 0) [[unlikely]] {
+        place.posted.store(Marked(name, kOther), std::memory_order_release);
+      } else {
+        place.posted.store(name, std::memory_order_release);
+      }
+    }
   }
   // The places [first + used, first + reserved) were not needed. False: others have posted behind
   // them, so they stay, as holes.
-  bool GiveBack(uint64_t first, uint32_t used, uint32_t reserved);
+  bool GiveBack(uint64_t first, uint32_t used, uint32_t reserved) {
+    return used == reserved || GiveBackSome(first, used, reserved);
+  }
   bool IsHole(uint64_t position) const {
     const uint64_t name = Name(position);
     return Of(name).posted.load(std::memory_order_acquire) == Marked(name, kUnused);
   }
-  // kShared: one place; false: none is free.
-  bool Take(uint64_t* position);
+  // kShared: one place; null: none is free.
+  Place* Take() {
+    uint64_t top = top_.load(std::memory_order_acquire);
+    for (;;) {
+      const auto index = static_cast<uint32_t>(top);
+      if (index == kNoPlace) return nullptr;
+      Place* const place = &places_[index];
+      // The tag in the upper half changes with every pop, so a stale `next` never gets in.
+      const uint64_t next = ((top >> 32) + 1) << 32 | place->key_or_next;
+      if (top_.compare_exchange_weak(top, next, std::memory_order_acq_rel)) {
+        head_.fetch_add(1, std::memory_order_relaxed);
+        return place;
+      }
+    }
+  }
 
   uint64_t Name(uint64_t position) const { return (start_ + position) << kIndexBits | index_; }
+  static uint64_t Next(uint64_t name) { return name + kStep; }
   uint64_t PositionOf(uint64_t name) const {
     return ((name >> kIndexBits) - start_) & ~uint64_t{0} >> kIndexBits;
   }
@@ -176,6 +196,8 @@ class Ledger {
   static constexpr uint64_t kOther = kIndex - 1;  // odd
   static constexpr uint64_t kUnused = kIndex;     // the driver refused it, or it was cleared
 
+  static constexpr uint32_t kNoPlace = 0xffffffff;
+
   struct Pinned {
     uint64_t position;
     Children* a;
@@ -193,12 +215,17 @@ class Ledger {
   // for both. So whatever is `limit_` places ahead was posted later, and the device, which works in
   // the order of posts, is done with a request when its place, of twice as many, comes again.
   uint64_t Free(uint64_t tail) const;
+  bool GiveBackSome(uint64_t first, uint32_t used, uint32_t reserved);
   uint64_t FreePlaces();  // and they may be taken: the new end_
   void Return(uint64_t position);
   void ReleasePins(uint64_t end);
 
+  // Names; kShared counts in head_ and done_ what was ever taken and returned. The next is first of
+  // all, so that its address is the ledger's.
+  alignas(64) std::atomic<uint64_t> head_{0};
+
   // For ever.
-  uint64_t index_ = kUnused;
+  alignas(64) uint64_t index_ = kUnused;
   uint64_t offsets_ = 0;  // of places in bytes, as a mask
   std::unique_ptr<Place[]> places_;
 
@@ -213,13 +240,11 @@ class Ledger {
   std::atomic<uint64_t> floor_{0};  // name: all before it were cleared
   std::mutex pins_mutex_;
   std::vector<Pinned> pins_;
-  // Names; kShared counts in head_ and done_ what was ever taken and returned.
-  alignas(64) std::atomic<uint64_t> head_{0};  // the next
-  alignas(64) std::atomic<uint64_t> end_{0};   // the first that may not be taken
-  std::atomic<uint64_t> passed_{0};            // behind the newest that was delivered
-  std::atomic<uint64_t> done_{0};              // behind the newest that the device is done with
-  std::atomic<uint64_t> top_{0};               // kShared: tag and first free place
-  std::atomic<uint64_t> turn_{0};              // iWARP: all before it are through
+  alignas(64) std::atomic<uint64_t> end_{0};  // the first that may not be taken
+  std::atomic<uint64_t> passed_{0};           // behind the newest that was delivered
+  std::atomic<uint64_t> done_{0};             // behind the newest that the device is done with
+  std::atomic<uint64_t> top_{0};              // kShared: tag and first free place
+  std::atomic<uint64_t> turn_{0};             // iWARP: all before it are through
 };
 
 // All ledgers of a device.

@@ -100,8 +100,9 @@ TEST(Ledger, AClearedNameIsNobodys) {
     ledgers->Release(ledger);
     Ledger* const shared = ledgers->Acquire(Ledger::Kind::kShared, kLimit);
     ASSERT_EQ(shared, ledger);
-    ASSERT_TRUE(shared->Take(&first));
-    names.push_back(shared->Name(first));
+    const Ledger::Place* const place = shared->Take();
+    ASSERT_NE(place, nullptr);
+    names.push_back(place->posted);
     EXPECT_EQ(ledgers->Find(names.back()), shared);
     ledgers->Release(shared);
     expect_void(*shared);

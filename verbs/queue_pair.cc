@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Making and closing queue pairs, and what is asked of them. The hot path is datapath.cc.
+// Making and closing queue pairs, and what is asked of them. The hot path is hot_path.cc.
 #include "verbs/queue_pair.h"
 
 #include <unistd.h>
@@ -55,12 +55,10 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       context_(options.context),
       capabilities_(device_->capabilities()),
       signal_(options.signal),
-      forms_(FormsOf(signal_)),
+      forms_((signal_ == Signal::kAll ? kAllSignaled : kAsAsked).data()),
       limits_(provider::WithDefaults(options.limits, device_->attributes())),
       access_(options.access) {
   domain_->children().Add();
-  if (signal_ == Signal::kAll) always_ = IBV_SEND_SIGNALED;
-  if (device_->iwarp()) possible_ = ~static_cast<unsigned>(IBV_SEND_FENCE);  // IwarpSends waits
   if (device_->iwarp()) iwarp_ = std::make_unique<IwarpSends>(domain_->iwarp());
 }
 

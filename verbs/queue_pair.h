@@ -18,14 +18,13 @@
 
 #include "transport/provider.h"
 #include "verbs/completion.h"
+#include "verbs/forms.h"
 #include "verbs/iwarp_sends.h"
 #include "verbs/protection_domain.h"
 #include "verbs/service.h"
 #include "verbs/shared_receive_queue.h"
 
 namespace verbena::verbs {
-
-struct Form;
 
 class QueuePair final : public provider::QueuePair, public CmHandler, public Attended {
  public:
@@ -70,10 +69,11 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }
 
-  static constexpr size_t kFlagSets = 16;  // SendFlags
-  static constexpr size_t kForms = 6 * kFlagSets;
-
  private:
+  static constexpr uint32_t kBatch = 32;  // requests that one call of the driver gets
+  // Up to reads, and up to atomics.
+  static constexpr size_t kUsualForms = (static_cast<size_t>(Opcode::kRead) + 1) * kFlagSets;
+  static constexpr size_t kPlainForms = (static_cast<size_t>(Opcode::kFetchAdd) + 1) * kFlagSets;
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
   static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
@@ -99,29 +99,31 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   bool MakeDeviceQueuePair();
 
   // hot_path.cc
-  static const Form* FormsOf(Signal signal);
   void OpenShortWay(bool open);
-  static size_t WhichForm(const SendWr& wr);
-  bool IsShort(const SendWr& wr, size_t which) const;
-  bool BuildShort(const SendWr& wr, uint64_t position, ibv_send_wr* work);
+  bool IsUsual(const SendWr& wr, size_t which) const;
+  bool IsPlain(const SendWr& wr, size_t which) const;
+  PostResult PostOther(const SendWr& wr, size_t which);
+  PostResult PostBatch(std::span<const SendWr> requests);
   PostResult Refused(Ledger* ledger, uint64_t name, int error);
 
   // datapath.cc
-  PostResult PostBatch(std::span<const SendWr> requests);
   PostResult PostReceiveBatch(std::span<const ReceiveWr> requests);
-  PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* sges);
-  PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out,
-                      ibv_sge* sges);
+  // Any request. `own` is for an entry that the caller did not give.
+  PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* own);
+  PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out, ibv_sge* own);
   // The request cannot succeed: it shall fail in its turn with this status, on every driver alike.
-  PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* sges);
+  PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* own);
   PostError CopyInline(const SendWr& wr, uint64_t length, uint64_t position, ibv_send_wr* out,
-                       ibv_sge* sges);
+                       ibv_sge* own);
   void BindPosted(const SendWr& wr, uint64_t position, bool taken);
-  bool TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may);
-  void LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places);
   PostError Refusal() const;
   void Kick();
   void RingDoorbell();
+
+  // iwarp_posts.cc
+  PostResult PostOnIwarp(std::span<const SendWr> requests);
+  bool TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may);
+  void LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places);
 
   // iwarp_sends.cc
   PostResult KeepSends(std::span<const SendWr> requests);
@@ -193,7 +195,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void* const context_;
   const Capabilities capabilities_;  // at most
   const Signal signal_;
-  const Form* const forms_;  // hot_path.cc
+  const Form* const forms_;  // by WhichForm
   QpLimits limits_;
   ibv_qp* qp_ = nullptr;
   uint32_t number_ = 0;
@@ -204,12 +206,11 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   std::unique_ptr<std::byte[]> inline_area_;  // where the driver takes less inline data than asked
   uint64_t inline_mask_ = 0;
   ibv_mr* inline_mr_ = nullptr;
-  // By opcode and flags: a request with fewer bytes in one entry may take the short way of
-  // hot_path.cc. So this is all that a post asks; zeros but in RTS, and always on iWARP.
-  std::array<std::atomic<uint32_t>, kForms> fewer_{};
+  // By WhichForm: a request with fewer bytes may take the short ways of hot_path.cc, the usual one
+  // if it has one entry. So this is all that a post asks; zeros but in RTS, and always on iWARP.
+  std::array<std::atomic<uint32_t>, kUsualForms> usual_fewer_{};
+  std::array<std::atomic<uint32_t>, kPlainForms> fewer_{};
   std::atomic<uint8_t> may_post_{0};
-  unsigned always_ = 0;                // flags of every request
-  unsigned possible_ = ~0u;            // flags that the device gets
   std::unique_ptr<IwarpSends> iwarp_;  // of an iWARP device only
 
   QpState state_ = QpState::kReset;

@@ -18,7 +18,7 @@ class SharedReceiveQueue final : public provider::SharedReceiveQueue {
   ~SharedReceiveQueue() override;
 
   absl::Status Close() override;
-  PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // datapath.cc
+  PostResult PostReceive(std::span<const ReceiveWr> requests) override;  // hot_path.cc
   absl::Status SetLimit(uint32_t limit) override;
   SrqLimits limits() const override;
   SrqCounters counters() const override;
@@ -30,6 +30,8 @@ class SharedReceiveQueue final : public provider::SharedReceiveQueue {
   void OnEvent(bool limit_reached);
 
  private:
+  PostResult PostEach(std::span<const ReceiveWr> requests);  // hot_path.cc
+  PostResult Refused(uint64_t name, int error);              // hot_path.cc
   void LimitReached();
 
   ProtectionDomain* const domain_;

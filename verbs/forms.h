@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// What becomes of each opcode with each set of flags, worked out beforehand, and how a request is
+// put into the driver's words. On the hot path; nothing here allocates, waits or checks.
+#pragma once
+
+#include <arpa/inet.h>
+#include <infiniband/verbs.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "transport/capabilities.h"
+#include "transport/memory.h"
+#include "transport/work_completion.h"
+#include "transport/work_request.h"
+#include "verbs/ledger.h"
+
+namespace verbena::verbs {
+
+// An entry of ours is one of the driver's, byte for byte: the driver gets the caller's.
+static_assert(sizeof(Sge) == sizeof(ibv_sge) && offsetof(Sge, address) == offsetof(ibv_sge, addr) &&
+              offsetof(Sge, length) == offsetof(ibv_sge, length) &&
+              offsetof(Sge, key) == offsetof(ibv_sge, lkey));
+inline ibv_sge* AsTheDrivers(const Sge* entries) {
+  return reinterpret_cast<ibv_sge*>(const_cast<Sge*>(entries));
+}
+
+constexpr bool TakesInline(Opcode opcode) {
+  return opcode <= Opcode::kSendWithInvalidate || opcode == Opcode::kWrite ||
+         opcode == Opcode::kWriteWithImm;
+}
+
+constexpr bool IsAtomic(Opcode opcode) {
+  return opcode == Opcode::kCompareSwap || opcode == Opcode::kFetchAdd;
+}
+
+constexpr bool Supported(Opcode opcode, const Capabilities& can) {
+  switch (opcode) {
+    case Opcode::kSendWithImm:
+    case Opcode::kWriteWithImm:
+      return can.immediate;
+    case Opcode::kSendWithInvalidate:
+      return can.send_with_invalidate;
+    case Opcode::kCompareSwap:
+    case Opcode::kFetchAdd:
+      return can.atomics;
+    case Opcode::kLocalInvalidate:
+    case Opcode::kBindWindow:
+      return can.memory_windows;
+    default:
+      return true;
+  }
+}
+
+struct Form {
+  Facts facts;
+  alignas(16) int num_sge = 1;  // as in ibv_send_wr from here on
+  ibv_wr_opcode opcode;
+  unsigned send_flags;
+  uint32_t none;
+};
+// These lie beside each other, and are copied sixteen bytes at a time.
+static_assert(offsetof(Form, opcode) == offsetof(Form, num_sge) + 4 &&
+              offsetof(Form, send_flags) == offsetof(Form, num_sge) + 8 &&
+              offsetof(ibv_send_wr, opcode) == offsetof(ibv_send_wr, num_sge) + 4 &&
+              offsetof(ibv_send_wr, send_flags) == offsetof(ibv_send_wr, num_sge) + 8);
+static_assert(sizeof(RemoteAddress) == 16 && offsetof(RemoteAddress, key) == 8 &&
+              offsetof(ibv_send_wr, wr.rdma.rkey) == offsetof(ibv_send_wr, wr.rdma) + 8);
+static_assert(offsetof(SendWr, id) == offsetof(SendWr, remote) + 16 &&
+              offsetof(Ledger::Place, id) == offsetof(Ledger::Place, key_or_next) + 8);
+static_assert(sizeof(AtomicOperands) == 16 && offsetof(AtomicOperands, swap) == 8 &&
+              offsetof(ibv_send_wr, wr.atomic.swap) ==
+                  offsetof(ibv_send_wr, wr.atomic.compare_add) + 8);
+
+inline constexpr size_t kFlagSets = 16;  // SendFlags
+inline constexpr size_t kForms = kOpcodeCount * kFlagSets;
+
+// kForms and more: no opcode.
+inline size_t WhichForm(const SendWr& wr) {
+  return static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
+}
+
+constexpr Form FormOf(Opcode opcode, SendFlags flags) {
+  constexpr ibv_wr_opcode kOpcodes[kOpcodeCount] = {
+      IBV_WR_SEND,
+      IBV_WR_SEND_WITH_IMM,
+      IBV_WR_SEND_WITH_INV,
+      IBV_WR_RDMA_WRITE,
+      IBV_WR_RDMA_WRITE_WITH_IMM,
+      IBV_WR_RDMA_READ,
+      IBV_WR_ATOMIC_CMP_AND_SWP,
+      IBV_WR_ATOMIC_FETCH_AND_ADD,
+      IBV_WR_LOCAL_INV,
+      IBV_WR_BIND_MW,
+  };
+  Form form{};
+  form.facts = {.completes = CompletionOf(opcode),
+                .quiet = !Has(flags, SendFlags::kSignaled),
+                .state = opcode == Opcode::kBindWindow ? Ledger::kOdd : uint8_t{0}};
+  form.opcode = kOpcodes[static_cast<uint8_t>(opcode)];
+  // Verbs flags have the same order, and other places.
+  form.send_flags = (Has(flags, SendFlags::kSignaled) ? unsigned{IBV_SEND_SIGNALED} : 0) |
+                    (Has(flags, SendFlags::kSolicited) ? unsigned{IBV_SEND_SOLICITED} : 0) |
+                    (Has(flags, SendFlags::kFence) ? unsigned{IBV_SEND_FENCE} : 0) |
+                    (Has(flags, SendFlags::kInline) ? unsigned{IBV_SEND_INLINE} : 0);
+  return form;
+}
+
+// By WhichForm. kSignaled or not: always so in a queue pair that signals all.
+constexpr std::array<Form, kForms> FormsWith(SendFlags always) {
+  std::array<Form, kForms> forms{};
+  for (size_t i = 0; i < kForms; ++i) {
+    forms[i] =
+        FormOf(static_cast<Opcode>(i / kFlagSets), static_cast<SendFlags>(i % kFlagSets) | always);
+  }
+  return forms;
+}
+inline constexpr std::array<Form, kForms> kAsAsked = FormsWith(SendFlags::kNone);
+inline constexpr std::array<Form, kForms> kAllSignaled = FormsWith(SendFlags::kSignaled);
+
+// A send, write or read with one entry; the rest of `work` belongs to other opcodes.
+inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
+                 ibv_send_wr* work, ibv_send_wr* next = nullptr) {
+  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
+  place->facts.store(form.facts, std::memory_order_relaxed);
+  work->wr_id = name;
+  work->next = next;
+  work->sg_list = AsTheDrivers(&wr.local.one());
+  std::memcpy(&work->num_sge, &form.num_sge, 16);
+  work->imm_data = htonl(wr.immediate);
+  std::memcpy(&work->wr.rdma, &wr.remote, 16);
+}
+
+// What any other has besides.
+inline void FillMore(const SendWr& wr, ibv_send_wr* work) {
+  work->sg_list = AsTheDrivers(wr.local.begin());
+  work->num_sge = static_cast<int>(wr.local.size());
+  if (IsAtomic(wr.opcode)) {
+    work->wr.atomic.rkey = wr.remote.key;
+    std::memcpy(&work->wr.atomic.compare_add, &wr.atomic, 16);
+  } else if (wr.opcode == Opcode::kSendWithInvalidate || wr.opcode == Opcode::kLocalInvalidate) {
+    work->invalidate_rkey = wr.invalidate;
+  }
+}
+
+inline uint64_t LengthOf(const SgeList& entries) {
+  uint64_t length = 0;
+  for (const Sge& entry : entries) length += entry.length;
+  return length;
+}
+
+inline void FillReceive(const ReceiveWr& wr, uint64_t name, ibv_recv_wr* work) {
+  *work = {.wr_id = name,
+           .next = nullptr,
+           .sg_list = AsTheDrivers(wr.local.begin()),
+           .num_sge = static_cast<int>(wr.local.size())};
+}
+
+// How many of `count` linked requests were taken, from what the driver answered. A driver that
+// fails without naming a request has queued all and failed to ring its doorbell.
+template <typename Wr>
+uint32_t Taken(int error, const Wr* first, const Wr* bad, uint32_t count) {
+  return error == 0 || bad == nullptr ? count : static_cast<uint32_t>(bad - first);
+}
+
+}  // namespace verbena::verbs
