@@ -2,12 +2,10 @@
 #include "tests/interop/end.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace verbena::interop {
 
@@ -25,13 +23,6 @@ uint64_t Word(uint64_t seed, uint64_t index) {
   uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15 + index;
   x *= 0xbf58476d1ce4e5b9;
   return x ^ (x >> 29);
-}
-
-std::byte LastByte(uint64_t seed, uint64_t size) {
-  const uint64_t word = Word(seed, (size - 1) / 8);
-  std::byte bytes[8];
-  std::memcpy(bytes, &word, 8);
-  return bytes[(size - 1) % 8];
 }
 
 }  // namespace
@@ -120,17 +111,6 @@ std::string End::Compare(uint64_t seed, uint64_t size) const {
     if (memory[size + i] != kUntouched) return absl::StrCat("byte ", i, " behind it was written");
   }
   return "";
-}
-
-void End::AwaitLastByte(uint64_t seed, uint64_t size, absl::Duration patience) const {
-  if (size == 0) return;
-  const std::byte want = LastByte(seed, size);
-  const absl::Time deadline = absl::Now() + patience;
-  // A write tells its target nothing, and to a plain peer its completion is local: memory is all
-  // that says it is there.
-  const volatile std::byte* last = &memory[size - 1];
-  while (*last != want && absl::Now() < deadline) absl::SleepFor(absl::Microseconds(200));
-  std::atomic_thread_fence(std::memory_order_acquire);
 }
 
 WcStatus End::Await(CompletionQueue& cq, absl::Duration patience, WorkCompletion* wc) {

@@ -47,8 +47,6 @@ class End {
   void FillGuard(uint64_t size);  // target and guard, with what no pattern has
   // Empty: [0, size) is the pattern, and the guard behind it is whole. Else what is wrong.
   std::string Compare(uint64_t seed, uint64_t size) const;
-  // The last byte of the pattern is there within `patience`: a write has no other sign.
-  void AwaitLastByte(uint64_t seed, uint64_t size, absl::Duration patience) const;
 
   WcStatus AwaitSend(absl::Duration patience) { return Await(send_cq, patience, nullptr); }
   WcStatus AwaitReceive(absl::Duration patience, WorkCompletion* wc) {
