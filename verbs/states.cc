@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "transport/state_table.h"
 #include "verbs/queue_pair.h"
 
@@ -414,8 +415,9 @@ void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key
     if (!no_sink.ok()) text = std::string(no_sink.message());
   }
   const absl::Status why = absl::UnavailableError(
-      absl::StrCat(Name(), ": ", what, " failed with ", WcStatusName(status), ": ", text,
-                   key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "",
+      absl::StrCat(Name(), ": ", what, " failed with ", WcStatusName(status),
+                   key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "", ": ",
+                   absl::StripSuffix(text, "."),  // whole sentences, or a fact alone
                    ". Mend the request, reset the queue pair and connect again."));
   if (state_ != QpState::kErr) return EnterError(why);
   if (!asked_) cause_ = why;  // it tells more than what was known

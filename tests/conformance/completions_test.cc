@@ -340,7 +340,8 @@ TEST_P(Completions, WaitSaysWhatCameInTime) {
 
 TEST_P(Completions, ErrorsExplainThemselves) {
   // A failed write.
-  // Expect: WorkCompletion::ToStatus has status, request and queue pair; cause() has the key.
+  // Expect: WorkCompletion::ToStatus has status, request and queue pair; cause() has the key, in
+  // sentences.
   Pair pair = MakePair(*this);
   Post(pair.client->qp, OneSided(Opcode::kWrite, *pair.client, {.address = 8, .key = 0xabc}, 4711));
   const WorkCompletion failed = WaitOne(pair.client->cq);
@@ -349,7 +350,9 @@ TEST_P(Completions, ErrorsExplainThemselves) {
   EXPECT_THAT(
       failed.ToStatus().ToString(),
       testing::AllOf(testing::HasSubstr(WcStatusName(failed.status)), testing::HasSubstr("4711")));
-  EXPECT_THAT(pair.client->qp.cause().ToString(), testing::HasSubstr("abc"));
+  EXPECT_THAT(pair.client->qp.cause().ToString(),
+              testing::AllOf(testing::HasSubstr("abc"), testing::Not(testing::HasSubstr("..")),
+                             testing::Not(testing::HasSubstr(". ("))));
   if (!server().devices()[0]->capabilities().responder_events) return;
   EXPECT_THAT(pair.server->qp.cause().ToString(), testing::HasSubstr("abc"));
 }
