@@ -276,6 +276,17 @@ Bytes Answer(const wire::ReadRequest& r, size_t size, uint32_t stag_off = 0, uin
   return MakeFpdu(h, Bytes(size, std::byte{7}), crc);
 }
 
+void OpenTwoReads(Target& target) {
+  for (const uint64_t id : {1, 2}) {
+    EXPECT_TRUE(target.end.qp
+                    .PostSend({.opcode = verbena::Opcode::kRead,
+                               .local = target.end.region.slice(0, 8),
+                               .remote = {0x1000, 7},
+                               .id = id})
+                    .ok());
+  }
+}
+
 TEST_P(PeerAnswersWrong, NothingGoesBeyondTheBuffer) {
   // Two reads are open, and the first is answered.
   // Expect: the statuses; the bytes around the buffer stay; the connection is over.
@@ -285,14 +296,7 @@ TEST_P(PeerAnswersWrong, NothingGoesBeyondTheBuffer) {
   peer->Say(MakeFpdu(WriteHeader(0, 0), {}, a.crc));
   const std::byte before = target.end.memory[8];
   std::string statuses;
-  for (const uint64_t id : {1, 2}) {
-    ASSERT_TRUE(target.end.qp
-                    .PostSend({.opcode = verbena::Opcode::kRead,
-                               .local = target.end.region.slice(0, 8),
-                               .remote = {0x1000, 7},
-                               .id = id})
-                    .ok());
-  }
+  OpenTwoReads(target);
   const auto asked = peer->ReadFpdu();
   ASSERT_TRUE(asked.has_value() && asked->opcode() == Opcode::kReadRequest);
   peer->Say(a.bytes(wire::Load<wire::ReadRequest>(asked->payload.data())));
@@ -351,14 +355,7 @@ TEST_P(PeerComplains, TheReadFails) {
   Target target;
   auto peer = target.Connect(false);
   peer->Say(MakeFpdu(WriteHeader(0, 0)));
-  for (const uint64_t id : {1, 2}) {
-    ASSERT_TRUE(target.end.qp
-                    .PostSend({.opcode = verbena::Opcode::kRead,
-                               .local = target.end.region.slice(0, 8),
-                               .remote = {0x1000, 7},
-                               .id = id})
-                    .ok());
-  }
+  OpenTwoReads(target);
   ASSERT_TRUE(peer->ReadFpdu().has_value());
   wire::UntaggedHeader h = UntaggedOf(Opcode::kTerminate, 1);
   h.queue_number = wire::kTerminateQueue;
