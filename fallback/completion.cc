@@ -49,16 +49,21 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
     if (idle_polls_.load(std::memory_order_relaxed) != 0) idle_polls_ = 0;
     return n;
   }
-  last_poll_.store(device_->hub().Now(), std::memory_order_relaxed);
-  if (hot_count_.load(std::memory_order_relaxed) > 0) {
-    DriveHot();
+  const Nanos now = device_->hub().Now();
+  last_poll_.store(now, std::memory_order_relaxed);
+  if (hot_count_.load(std::memory_order_relaxed) > 0 &&
+      now >= rests_until_.load(std::memory_order_relaxed)) {
+    DriveHot(now);
     n = ring_.Pop(out);
     if (n > 0) return n;
   }
-  // Who arms, and looks, and goes to sleep needs no help here. Who keeps polling does.
-  if (set_count_.load(std::memory_order_relaxed) > 0 &&
-      idle_polls_.fetch_add(1, std::memory_order_relaxed) >= kFewPolls && !ring_.armed()) {
-    ServeSets();
+  if (set_count_.load(std::memory_order_relaxed) > 0) {
+    // Who arms and looks will go to sleep, and needs no more help. Who keeps polling does.
+    if (ring_.armed()) {
+      ForEachSet([](WaitSet& set) { set.Settle(); });
+    } else if (idle_polls_.fetch_add(1, std::memory_order_relaxed) >= kFewPolls) {
+      ForEachSet([](WaitSet& set) { set.Serve(0, true); });
+    }
     n = ring_.Pop(out);
     if (n > 0) return n;
   }
@@ -69,20 +74,27 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
 
 // Each is owned while the list is locked, and driven when it is not: closing a queue pair takes it
 // off the list and then owns it, so nothing here outlives it.
-void CompletionQueue::DriveHot() {
+void CompletionQueue::DriveHot(Nanos now) {
+  Nanos rests_until = io::kNever;
   for (size_t i = 0;; ++i) {
     QueuePair* qp = nullptr;
     {
       std::lock_guard lock(hot_lock_);
-      while (i < hot_.size() && !hot_[i]->TryOwn()) ++i;
-      if (i >= hot_.size()) return;
+      for (; i < hot_.size() && !hot_[i]->TryOwn(); ++i) rests_until = 0;
+      if (i >= hot_.size()) break;
       qp = hot_[i];
     }
-    qp->WorkAndRelease(QueuePair::Why::kPoll);
+    if (i > 0) {  // a sweep over many busy ones takes longer than a tick
+      now = device_->hub().Now();
+      last_poll_.store(now, std::memory_order_relaxed);
+    }
+    rests_until = std::min(rests_until, qp->WorkAndRelease(QueuePair::Why::kPoll, now));
+    if (hot_count_.load(std::memory_order_relaxed) <= i + 1) break;
   }
+  rests_until_.store(rests_until == io::kNever ? 0 : rests_until, std::memory_order_relaxed);
 }
 
-void CompletionQueue::ServeSets() {
+void CompletionQueue::ForEachSet(absl::FunctionRef<void(WaitSet&)> f) {
   for (size_t i = 0;; ++i) {
     WaitSet* set = nullptr;
     {
@@ -91,7 +103,7 @@ void CompletionQueue::ServeSets() {
       set = sets_[i].set;
       set->Pin();
     }
-    set->Serve(0, true);
+    f(*set);
     set->Unpin();
   }
 }
@@ -180,6 +192,7 @@ bool CompletionQueue::Sleep(WaitSet* set, Nanos deadline) {
   const auto* const before = std::exchange(sleeping, this);
   bool in_time = true;
   while (ring_.empty() && in_time) {
+    set->Settle();
     set->Silence();
     if (!ring_.empty()) break;
     set->Serve(deadline);

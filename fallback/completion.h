@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "fallback/device.h"
 #include "fallback/engine/completion_ring.h"
 #include "fallback/engine/spin_lock.h"
@@ -51,8 +52,8 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   void Left(WaitSet* set);
   bool armed() const { return ring_.armed(); }
   // Whether somebody polls it now, so that hot queue pairs would be served.
-  bool polled(Nanos now) const {
-    return now - last_poll_.load(std::memory_order_relaxed) < kPolledFor && !ring_.armed();
+  bool polled(Nanos now, Nanos within = kPolledFor) const {
+    return now - last_poll_.load(std::memory_order_relaxed) < within && !ring_.armed();
   }
   // A post may wait a little for the poll that is about to come.
   bool polled_just_now(Nanos now) const {
@@ -68,10 +69,10 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   void OnNotify() override;
   void OnPushed() override;
   void OnOverflow() override;
-  void DriveHot();
-  void ServeSets();             // those that its queue pairs are in
-  void HandOver();              // hot queue pairs go to the service
-  void MoveInto(WaitSet* set);  // all its queue pairs
+  void DriveHot(Nanos now);
+  void ForEachSet(absl::FunctionRef<void(WaitSet&)> f);  // those that its queue pairs are in
+  void HandOver();                                       // hot queue pairs go to the service
+  void MoveInto(WaitSet* set);                           // all its queue pairs
   bool AllIn(const WaitSet* set);
   WaitSet* OwnSet();  // null: there cannot be one
   bool Sleep(WaitSet* set, Nanos deadline);
@@ -87,6 +88,7 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   engine::SpinLock hot_lock_;
   std::vector<QueuePair*> hot_;
   std::atomic<size_t> hot_count_{0};
+  std::atomic<Nanos> rests_until_{0};  // none of them has anything to do before
   struct Membership {
     WaitSet* set;
     size_t count;

@@ -110,6 +110,7 @@ bool CompletionChannel::Await(absl::Duration timeout) {
     return hub.world().Await([this] { return HasEvent(); }, deadline);
   }
   do {
+    set_->Settle();  // which may make an event, and so rings
     Serve(deadline);
     if (HasEvent()) return true;
   } while (deadline == io::kNever || hub.Now() < deadline);

@@ -14,7 +14,11 @@ namespace verbena::fallback {
 namespace {
 constexpr int kRoundsPerDrive = 8;          // of "look again"
 constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
+constexpr Nanos kGatherFor = 5'000;         // requests that nobody waits for share a send call
+constexpr Nanos kEmptyFor = 2'000;          // nothing is looked for so soon again, while gathering
 constexpr Nanos kIdleAfter = 2'000'000;     // without traffic a hot queue pair becomes cold
+constexpr Nanos kAnswersFor = 5'000'000;    // after its last poll a program may be about to answer
+constexpr Nanos kAnswerWithin = 100'000;    // or the acknowledgement goes alone
 constexpr Nanos kMssPeriod = 10'000'000;    // a path changes seldom, and is asked by a system call
 constexpr Nanos kFarewell = 1'000'000'000;  // for the last words of a connection
 }  // namespace
@@ -23,16 +27,22 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   const bool idle = engine_.outstanding() == 0;
   const PostResult result = engine_.PostSend(requests);
   if (result.accepted == 0) return result;
+  if (!posted_.load(std::memory_order_relaxed)) posted_.store(true, std::memory_order_relaxed);
   // While answers are under way and somebody polls, more requests may share one send call: the next
   // poll sends them. Only a hot queue pair is driven by polls. If it cools down meanwhile, either
   // its owner sees "look again" before it lets go, or this thread sees that it is not hot.
-  if (!idle && hot_.load(std::memory_order_relaxed) &&
-      send_cq_->polled_just_now(device_->hub().Now()) && engine_.state() != QpState::kErr) {
+  if (!idle && hot_.load(std::memory_order_relaxed) && MayWait(device_->hub().Now()) &&
+      engine_.state() != QpState::kErr) {
     word_.fetch_or(kLookAgain, std::memory_order_seq_cst);
     if (hot_.load(std::memory_order_seq_cst)) return result;
   }
   Drive(Why::kPost);
   return result;
+}
+
+bool QueuePair::MayWait(Nanos now) const {
+  return send_cq_->polled_just_now(now) ||
+         (now - last_sent_.load(std::memory_order_relaxed) < kGatherFor && send_cq_->polled(now));
 }
 
 PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
@@ -53,42 +63,63 @@ bool QueuePair::Drive(Why why) {
   return true;
 }
 
-void QueuePair::WorkAndRelease(Why why) {
+Nanos QueuePair::WorkAndRelease(Why why, Nanos now) {
   for (int round = 1;; ++round) {
-    word_.fetch_and(~kLookAgain, std::memory_order_acq_rel);
-    Work(why);
+    if ((word_.load(std::memory_order_relaxed) & kLookAgain) != 0) {
+      word_.fetch_and(~kLookAgain, std::memory_order_acq_rel);
+      // The mark may be of one who settles: it counts on this drive, which must not leave a debt.
+      if (why == Why::kServe) why = Why::kReady;
+    }
+    if (round > 1) now = 0;
+    Work(why, now);
     uint32_t mine = kOwned;
-    drives_.fetch_add(1, std::memory_order_seq_cst);
+    const Nanos rest = rests_until_;
+    drives_.store(drives_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     // After this exchange the queue pair may be gone: nothing of it is touched any more.
-    if (word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) return;
+    if (word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) return rest;
     if ((mine & kDead) != 0) {
       word_.fetch_and(~kOwned, std::memory_order_seq_cst);
-      return;
+      return 0;
     }
     if (round == kRoundsPerDrive) {  // others keep coming: this caller has done enough for them
       Hub* const hub = &device_->hub();
       const uint64_t id = Hub::IdOf(*this);
       word_.fetch_and(~kOwned, std::memory_order_seq_cst);
       hub->Poke(id);  // after letting go, or the service finds it owned and trusts the owner
-      return;
+      return 0;
     }
     why = Why::kReady;  // whoever left the mark may have come to receive
   }
 }
 
-void QueuePair::Work(Why why) {
+void QueuePair::Release() {
+  uint32_t mine = kOwned;
+  if (!word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) {
+    WorkAndRelease(Why::kReady);
+  }
+}
+
+void QueuePair::SettleAndRelease() {
+  if (!engine_.owes()) return Release();
+  WorkAndRelease(Why::kReady);
+}
+
+void QueuePair::Work(Why why, Nanos now) {
   if ((word_.load(std::memory_order_relaxed) & kDead) != 0) return;
-  const Nanos now = device_->hub().Now();
   if (failure_requested_.load(std::memory_order_relaxed) && failure_requested_.exchange(false)) {
     engine_.Fail(absl::ResourceExhaustedError("a completion queue of this queue pair overflowed"));
   }
   if (phase_ == Phase::kStreaming) {
+    // Whoever posts wants it sent: the clock can wait.
+    if (now == 0 && (why != Why::kPost || engine_.within_mss())) now = device_->hub().Now();
     ServeStream(why, now);
   } else if (phase_ != Phase::kIdle) {
     ContinueConnect();
   }
   engine_.FlushPosted();
-  has_unsent_.store(engine_.HasUnsent(), std::memory_order_seq_cst);
+  if (has_unsent_.load(std::memory_order_relaxed) != engine_.HasUnsent()) {
+    has_unsent_.store(engine_.HasUnsent(), std::memory_order_seq_cst);
+  }
   if (drain_watched_.load(std::memory_order_seq_cst) && engine_.outstanding() == 0) {
     drain_watched_.store(false, std::memory_order_relaxed);
     device_->hub().world().Changed();
@@ -96,21 +127,55 @@ void QueuePair::Work(Why why) {
 }
 
 void QueuePair::ServeStream(Why why, Nanos now) {
-  if (why == Why::kPoll) ++served_;
-  engine_.Tick(now);
-  // Nobody may come again to a cold queue pair, so what it owes goes now; a poller comes back.
+  const bool poller = why == Why::kPoll && hot_;
+  if (poller) {
+    ++served_;
+    last_served_ = now;
+  }
+  // Nobody may come again to a cold queue pair, so what it owes goes now; a poller comes back, and
+  // who serves a wait set settles before it sleeps.
   bool idle = !hot_;
-  if (why != Why::kPost) idle = ReceiveSome(why, now);
-  SendSome(idle, now);
+  bool sent = false;
+  rests_until_ = 0;
+  if (why == Why::kPost) {
+    sent = SendSome(idle, now);
+  } else {
+    const bool quiet =
+        poller && engine_.quiet() && wanted_set_.load(std::memory_order_relaxed) == nullptr;
+    const bool gathers = poller && engine_.gathering();
+    if (!gathers || now - last_empty_ >= kEmptyFor) {
+      const Came came = ReceiveSome(now);
+      if (came == Came::kNothing) {
+        if (quiet) return;  // most polls
+        last_empty_ = now;
+      }
+      idle = came == Came::kNothing ||
+             (came == Came::kAll && !poller && why != Why::kServe && !AnswerMayCome(now));
+      if (idle) answer_due_ = io::kNever;
+    }
+    engine_.Tick(now);
+    const Nanos gather_until = last_sent_.load(std::memory_order_relaxed) + kGatherFor;
+    if (gathers && engine_.gathering() && now < gather_until) {
+      rests_until_ = std::min(gather_until, last_empty_ + kEmptyFor);
+    } else {
+      sent = SendSome(idle, now);
+    }
+  }
+  if (sent) {
+    if (now == 0) now = device_->hub().Now();
+    last_traffic_ = now;
+    last_sent_.store(now, std::memory_order_relaxed);
+  }
   if (engine_.state() == QpState::kErr && engine_.finished() && !engine_.HasUnsent()) {
     EndStream();
     return;
   }
-  Nanos deadline = engine_.deadline();
+  if (!engine_.owes()) answer_due_ = io::kNever;
+  Nanos deadline = std::min(engine_.deadline(), answer_due_);
   if (engine_.closing()) {
     if (!sent_farewell_) {
       sent_farewell_ = true;
-      deadline_ = now + kFarewell;
+      deadline_ = device_->hub().Now() + kFarewell;
     }
     deadline = std::min(deadline, deadline_);
   }
@@ -118,52 +183,69 @@ void QueuePair::ServeStream(Why why, Nanos now) {
   ChooseWatcher(why, now);
 }
 
+// A program that polls, and posted since the last message, will hardly leave this one without an
+// answer, which takes the acknowledgement along. Once, and not for long. Two ends that acknowledge
+// alone would not find out of it in the loop of perftest's latency tests: each has its completion
+// before the other's message comes, and watches memory while nobody reads the socket.
+bool QueuePair::AnswerMayCome(Nanos now) {
+  if (answer_due_ != io::kNever || !engine_.owes()) return false;
+  if (!receive_cq_->polled(now, kAnswersFor) && !send_cq_->polled(now, kAnswersFor)) return false;
+  if (!posted_.load(std::memory_order_relaxed)) return false;
+  posted_.store(false, std::memory_order_relaxed);
+  answer_due_ = now + kAnswerWithin;
+  return true;
+}
+
 // Stops at a short read: asking again only to hear EAGAIN costs a call.
-bool QueuePair::ReceiveSome(Why why, Nanos now) {
+QueuePair::Came QueuePair::ReceiveSome(Nanos now) {
   std::array<iovec, engine::kMaxSge + 1> space;
+  Came came = Came::kNothing;
   for (int i = 0; i < kCallsPerDrive; ++i) {
     const int count = engine_.ReceiveSpace(space.data(), static_cast<int>(space.size()));
     size_t want = 0;
     for (int k = 0; k < count; ++k) want += space[static_cast<size_t>(k)].iov_len;
     const ssize_t n = device_->hub().streams().Receive(
         socket_, std::span(space.data(), static_cast<size_t>(count)));
-    if (n == -EAGAIN) return true;
+    if (n == -EAGAIN) return came;
+    came = Came::kAll;
     if (n == -EFAULT) {
       engine_.PlacementFailed();
-      return true;
+      return came;
     }
     if (n <= 0) {
       engine_.ReceiveEnded(static_cast<int>(-n), now);
-      return true;
+      return came;
     }
     last_traffic_ = now;
     engine_.Received(static_cast<size_t>(n), now);
-    // A poller comes again at once, and may have something to say with the acknowledgement.
-    if (static_cast<size_t>(n) < want) return why != Why::kPoll || !hot_;
+    if (static_cast<size_t>(n) < want) return came;
   }
-  return false;
+  return Came::kMore;
 }
 
-void QueuePair::SendSome(bool idle, Nanos now) {
+// Whether anything went.
+bool QueuePair::SendSome(bool idle, Nanos now) {
+  bool sent = false;
   want_write_ = false;
   if (engine_.within_mss() && now >= mss_due_) ReadMss(now);
   for (int i = 0; i < kCallsPerDrive; ++i) {
     const std::span<const iovec> v = engine_.Gather(idle, now);
-    if (v.empty()) return;
+    if (v.empty()) return sent;
     const ssize_t n = device_->hub().streams().Send(socket_, v);
     if (n == -EAGAIN) break;
     if (n < 0) {
       engine_.SendFailed(static_cast<int>(-n));
       // What the peer said before it went tells more than the errno.
-      while (!ReceiveSome(Why::kReady, now)) {
+      while (ReceiveSome(now) == Came::kMore) {
       }
-      return;
+      return sent;
     }
-    last_traffic_ = now;
+    sent = true;
     engine_.Sent(static_cast<size_t>(n));
     if (engine_.HasUnsent()) break;  // the socket is full
   }
   want_write_ = true;
+  return sent;
 }
 
 // RFC 5044 4.5: FPDUs follow the MSS, and that the path, whose MTU may change at any time.
@@ -196,14 +278,21 @@ void QueuePair::OnDeadline() {
 // while, gives it back to the service.
 void QueuePair::OnTick() {
   if (!TryOwn()) return;
-  Why why = Why::kPost;
   if (phase_ == Phase::kStreaming && hot_) {
-    if (served_ == served_at_tick_ || device_->hub().Now() - last_traffic_ > kIdleAfter) {
-      why = Why::kHandOver;
-    }
+    const Nanos now = device_->hub().Now();
+    const bool polled = receive_cq_->polled(now) || send_cq_->polled(now);
+    const bool unserved = served_ == served_at_tick_ && !polled;
     served_at_tick_ = served_;
+    if (unserved || last_served_ - last_traffic_ > kIdleAfter) {
+      WorkAndRelease(Why::kHandOver, now);
+      return;
+    }
+    if (!engine_.quiet()) {  // a post left its request to a poll
+      WorkAndRelease(Why::kPost, now);
+      return;
+    }
   }
-  WorkAndRelease(why);
+  Release();
 }
 
 }  // namespace verbena::fallback

@@ -43,6 +43,8 @@ void Hub::Arm(Watched* w, Nanos deadline) {
 }
 
 void Hub::SetDeadline(Watched* w, Nanos deadline) {
+  // Who takes a deadline away calls OnDeadline, which sets it again.
+  if (w->deadline_.load(std::memory_order_relaxed) == deadline) return;
   bool wake = false;
   {
     std::lock_guard lock(mutex_);

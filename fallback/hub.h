@@ -4,6 +4,7 @@
 // It sleeps in the kernel when there is nothing to do, and ticks only while queue pairs are hot.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -34,7 +35,7 @@ class Watched {
  private:
   friend class Hub;
   uint64_t id_ = 0;
-  Nanos deadline_ = io::kNever;
+  std::atomic<Nanos> deadline_ = io::kNever;
   Deadlines::node_type unarmed_;  // its place among the deadlines while it has none
   bool hot_ = false;
 };

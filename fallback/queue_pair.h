@@ -35,8 +35,9 @@ class QueuePair final : public provider::QueuePair,
                         engine::QueuePairObserver,
                         engine::WindowBinder {
  public:
-  // kHandOver: nobody polls any more; kStepIn: nobody serves a wait set any more.
-  enum class Why : uint8_t { kPost, kPoll, kReady, kHandOver, kStepIn };
+  // kServe: by who sleeps on a wait set; kHandOver: nobody polls any more; kStepIn: nobody serves
+  // a wait set any more.
+  enum class Why : uint8_t { kPost, kPoll, kReady, kServe, kHandOver, kStepIn };
 
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
       ProtectionDomain* domain, const QueuePairOptions& options);
@@ -76,7 +77,18 @@ class QueuePair final : public provider::QueuePair,
                                           std::memory_order_relaxed));
     return true;
   }
-  void WorkAndRelease(Why why);
+  // `now`: 0 if not known. Until when it may be left alone, should nothing be posted.
+  Nanos WorkAndRelease(Why why, Nanos now = 0);
+  void SettleAndRelease();  // an acknowledgement that is owed goes now
+  // TryOwn; or else, who owns it looks again before letting go.
+  bool OwnOrNote() {
+    uint32_t word = word_.load(std::memory_order_relaxed);
+    do {
+      if ((word & kDead) != 0) return false;
+    } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain,
+                                          std::memory_order_seq_cst, std::memory_order_relaxed));
+    return (word & kOwned) == 0;
+  }
   // Into a wait set; out of one that nobody serves.
   void JoinAndRelease(WaitSet* set);
   void StepInAndRelease(WaitSet* set);
@@ -108,11 +120,15 @@ class QueuePair final : public provider::QueuePair,
   void PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) override;
 
   // datapath.cc
+  void Release();       // nothing was done, unless somebody left a note
   bool Drive(Why why);  // false: somebody else has it, and will look again
-  void Work(Why why);
-  bool ReceiveSome(Why why, Nanos now);  // true: nothing more is there to read
-  void SendSome(bool idle, Nanos now);
+  void Work(Why why, Nanos now);
+  enum class Came : uint8_t { kNothing, kAll, kMore };
+  Came ReceiveSome(Nanos now);
+  bool SendSome(bool idle, Nanos now);
   void ReadMss(Nanos now);
+  bool MayWait(Nanos now) const;
+  bool AnswerMayCome(Nanos now);
   void ServeStream(Why why, Nanos now);
   // watching.cc
   void ChooseWatcher(Why why, Nanos now);
@@ -194,8 +210,14 @@ class QueuePair final : public provider::QueuePair,
   uint64_t served_ = 0;          // drives by pollers
   uint64_t served_at_tick_ = 0;
   Nanos last_traffic_ = 0;
-  Nanos mss_due_ = 0;  // plain peers: when to ask again how long a segment may be
-  struct Rendezvous {  // of an out-of-band connect
+  Nanos last_served_ = 0;  // by a poller
+  Nanos last_empty_ = 0;   // nothing was there to receive
+  std::atomic<Nanos> last_sent_{0};
+  Nanos rests_until_ = 0;            // a poll need not drive it before
+  Nanos answer_due_ = io::kNever;    // then an acknowledgement that waits for company goes alone
+  std::atomic<bool> posted_{false};  // since the last message that waited for an answer
+  Nanos mss_due_ = 0;                // plain peers: when to ask again how long a segment may be
+  struct Rendezvous {                // of an out-of-band connect
     engine::Place place = {};
     Nonce own = {}, peer = {};
     engine::Token mine = {}, theirs = {};  // the calls of both ends

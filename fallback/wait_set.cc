@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 
@@ -44,6 +45,7 @@ bool WaitSet::Join(QueuePair* qp, io::Socket socket, bool write) {
     members_.erase(qp);
     return false;
   }
+  FindOnly();
   count_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
@@ -55,8 +57,16 @@ void WaitSet::ChangeWatch(QueuePair* qp, io::Socket socket, bool write) {
 void WaitSet::Leave(QueuePair* qp, io::Socket socket) {
   ready_->Remove(socket);
   count_.fetch_sub(1, std::memory_order_relaxed);
+  {
+    std::lock_guard lock(lock_);
+    members_.erase(qp);
+  }
+  FindOnly();
+}
+
+void WaitSet::FindOnly() {
   std::lock_guard lock(lock_);
-  members_.erase(qp);
+  only_.store(members_.size() == 1 ? Tag(*members_.begin()) : 0, std::memory_order_relaxed);
 }
 
 // Owned while the list is locked, and driven when it is not: closing a queue pair takes it off the
@@ -70,7 +80,14 @@ QueuePair* WaitSet::Own(uint64_t tag) {
 
 void WaitSet::Serve(Nanos deadline, bool polling) {
   std::array<uint64_t, kBatch> tags;
-  const size_t n = ready_->Wait(tags, deadline);
+  size_t n = 1;
+  // To read the only socket costs as much as to ask whether it is ready.
+  if (const uint64_t only = only_.load(std::memory_order_relaxed);
+      deadline == 0 && !polling && only != 0) {
+    tags[0] = only;
+  } else {
+    n = ready_->Wait(tags, deadline);
+  }
   if (n == 0) return;
   serves_.fetch_add(1, std::memory_order_relaxed);
   bool driven = false;
@@ -78,11 +95,50 @@ void WaitSet::Serve(Nanos deadline, bool polling) {
     QueuePair* const qp = Own(tags[i]);
     if (qp == nullptr) continue;
     driven = true;
-    qp->WorkAndRelease(polling ? QueuePair::Why::kPoll : QueuePair::Why::kReady);
+    QueuePair::Why why = QueuePair::Why::kPoll;
+    if (!polling) why = MayOwe(tags[i]) ? QueuePair::Why::kServe : QueuePair::Why::kReady;
+    qp->WorkAndRelease(why);
   }
   // The sockets stay ready until their owners have read them: on a single core, to look again at
   // once would keep those from it.
   if (!driven) sched_yield();
+}
+
+// False: too many do. The service may have slept through what woke the program.
+bool WaitSet::MayOwe(uint64_t tag) {
+  {
+    std::lock_guard lock(lock_);
+    const size_t n = debtor_count_.load(std::memory_order_relaxed);
+    if (std::find(debtors_.begin(), debtors_.begin() + n, tag) == debtors_.begin() + n) {
+      if (n == debtors_.size()) return false;
+      debtors_[n] = tag;
+      debtor_count_.store(n + 1, std::memory_order_seq_cst);
+    }
+  }
+  if (!looking_.load(std::memory_order_seq_cst) && !looking_.exchange(true)) LookSoon();
+  return true;
+}
+
+void WaitSet::LookSoon() { hub_->SetDeadline(this, hub_->Now() + kUnserved); }
+
+void WaitSet::Settle() {
+  if (debtor_count_.load(std::memory_order_relaxed) == 0) return;
+  std::array<uint64_t, kBatch> tags;
+  size_t n = 0;
+  {
+    std::lock_guard lock(lock_);
+    n = debtor_count_.exchange(0, std::memory_order_relaxed);
+    tags = debtors_;
+  }
+  for (size_t i = 0; i < n; ++i) {
+    auto* const qp = reinterpret_cast<QueuePair*>(static_cast<uintptr_t>(tags[i]));
+    {
+      std::lock_guard lock(lock_);
+      // Whoever has it may be the one that is about to owe: it looks again, and settles.
+      if (!members_.contains(qp) || !qp->OwnOrNote()) continue;
+    }
+    qp->SettleAndRelease();
+  }
 }
 
 // Reported at the first sign of life. From here on the service only looks from time to time, until
@@ -95,7 +151,9 @@ void WaitSet::OnReady(bool, bool) {
   serves_seen_ = serves;
   quiet_looks_ = 0;
   hub_->poller().Unwatch(fd());
-  hub_->SetDeadline(this, hub_->Now() + kUnserved);
+  watching_ = false;
+  looking_.store(true, std::memory_order_seq_cst);
+  LookSoon();
 }
 
 void WaitSet::OnDeadline() {
@@ -104,14 +162,15 @@ void WaitSet::OnDeadline() {
   const uint64_t serves = serves_.load(std::memory_order_relaxed);
   const bool served = serves != serves_seen_;
   serves_seen_ = serves;
+  if (!served) Settle();
   if (n > 0 && was_ready_ && !served) StepIn(std::span(tags).first(n));
   was_ready_ = n > 0;
   quiet_looks_ = n > 0 || served ? 0 : quiet_looks_ + 1;
-  if (quiet_looks_ < kQuietLooks) {
-    hub_->SetDeadline(this, hub_->Now() + kUnserved);
-  } else {
-    hub_->WatchEdges(this, fd());  // says so at once if something came meanwhile
-  }
+  if (quiet_looks_ < kQuietLooks) return LookSoon();
+  looking_.store(false, std::memory_order_seq_cst);
+  if (!watching_) hub_->WatchEdges(this, fd());  // says so at once if something came meanwhile
+  watching_ = true;
+  if (owed() && !looking_.exchange(true)) LookSoon();
 }
 
 void WaitSet::StepIn(std::span<const uint64_t> ready) {

@@ -4,6 +4,7 @@
 // message costs one wake-up. If nobody comes for a while, the service takes over what is ready.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <span>
@@ -33,7 +34,12 @@ class WaitSet final : Watched {
 
   // Sleeps until a socket is ready, the bell rings or `deadline` has come (0: does not sleep), and
   // drives the queue pairs whose sockets are ready. `polling`: from a poll, see ChooseWatcher.
+  // Who sleeps settles first, and looks whether that brought what he waits for.
   void Serve(Nanos deadline, bool polling = false);
+
+  // Who serves goes to sleep, or does not come back: acknowledgements that waited for an answer to
+  // go with are sent.
+  void Settle();
 
   // The bell ends the sleep of all until it is silenced.
   void Ring() { ready_->Ring(); }
@@ -51,18 +57,28 @@ class WaitSet final : Watched {
   // Watched: of the set's descriptor.
   void OnReady(bool readable, bool writable) override;
   void OnDeadline() override;
+  void FindOnly();
   QueuePair* Own(uint64_t tag);  // null: it has left, or somebody else has it
+  bool MayOwe(uint64_t tag);
+  bool owed() const { return debtor_count_.load(std::memory_order_seq_cst) > 0; }
+  void LookSoon();
   void StepIn(std::span<const uint64_t> ready);
 
   Hub* const hub_;
   const std::unique_ptr<io::ReadySet> ready_;
   engine::SpinLock lock_;
   absl::flat_hash_set<QueuePair*> members_;
+  std::atomic<uint64_t> only_{0};              // the tag of its member, if there is one alone
+  std::array<uint64_t, kBatch> debtors_ = {};  // who may owe an acknowledgement: tags; lock_
+  std::atomic<size_t> debtor_count_{0};
   std::atomic<size_t> count_{0};
   std::atomic<int> pins_{0};
   std::atomic<uint64_t> serves_{0};  // that found a socket ready
 
+  std::atomic<bool> looking_{false};  // the service will, soon
+
   // The service only.
+  bool watching_ = true;  // edges
   uint64_t serves_seen_ = 0;
   bool was_ready_ = false;
   int quiet_looks_ = 0;

@@ -10,24 +10,18 @@ namespace verbena::fallback {
 void QueuePair::JoinAndRelease(WaitSet* set) {
   if (phase_ != Phase::kStreaming || std::ranges::count(sets_, set) == 0) {
     wanted_set_.store(set, std::memory_order_relaxed);
-    if (phase_ == Phase::kStreaming) return WorkAndRelease(Why::kReady);
+    if (phase_ == Phase::kStreaming) {
+      WorkAndRelease(Why::kReady);
+      return;
+    }
   }
-  // There is nothing to do, unless somebody left a note.
-  uint32_t mine = kOwned;
-  if (!word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) {
-    WorkAndRelease(Why::kReady);
-  }
+  Release();
 }
 
 bool QueuePair::OwnOrAskToJoin(WaitSet* set) {
   if (TryOwn()) return true;
   wanted_set_.store(set, std::memory_order_release);
-  uint32_t word = word_.load(std::memory_order_relaxed);
-  do {
-    if ((word & kDead) != 0) return false;
-  } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain, std::memory_order_seq_cst,
-                                        std::memory_order_relaxed));
-  return (word & kOwned) == 0;
+  return OwnOrNote();
 }
 
 void QueuePair::StepInAndRelease(WaitSet* set) {

@@ -110,6 +110,17 @@ class QueuePair {
   QpState state() const { return state_.load(std::memory_order_acquire); }
   // Sent and unacknowledged, or not yet sent: a post that finds it idle should drive at once.
   uint64_t outstanding() const { return sq_.tail() - sq_.head(); }
+  // The owner: an acknowledgement is owed.
+  bool owes() const {
+    return told_rsn_ != applied_rsn_ && session_.features.has(wire::kAcknowledge);
+  }
+  // The owner: nothing is to be sent, and no timer runs.
+  bool quiet() const {
+    return OwesAtMostAcknowledgement() && !owes() && batch_.empty() && state() == QpState::kRts &&
+           !rnr_.waiting;
+  }
+  // The owner: requests are posted and not sent, while answers to others are under way.
+  bool gathering() const { return sq_.tail() != cursor_ && cursor_ != sq_.head(); }
   uint32_t number() const { return config_.number; }
   Capabilities capabilities() const;
   QpAttributes Query() const;
@@ -219,6 +230,14 @@ class QueuePair {
   void Enqueue(uint64_t position, const SendWr& wr);
 
   // transmit.cc
+  bool OwesAtMostAcknowledgement() const {
+    return cursor_ == sq_.tail() && irq_.count == 0 && !closing_ && !ready_owed_ &&
+           !rnr_nak_owed_ && !dropping_ && !rnr_.resume_owed && !session_.confirm;
+  }
+  bool AcknowledgementIsDue(bool idle) const {
+    return idle || closing_ || applied_since_ack_ >= kAckEveryRequests ||
+           bytes_since_ack_ >= kAckEveryBytes;
+  }
   void AppendOwed(bool idle, bool* ack);
   void Answered(uint32_t rsn);
   void AppendWork(bool idle);

@@ -39,6 +39,7 @@ std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   if (!connected_ || send_dead_) return {};
   if (!batch_.empty()) return batch_.Vectors();
   if (finished_ || (!may_send_ && !ready_owed_)) return {};
+  if (OwesAtMostAcknowledgement() && (!owes() || !AcknowledgementIsDue(idle))) return {};
   batch_.Clear();
   bool ack = false;
   AppendOwed(idle, &ack);
@@ -46,9 +47,8 @@ std::span<const iovec> QueuePair::Gather(bool idle, Nanos) {
   AppendWork(idle);
   if (closing_) AppendFarewell();
   if (ack) {
-    const bool due = idle || closing_ || applied_since_ack_ >= kAckEveryRequests ||
-                     bytes_since_ack_ >= kAckEveryBytes;
-    if (!due && batch_.unsent() == alone && alone == wire::FpduSize(sizeof(UntaggedHeader), 0)) {
+    if (!AcknowledgementIsDue(idle) && batch_.unsent() == alone &&
+        alone == wire::FpduSize(sizeof(UntaggedHeader), 0)) {
       batch_.Clear();  // it rides on what the application sends next, or goes at the next idle poll
       return {};
     }

@@ -150,12 +150,46 @@ TEST_F(Sleepers, NextNeedsNoService) {
       next = Take(cq, next);
     }
     Check(cq.RequestNotify());
+    Take(cq, kMessages);  // who arms looks once more, and the last acknowledgement goes
   });
   for (uint64_t i = 1; i < kMessages; ++i) {
     Send(pair, i);
     EXPECT_THAT(pair.client->cq.Wait(1, kLong), IsOk()) << i;
   }
   server.join();
+}
+
+TEST_F(Sleepers, AnAnswerTakesTheAcknowledgementAlong) {
+  // The server sleeps in Next and answers each message. Both services are away, which would look
+  // after acknowledgements that wait.
+  // Expect: a send call for each answer, not two.
+  Pair pair = MakeNotified();
+  CompletionQueue& cq = pair.server->receive_cq;
+  Check(cq.RequestNotify());
+  Send(pair, 0);
+  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(0));
+  Check(cq.RequestNotify());
+  Services(false);
+  const uint64_t before = pair.server->qp.counters().send_calls;
+  std::thread server([&] {
+    Take(cq, 0);
+    uint64_t own = 1;
+    for (uint64_t i = 1; i < kMessages; ++i) {
+      Check(cq.RequestNotify());
+      while (Take(cq, i) == i) EXPECT_THAT(pair.server->channel.Next(kLong), IsOk());
+      Post(pair.server->qp, {.opcode = Opcode::kWrite,
+                             .local = pair.server->slice(0, 8),
+                             .remote = pair.client->at(64),
+                             .id = i});
+      own = Take(pair.server->cq, own);
+    }
+  });
+  for (uint64_t i = 1; i < kMessages; ++i) {
+    Send(pair, i);
+    EXPECT_THAT(pair.client->cq.Wait(1, kLong), IsOk()) << i;
+  }
+  server.join();
+  EXPECT_LT(pair.server->qp.counters().send_calls - before, kMessages + kMessages / 4);
 }
 
 TEST_F(Sleepers, TheDescriptorIsProgress) {
