@@ -298,17 +298,22 @@ void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
   device_->Push(this, std::move(e));
 }
 
+// MPA revision 1 tells no depths (RFC 5044 7.1): none is no wish for none.
+bool QueuePair::TellsDepths(const CmEvent& offer) const {
+  return iwarp_ == nullptr || offer.initiator_depth != 0 || offer.responder_resources != 0;
+}
+
+absl::Status QueuePair::CheckOffer(const CmEvent& offer, const Require& require) const {
+  if (absl::Status s = CheckRequirements("accept", require); !s.ok()) return s;
+  const bool reads = offer.initiator_depth != 0 || !TellsDepths(offer);
+  if (iwarp_ != nullptr && require.remote_completion && !reads) return NoReadsToConfirm("accept");
+  return absl::OkStatus();
+}
+
 absl::Status QueuePair::Accept(rdma_cm_id* id, const CmEvent& offer,
                                const AcceptParameters& parameters, const ConnectionInfo& info) {
-  if (absl::Status s = CheckRequirements("accept", parameters.require); !s.ok()) return s;
   if (absl::Status s = CheckIdle("accept"); !s.ok()) return s;
-  // MPA revision 1 tells no depths (RFC 5044 7.1): none is no wish for none.
-  const bool told =
-      iwarp_ == nullptr || offer.initiator_depth != 0 || offer.responder_resources != 0;
-  if (iwarp_ != nullptr && parameters.require.remote_completion && told &&
-      offer.initiator_depth == 0) {
-    return NoReadsToConfirm("accept");
-  }
+  const bool told = TellsDepths(offer);
   DropId();
   const DeviceAttributes limits = device_->attributes();
   parameters_ = {PrivateData(parameters.private_data),

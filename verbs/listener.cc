@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "transport/log.h"
 #include "verbs/queue_pair.h"
@@ -238,15 +237,14 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
     Refuse("");
     return absl::UnavailableError(absl::StrCat("accept ", info_.peer, ": the peer has left"));
   }
-  absl::Status s = mine->Accept(id_, offer_, parameters, info_);
-  if (s.ok()) {
-    Answered();
-  } else if (absl::IsUnavailable(s)) {
-    Refuse("");
-  } else if (absl::IsFailedPrecondition(s) && absl::StrContains(s.message(), "requires")) {
+  if (absl::Status s = mine->CheckOffer(offer_, parameters.require); !s.ok()) {
     device_->counts().rejects.fetch_add(1);
     Refuse(std::string(s.message()).substr(0, limits.private_data_reject));
+    return s;
   }
+  absl::Status s = mine->Accept(id_, offer_, parameters, info_);
+  if (s.ok()) Answered();
+  if (absl::IsUnavailable(s)) Refuse("");
   return s;
 }
 

@@ -52,6 +52,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   // connecting.cc. The outcome is an event and outcome().
   absl::Status StartConnect(const Address& to, const ConnectParameters& parameters,
                             const ConnectionInfo& info);
+  // Whether this end and that of the offer have what is required.
+  absl::Status CheckOffer(const CmEvent& offer, const Require& require) const;
   // Takes `id`, on which a peer waits that offered these depths, over if it is OK.
   absl::Status Accept(rdma_cm_id* id, const CmEvent& offer, const AcceptParameters& parameters,
                       const ConnectionInfo& info);
@@ -170,6 +172,7 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   // connecting.cc
   absl::Status CheckIdle(const char* what) const;
   absl::Status CheckRequirements(const char* what, const Require& require) const;
+  bool TellsDepths(const CmEvent& offer) const;
   void AddressResolved();
   void RouteResolved();
   void Responded(const CmEvent& event);

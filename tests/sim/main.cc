@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//   sim [--seed=N] [--minutes=M | --seconds=S]   fresh scenarios, from seed N on
-//   sim --seed=N --keep=1,2,3                    one scenario, of these steps; tells each
-// Status 1: a scenario failed. Its seed, its shortest list of steps, and how to replay it, are
-// told.
+// Runs scenarios: see kUsage, and README.md.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +17,12 @@
 namespace {
 
 using namespace verbena::sim;  // NOLINT: a program
+
+constexpr char kUsage[] =
+    "sim [--seed=N] [--minutes=M | --seconds=S]   scenarios from seed N on; without N, fresh ones\n"
+    "sim --seed=N --keep=1,2,3                    one scenario, of these steps; tells each\n"
+    "Status 1: a scenario failed. Its seed, its shortest list of steps, and how to replay it, are\n"
+    "told.\n";
 
 struct Options {
   uint64_t seed = 0;
@@ -48,12 +51,14 @@ bool Parse(int argc, char** argv, Options* o) {
       for (absl::string_view step : absl::StrSplit(arg, ',', absl::SkipEmpty())) {
         ok = ok && absl::SimpleAtoi(step, &o->keep.emplace_back());
       }
+    } else if (arg == "--help") {
+      std::printf("%s", kUsage);
+      std::exit(0);
     } else {
       ok = false;
     }
     if (!ok) {
-      std::fprintf(stderr, "sim: %s: unknown; --seed=N, --minutes=M, --seconds=S, --keep=STEPS\n",
-                   argv[i]);
+      std::fprintf(stderr, "sim: %s: unknown\n%s", argv[i], kUsage);
       return false;
     }
   }
