@@ -42,7 +42,6 @@ PostError QueuePair::Build(const SendWr& wr, uint64_t position, ibv_send_wr* out
   }
   if (iwarp_ != nullptr) [[unlikely]] {
     if (!iwarp_->Takes(wr)) return PostError::kTooManySges;
-    place.Add(Ledger::kOdd);
     place.length = static_cast<uint32_t>(length);
     out->send_flags &= ~static_cast<unsigned>(IBV_SEND_FENCE);  // IwarpSends waits
     if (!Has(wr.flags, SendFlags::kInline) &&
@@ -148,15 +147,18 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
     const ReceiveWr* const wanted = &requests[result.accepted];
     const size_t left = requests.size() - result.accepted;
     uint64_t first = 0;
+    std::unique_lock turn(receive_turn_, std::defer_lock);
+    if (iwarp_ != nullptr) turn.lock();
+    if (iwarp_ != nullptr && may_post_.load(std::memory_order_acquire) != may) [[unlikely]] {
+      turn.unlock();
+      const PostResult rest = PostReceiveBatch(requests.subspan(result.accepted));
+      return {result.accepted + rest.accepted, rest.error};
+    }
     const uint32_t places =
         receive_ledger_->Reserve(static_cast<uint32_t>(std::min<size_t>(left, kBatch)), &first);
     if (places == 0) {
       result.error = PostError::kQueueFull;
       break;
-    }
-    if (iwarp_ != nullptr && !TakeTurn(receive_ledger_, first, places, may)) [[unlikely]] {
-      const PostResult rest = PostReceiveBatch(requests.subspan(result.accepted));
-      return {result.accepted + rest.accepted, rest.error};
     }
     uint32_t n = 0, taken = 0;
     for (; n < places; ++n) {
@@ -164,9 +166,7 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
         result.error = PostError::kTooManySges;
         break;
       }
-      receive_ledger_->at(first + n).Begin(
-          wanted[n].id, {.completes = WcOpcode::kReceive,
-                         .state = iwarp_ != nullptr ? Ledger::kOdd : uint8_t{0}});
+      receive_ledger_->at(first + n).Begin(wanted[n].id, {.completes = WcOpcode::kReceive});
       FillReceive(wanted[n], receive_ledger_->Name(first + n), &work[n]);
       if (iwarp_ != nullptr && work[n].num_sge == 0) {
         work[n].sg_list = IwarpSends::Nothing();
@@ -182,7 +182,7 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
       if (taken < n) result.error = PostErrorOf(error);
     }
     receive_ledger_->Posted(first, taken);
-    LeaveTurn(receive_ledger_, first, taken, places);
+    receive_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
   }
   if ((may & kFlushes) != 0 && result.accepted > 0) Kick();

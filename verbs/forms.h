@@ -74,13 +74,26 @@ static_assert(sizeof(AtomicOperands) == 16 && offsetof(AtomicOperands, swap) == 
               offsetof(ibv_send_wr, wr.atomic.swap) ==
                   offsetof(ibv_send_wr, wr.atomic.compare_add) + 8);
 
+// Tables go by flags and then by opcode: of the first eight, so that one instruction makes the
+// index, and behind that of the others.
 inline constexpr size_t kFlagSets = 16;  // SendFlags
-inline constexpr size_t kForms = kOpcodeCount * kFlagSets;
+inline constexpr size_t kRow = 8;
+inline constexpr size_t kPlainForms = kFlagSets * kRow;
+inline constexpr size_t kForms = 2 * kPlainForms;
+static_assert(kOpcodeCount <= 2 * kRow && static_cast<size_t>(Opcode::kFetchAdd) < kRow);
 
-// kForms and more: no opcode.
-inline size_t WhichForm(const SendWr& wr) {
-  return static_cast<uint8_t>(wr.opcode) * kFlagSets + static_cast<uint8_t>(wr.flags) % kFlagSets;
+constexpr size_t PlainForm(Opcode opcode, SendFlags flags) {
+  return static_cast<uint8_t>(flags) % kFlagSets * kRow + static_cast<uint8_t>(opcode);
 }
+// Of an opcode that is one.
+inline size_t WhichForm(const SendWr& wr) {
+  const size_t opcode = static_cast<uint8_t>(wr.opcode);
+  return opcode / kRow * kPlainForms + PlainForm(static_cast<Opcode>(opcode % kRow), wr.flags);
+}
+constexpr Opcode OpcodeOf(size_t form) {
+  return static_cast<Opcode>(form / kPlainForms * kRow + form % kRow);
+}
+constexpr SendFlags FlagsOf(size_t form) { return static_cast<SendFlags>(form / kRow % kFlagSets); }
 
 constexpr Form FormOf(Opcode opcode, SendFlags flags) {
   constexpr ibv_wr_opcode kOpcodes[kOpcodeCount] = {
@@ -112,25 +125,35 @@ constexpr Form FormOf(Opcode opcode, SendFlags flags) {
 constexpr std::array<Form, kForms> FormsWith(SendFlags always) {
   std::array<Form, kForms> forms{};
   for (size_t i = 0; i < kForms; ++i) {
-    forms[i] =
-        FormOf(static_cast<Opcode>(i / kFlagSets), static_cast<SendFlags>(i % kFlagSets) | always);
+    if (static_cast<int>(OpcodeOf(i)) < kOpcodeCount) {
+      forms[i] = FormOf(OpcodeOf(i), FlagsOf(i) | always);
+    }
   }
   return forms;
 }
 inline constexpr std::array<Form, kForms> kAsAsked = FormsWith(SendFlags::kNone);
 inline constexpr std::array<Form, kForms> kAllSignaled = FormsWith(SendFlags::kSignaled);
 
+inline void FillPlace(const SendWr& wr, const Form& form, Ledger::Place* place) {
+  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
+  place->facts.store(form.facts, std::memory_order_relaxed);
+}
+
+// What differs from one request to the next, but for its entry.
+inline void FillWork(const SendWr& wr, const Form& form, uint64_t name, ibv_send_wr* work) {
+  work->wr_id = name;
+  std::memcpy(&work->num_sge, &form.num_sge, 16);
+  std::memcpy(&work->wr.rdma, &wr.remote, 16);
+}
+
 // A send, write or read with one entry; the rest of `work` belongs to other opcodes.
 inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
                  ibv_send_wr* work, ibv_send_wr* next = nullptr) {
-  std::memcpy(&place->key_or_next, &wr.remote.key, 16);
-  place->facts.store(form.facts, std::memory_order_relaxed);
-  work->wr_id = name;
+  FillPlace(wr, form, place);
+  FillWork(wr, form, name, work);
   work->next = next;
   work->sg_list = AsTheDrivers(&wr.local.one());
-  std::memcpy(&work->num_sge, &form.num_sge, 16);
   work->imm_data = htonl(wr.immediate);
-  std::memcpy(&work->wr.rdma, &wr.remote, 16);
 }
 
 // What any other has besides.

@@ -45,40 +45,43 @@ struct Posting {
 
 void QueuePair::OpenShortWay(bool open) {
   for (size_t i = 0; i < kPlainForms; ++i) {
-    const auto opcode = static_cast<Opcode>(i / kFlagSets);
-    const bool is_inline = Has(static_cast<SendFlags>(i % kFlagSets), SendFlags::kInline);
+    const Opcode opcode = OpcodeOf(i);
+    const bool is_inline = Has(FlagsOf(i), SendFlags::kInline);
     const bool may =
         open && Supported(opcode, capabilities_) && (TakesInline(opcode) || !is_inline);
     const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
     const uint32_t fewer = may ? static_cast<uint32_t>(most) + 1 : 0;
     fewer_[i].store(fewer, std::memory_order_release);
-    if (i >= kUsualForms || opcode == Opcode::kSendWithInvalidate) continue;
+    if (opcode > Opcode::kRead || opcode == Opcode::kSendWithInvalidate) continue;
     usual_fewer_[i].store(fewer, std::memory_order_release);
   }
 }
 
 // A send, write or read with one entry that the driver takes as it is.
-inline bool QueuePair::IsUsual(const SendWr& wr, size_t which) const {
+inline bool QueuePair::IsUsual(const SendWr& wr, size_t* which) const {
+  if (wr.opcode > Opcode::kRead) [[unlikely]]
+    return false;
+  *which = PlainForm(wr.opcode, wr.flags);
   // Its length tells whether there is an entry by itself.
-  return which < kUsualForms &&
-         wr.local.one().length < usual_fewer_[which].load(std::memory_order_acquire);
+  return wr.local.one().length < usual_fewer_[*which].load(std::memory_order_acquire);
 }
 
 // Any request that the driver takes as it is.
-inline bool QueuePair::IsPlain(const SendWr& wr, size_t which) const {
-  if (which >= kPlainForms || wr.local.size() > limits_.max_send_sge) return false;
+inline bool QueuePair::IsPlain(const SendWr& wr, size_t* which) const {
+  if (wr.opcode > Opcode::kFetchAdd || wr.local.size() > limits_.max_send_sge) return false;
+  *which = PlainForm(wr.opcode, wr.flags);
   const uint64_t length = wr.local.size() == 1 ? wr.local.begin()->length : LengthOf(wr.local);
-  if (which >= kUsualForms && (length != 8 || wr.remote.address % 8 != 0)) return false;
-  return length < fewer_[which].load(std::memory_order_acquire);
+  if (IsAtomic(wr.opcode) && (length != 8 || wr.remote.address % 8 != 0)) return false;
+  return length < fewer_[*which].load(std::memory_order_acquire);
 }
 
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   if (requests.size() != 1) [[unlikely]]
     return PostBatch(requests);
   const SendWr& wr = requests.front();
-  const size_t which = WhichForm(wr);
-  if (!IsUsual(wr, which)) [[unlikely]]
-    return PostOther(wr, which);
+  size_t which = 0;
+  if (!IsUsual(wr, &which)) [[unlikely]]
+    return PostOther(wr);
   Ledger& ledger = *send_ledger_;
   uint64_t name = 0;
   if (!ledger.ReserveOne(&name)) [[unlikely]]
@@ -98,8 +101,9 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
 
 // One request that is not the usual. A function for what both do in the end would cost the usual
 // one the saving of registers.
-[[gnu::noinline]] PostResult QueuePair::PostOther(const SendWr& wr, size_t which) {
-  if (!IsPlain(wr, which)) return PostBatch({&wr, 1});
+[[gnu::noinline]] PostResult QueuePair::PostOther(const SendWr& wr) {
+  size_t which = 0;
+  if (!IsPlain(wr, &which)) return PostBatch({&wr, 1});
   Ledger& ledger = *send_ledger_;
   uint64_t name = 0;
   if (!ledger.ReserveOne(&name)) [[unlikely]]
@@ -119,8 +123,6 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
 }
 
 PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
-  if (iwarp_ != nullptr) [[unlikely]]
-    return PostOnIwarp(requests);
   if ((may_post_.load(std::memory_order_acquire) & kSends) == 0) return {0, Refusal()};
   PostResult result;
   while (result.accepted < requests.size() && result.ok()) {
@@ -139,8 +141,8 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
     uint64_t name = send_ledger_->Name(first);
     for (; n < places; ++n, name = Ledger::Next(name)) {
       const SendWr& wr = wanted[n];
-      const size_t which = WhichForm(wr);
-      if (IsUsual(wr, which)) [[likely]] {
+      size_t which = 0;
+      if (IsUsual(wr, &which)) [[likely]] {
         Fill(wr, forms_[which], name, &send_ledger_->Of(name), &work[n], &work[n + 1]);
         continue;
       }
@@ -284,7 +286,7 @@ size_t CompletionQueue::PollMore(Polling* poll, size_t delivered, size_t taken) 
     bool copied = Copy(wc, *ledger, &out[n]);
     if (!copied) [[unlikely]] {
       Ledger* const other = device_->ledgers().Find(wc.wr_id);
-      if (other != nullptr && other != ledger) {
+      if (other != nullptr && other != ledger && !device_->iwarp()) {
         ledger = other;
         latest.store(ledger, std::memory_order_relaxed);
         copied = Copy(wc, *ledger, &out[n]);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Posting on an iWARP device: in turns, and with what IwarpSends puts behind a request.
+// Posting on an iWARP device: by the short way, or with what IwarpSends puts behind a request.
 #include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <utility>
 
 #include "verbs/completion.h"
 #include "verbs/forms.h"
-#include "verbs/queue_pair.h"
+#include "verbs/iwarp_queue_pair.h"
 
 namespace verbena::verbs {
 namespace {
@@ -12,45 +16,164 @@ namespace {
 constexpr uint32_t kTogether = 16;  // requests that one call of the driver gets
 constexpr uint32_t kSges = 64;      // and their entries; at least what one request may have
 
+inline bool IsOf(const SendWr& wr, const LocalKeys::Region& region) {
+  return region.key() == wr.local.one().key && region.Holds(wr.local.one());
+}
+
 }  // namespace
 
-// False: the state has changed since `may` was read, and the places are given back.
-bool QueuePair::TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may) {
-  ledger->AwaitTurn(first);
-  if (may_post_.load(std::memory_order_seq_cst) == may) [[likely]]
-    return true;
-  ledger->PassTurn(first, 0, places);
-  return false;
+const LocalKeys::Region IwarpQueuePair::kNowhere;
+
+IwarpQueuePair::IwarpQueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
+    : QueuePair(domain, options) {
+  latest_.fill(&kNowhere);
+  read_.sg_list = &sink_;
 }
 
-void QueuePair::LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places) {
-  if (iwarp_ != nullptr) [[unlikely]]
-    return ledger->PassTurn(first, used, places);
-  ledger->GiveBack(first, used, places);
+void IwarpQueuePair::ForgetShortWays() {
+  latest_.fill(&kNowhere);
+  next_ = end_ = nullptr;
+  reads_ = send_ledger_->RoomWith(iwarp_->depth());
 }
 
-PostResult QueuePair::PostOnIwarp(std::span<const SendWr> requests) {
+// Its place is marked as posted before the driver has it, which nobody can tell: all that come
+// behind it need the turn, and so does whoever completes requests in the driver's stead.
+[[gnu::always_inline]] inline int IwarpQueuePair::Hand(const SendWr& wr, size_t which) {
+  const Form& form = forms_[which];
+  Ledger::Place* const place = next_;
+  ++std::launder(this)->next_;
+  const uint64_t name = send_ledger_->TakeNext();
+  FillPlace(wr, form, place);
+  place->posted.store(name, std::memory_order_relaxed);
+  FillWork(wr, form, name, &work_);
+  work_.sg_list = AsTheDrivers(&wr.local.one());
+  return ibv_post_send(qp_, &work_, &bad_);
+}
+
+[[gnu::always_inline]] inline int IwarpQueuePair::HandRead(const SendWr& wr, size_t which,
+                                                           uint32_t sink) {
+  const Form& form = forms_[which];
+  Ledger::Place* const place = next_;
+  ++std::launder(this)->next_;
+  const uint64_t name = send_ledger_->TakeNext();
+  iwarp_->NoteRead(name);
+  FillPlace(wr, form, place);
+  place->length = wr.local.one().length;
+  place->posted.store(name, std::memory_order_relaxed);
+  FillWork(wr, form, name, &read_);
+  sink_ = *AsTheDrivers(&wr.local.one());
+  sink_.lkey = sink;
+  return ibv_post_send(qp_, &read_, &bad_);
+}
+
+// A read has its own way here: to call a function would cost it the saving of registers.
+PostResult IwarpQueuePair::PostSend(std::span<const SendWr> requests) {
+  if (requests.size() != 1) [[unlikely]]
+    return PostAny(requests);
+  const SendWr& wr = requests.front();
+  const size_t which = PlainForm(wr.opcode, wr.flags);
+  if (wr.opcode > Opcode::kWrite) [[unlikely]] {
+    if (wr.opcode != Opcode::kRead) return PostAny({&wr, 1});
+    if (!send_turn_.try_lock()) [[unlikely]]
+      return PostNext(wr);
+    const LocalKeys::Region& region = *latest_[which];
+    if (!IsOf(wr, region) || next_ == end_ || !send_ledger_->HasRoomFor(reads_)) [[unlikely]]
+      return Look(wr);
+    if (const int error = HandRead(wr, which, region.sink()); error != 0) [[unlikely]]
+      return Failed(error);
+  } else {
+    if (!send_turn_.try_lock()) [[unlikely]]
+      return PostNext(wr);
+    if (!IsOf(wr, *latest_[which]) || next_ == end_) [[unlikely]]
+      return Look(wr);
+    if (const int error = Hand(wr, which); error != 0) [[unlikely]]
+      return Failed(error);
+  }
+  std::launder(this)->send_turn_.unlock();
+  return {1, PostError::kNone};
+}
+
+[[gnu::noinline]] PostResult IwarpQueuePair::PostNext(const SendWr& wr) {
+  send_turn_.lock();
+  return Look(wr);
+}
+
+[[gnu::noinline]] PostResult IwarpQueuePair::Look(const SendWr& wr) {
+  const size_t which = PlainForm(wr.opcode, wr.flags);
+  const bool read = wr.opcode == Opcode::kRead;
+  if (!MayTakeAsItIs(wr, which) || !HaveRoom() ||
+      (read && send_ledger_->outstanding() >= iwarp_->depth())) {
+    send_turn_.unlock();
+    return PostAny({&wr, 1});
+  }
+  const int error = read ? HandRead(wr, which, latest_[which]->sink()) : Hand(wr, which);
+  if (error != 0) return Failed(error);
+  send_turn_.unlock();
+  return {1, PostError::kNone};
+}
+
+// The driver says so. One that names no request has it nevertheless (Taken).
+[[gnu::noinline]] PostResult IwarpQueuePair::Failed(int error) {
+  PostResult result{1, PostError::kNone};
+  if (std::exchange(bad_, nullptr) != nullptr) {
+    send_ledger_->GiveBack(send_ledger_->posted() - 1, 0, 1);
+    next_ = end_ = nullptr;
+    result = {0, PostErrorOf(error)};
+  }
+  send_turn_.unlock();
+  return result;
+}
+
+bool IwarpQueuePair::MayTakeAsItIs(const SendWr& wr, size_t which) {
+  const bool read = wr.opcode == Opcode::kRead;
+  const bool is_inline = Has(wr.flags, SendFlags::kInline);
+  const Sge& entry = wr.local.one();
+  if (may_post_.load(std::memory_order_acquire) != (kReceives | kSends) ||
+      Has(wr.flags, SendFlags::kFence) || wr.local.begin() != &entry || wr.local.size() != 1 ||
+      (!read && (wr.opcode != Opcode::kSend && wr.opcode != Opcode::kWrite)) ||
+      (!read && iwarp_->confirms()) || entry.length > max_message_) {
+    return false;
+  }
+  if (is_inline) return !read && entry.length > 0 && entry.length <= device_inline_;
+  const LocalKeys::Region* const region = domain_->iwarp()->keys().Find(entry.key);
+  if (region == nullptr || !region->Holds(entry)) return false;
+  if (read && (!region->writable() || region->sink() == 0)) return false;
+  // An entry that is not there has the key 0, and more bytes than any message.
+  latest_[which] = entry.key != 0 && region->length() <= max_message_ ? region : &kNowhere;
+  return true;
+}
+
+bool IwarpQueuePair::HaveRoom() {
+  if (next_ == end_) {
+    const uint32_t room = send_ledger_->Ahead(&next_);
+    end_ = next_ + room;
+  }
+  return next_ != end_;
+}
+
+PostResult IwarpQueuePair::PostAny(std::span<const SendWr> requests) {
   PostResult result;
   iwarp_->Prepare(requests);
-  const uint8_t may = may_post_.load(std::memory_order_acquire);
-  if ((may & kSends) == 0) return {0, Refusal()};
-  if ((may & kKeeps) != 0) [[unlikely]]
-    return KeepSends(requests);
   while (result.accepted < requests.size() && result.ok()) {
     ibv_send_wr work[2 * kTogether + kSges];  // the device gets more than one for some
     ibv_sge sges[kSges];
     const SendWr* const wanted = &requests[result.accepted];
     const size_t left = requests.size() - result.accepted;
+    std::unique_lock turn(send_turn_);
+    const uint8_t may = may_post_.load(std::memory_order_acquire);
+    if ((may & (kSends | kKeeps)) != kSends) [[unlikely]] {
+      turn.unlock();
+      if ((may & kSends) == 0) return {result.accepted, Refusal()};
+      const PostResult rest = KeepSends(requests.subspan(result.accepted));
+      return {result.accepted + rest.accepted, rest.error};
+    }
+    next_ = end_ = nullptr;
     uint64_t first = 0;
     const uint32_t places =
         send_ledger_->Reserve(static_cast<uint32_t>(std::min<size_t>(left, kTogether)), &first);
     if (places == 0) {
       result.error = PostError::kQueueFull;
       break;
-    }
-    if (!TakeTurn(send_ledger_, first, places, may)) [[unlikely]] {
-      const PostResult rest = PostOnIwarp(requests.subspan(result.accepted));
-      return {result.accepted + rest.accepted, rest.error};
     }
     uint32_t n = 0, used = 0, built = 0;
     bool wait = false;
@@ -77,8 +200,9 @@ PostResult QueuePair::PostOnIwarp(std::span<const SendWr> requests) {
       taken = IwarpSends::Requests(work, taken);
     }
     send_ledger_->Posted(first, taken);
-    send_ledger_->PassTurn(first, taken, places);
+    send_ledger_->GiveBack(first, taken, places);
     result.accepted += taken;
+    turn.unlock();
     if (wait && result.ok()) [[unlikely]] {
       const PostResult rest = Wait(requests.subspan(result.accepted));
       return {result.accepted + rest.accepted, rest.error};

@@ -96,9 +96,10 @@ uint32_t IwarpSends::Requests(const ibv_send_wr* work, uint32_t count) {
 bool IwarpSends::MayStart(bool read, bool fenced, uint64_t position, const Ledger& ledger) const {
   const uint64_t done = ledger.completed();
   const auto outstanding = static_cast<int64_t>(position - done);
-  const auto reads = static_cast<int64_t>(read_end_.load(std::memory_order_acquire) - done);
-  if (fenced && reads > 0) return outstanding <= 0;
-  return !(confirms_ || read) || outstanding < std::max<int64_t>(int64_t{depth_} - 1, 1);
+  const uint64_t behind_reads = read_end_.load(std::memory_order_acquire);
+  const bool reads = static_cast<int64_t>(behind_reads - ledger.Name(done)) > 0;
+  if (fenced && reads) return outstanding <= 0;
+  return !(confirms_ || read) || outstanding < depth();
 }
 
 bool QueuePair::MayStart(const SendWr& wr, uint64_t position) const {
@@ -106,7 +107,7 @@ bool QueuePair::MayStart(const SendWr& wr, uint64_t position) const {
   if (!iwarp_->MayStart(read, Has(wr.flags, SendFlags::kFence), position, *send_ledger_)) {
     return false;
   }
-  if (read) iwarp_->NoteRead(position);
+  if (read) iwarp_->NoteRead(send_ledger_->Name(position));
   return true;
 }
 
@@ -117,7 +118,7 @@ PostResult QueuePair::Wait(std::span<const SendWr> requests) {
     if (state_ == QpState::kRts && !iwarp_->waiting()) {
       iwarp_->set_waiting(true);
       SetState(state_);
-      send_ledger_->KeepFrom(send_ledger_->through());
+      send_ledger_->KeepFrom(send_ledger_->posted());
     }
   }
   const PostResult result = KeepSends(requests);
@@ -137,12 +138,12 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
     }
     while (result.accepted < requests.size()) {
       const SendWr& wr = requests[result.accepted];
+      const std::lock_guard turn(send_turn_);
       uint64_t position = 0;
       if (send_ledger_->Reserve(1, &position) == 0) {
         result.error = PostError::kQueueFull;
         break;
       }
-      send_ledger_->AwaitTurn(position);
       IwarpSends::Held held;
       held.position = position;
       held.read = wr.opcode == Opcode::kRead;
@@ -151,11 +152,10 @@ PostResult QueuePair::KeepSends(std::span<const SendWr> requests) {
       held.work.resize(kMostEntries);
       result.error = Build(wr, position, &held.work[0], held.entries.data());
       if (!result.ok()) {
-        send_ledger_->PassTurn(position, 0, 1);
+        send_ledger_->GiveBack(position, 0, 1);
         break;
       }
       send_ledger_->Posted(position);
-      send_ledger_->PassTurn(position, 1, 1);
       ++result.accepted;
       if (state_ == QpState::kErr) continue;
       if ((held.work[0].send_flags & IBV_SEND_INLINE) != 0) {
@@ -181,17 +181,15 @@ PostResult QueuePair::KeepReceives(std::span<const ReceiveWr> requests) {
       return PostReceive(requests);
     }
     for (const ReceiveWr& wr : requests) {
+      const std::lock_guard turn(receive_turn_);
       uint64_t position = 0;
       if (wr.local.size() > limits_.max_receive_sge) result.error = PostError::kTooManySges;
       if (result.ok() && receive_ledger_->Reserve(1, &position) == 0) {
         result.error = PostError::kQueueFull;
       }
       if (!result.ok()) break;
-      receive_ledger_->AwaitTurn(position);
-      receive_ledger_->at(position).Begin(wr.id,
-                                          {.completes = WcOpcode::kReceive, .state = Ledger::kOdd});
+      receive_ledger_->at(position).Begin(wr.id, {.completes = WcOpcode::kReceive});
       receive_ledger_->Posted(position);
-      receive_ledger_->PassTurn(position, 1, 1);
       ++result.accepted;
     }
   }
@@ -213,7 +211,7 @@ std::string QueuePair::PrivateData(const std::string& application) const {
 int QueuePair::HoldSends() {
   drained_ = false;
   SetState(QpState::kSqd);
-  if (iwarp_->held().empty()) send_ledger_->KeepFrom(send_ledger_->through());
+  if (iwarp_->held().empty()) send_ledger_->KeepFrom(send_ledger_->posted());
   Probe();
   iwarp_->set_draining(true);
   device_->service().SetDeadline(this, absl::ZeroDuration());
@@ -223,7 +221,7 @@ int QueuePair::HoldSends() {
 // The last request that the device has may complete silently; then one more, which nobody sees,
 // tells when it does.
 void QueuePair::Probe() {
-  uint64_t end = std::min(send_ledger_->kept_from(), send_ledger_->through());
+  uint64_t end = std::min(send_ledger_->kept_from(), send_ledger_->posted());
   while (end > 0 && send_ledger_->IsHole(end - 1)) --end;
   if (send_ledger_->completed() >= end || !send_ledger_->at(end - 1).known().quiet) return;
   if (!iwarp_->ProbeOnce(end)) return;
@@ -256,7 +254,7 @@ int QueuePair::ReleaseSends() {
   for (; !held.empty(); held.pop_front()) {
     IwarpSends::Held& first = held.front();
     if (!iwarp_->MayStart(first.read, first.fenced, first.position, *send_ledger_)) break;
-    if (first.read) iwarp_->NoteRead(first.position);
+    if (first.read) iwarp_->NoteRead(send_ledger_->Name(first.position));
     ibv_send_wr* const work = first.work.data();
     work->sg_list = first.entries.data();
     work->next = nullptr;
@@ -284,7 +282,7 @@ int QueuePair::ReleaseSends() {
 // From now on the device gets nothing more. `refused`: the first request that the device flushes
 // is the one that the peer refused; it does not say more.
 void QueuePair::KeepAll(bool refused) {
-  send_ledger_->KeepFrom(std::min(send_ledger_->kept_from(), send_ledger_->through()));
+  send_ledger_->KeepFrom(std::min(send_ledger_->kept_from(), send_ledger_->posted()));
   if (!refused) send_ledger_->BlameNone();
   iwarp_->held().clear();
   iwarp_->set_draining(false);
@@ -305,7 +303,7 @@ void QueuePair::OnPoll(CompletionQueue* cq) {
 
 void QueuePair::Flush(Ledger* ledger, CompletionQueue* cq) {
   const bool sends = ledger->kind() == Ledger::Kind::kSend;
-  const uint64_t end = ledger->through();
+  const uint64_t end = ledger->posted();
   for (uint64_t at = ledger->oldest(); at < end; ++at) {
     if (ledger->IsHole(at)) continue;
     Ledger::Place& place = ledger->at(at);

@@ -9,12 +9,12 @@
 // to them.
 //
 // The service's mutex guards all but Finish(), which reads what never changes once connected.
-// Posters have their turn (Ledger::AwaitTurn) instead, and a change of may_post_ waits for all
-// turns.
+// Posters have the turn (turn.h) instead, and so has a change of may_post_.
 #pragma once
 
 #include <infiniband/verbs.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -73,7 +73,9 @@ class IwarpSends {
   // reads, because it is fenced or a read too many: two ends that do so never go on
   // (siw_activate_tx). So such a request waits here. `position`: all before it are in the device.
   bool MayStart(bool read, bool fenced, uint64_t position, const Ledger& ledger) const;
-  void NoteRead(uint64_t position) { read_end_.store(position + 1, std::memory_order_release); }
+  void NoteRead(uint64_t name) { read_end_.store(Ledger::Next(name), std::memory_order_release); }
+  // How many requests may be in the device, if one of them is a read.
+  uint32_t depth() const { return std::max(depth_, 2u) - 1; }
   void set_depth(uint32_t depth) { depth_ = depth; }
   bool waiting() const { return waiting_; }
   void set_waiting(bool waiting) { waiting_ = waiting; }
@@ -92,9 +94,9 @@ class IwarpSends {
   Confirmation peer_;
   bool confirms_ = false;
   uint32_t places_ = 2;
-  uint32_t depth_ = 1;  // reads in flight
-  std::atomic<uint64_t> read_end_{0};
-  bool waiting_ = false;  // in RTS, and something is held
+  uint32_t depth_ = 1;                 // reads in flight
+  std::atomic<uint64_t> read_end_{0};  // a name
+  bool waiting_ = false;               // in RTS, and something is held
   uint64_t probed_ = 0;
   bool draining_ = false;  // in SQD, and kSendQueueDrained has not been told
   std::deque<Held> held_;

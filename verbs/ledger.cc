@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/ledger.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <bit>
 
@@ -38,8 +36,7 @@ uint32_t Ledger::Reserve(uint32_t wanted, uint64_t* first) {
     if (Before(end, head + wanted * kStep)) end = FreePlaces();
     if (!Before(head, end)) return 0;
     got = static_cast<uint32_t>(std::min<uint64_t>(wanted, (end - head) / kStep));
-    // seq_cst: AwaitAllTurns.
-  } while (!head_.compare_exchange_weak(head, head + got * kStep, std::memory_order_seq_cst,
+  } while (!head_.compare_exchange_weak(head, head + got * kStep, std::memory_order_acq_rel,
                                         std::memory_order_relaxed));
   *first = PositionOf(head);
   return got;
@@ -59,19 +56,13 @@ bool Ledger::GiveBackSome(uint64_t first, uint32_t used, uint32_t reserved) {
   return false;
 }
 
-// A turn is a call of the driver, which does not block. Whoever has it may have been stopped.
-void Ledger::WaitFor(absl::FunctionRef<bool()> done) {
-  constexpr int kSpins = 100;
-  for (int i = 0; !done(); ++i) {
-    if (i >= kSpins) sched_yield();
-  }
-}
-
-void Ledger::AwaitAllTurns() const {
-  WaitFor([this] {
-    const uint64_t turn = turn_.load(std::memory_order_seq_cst);
-    return turn == head_.load(std::memory_order_seq_cst);
-  });
+uint32_t Ledger::Ahead(Place** first) {
+  const uint64_t head = head_.load(std::memory_order_relaxed);
+  uint64_t end = end_.load(std::memory_order_acquire);
+  if (!Before(head, end)) end = FreePlaces();
+  *first = &Of(head);
+  const auto in_memory = static_cast<uint64_t>(places_.get() + size() - *first);
+  return Before(head, end) ? static_cast<uint32_t>(std::min((end - head) / kStep, in_memory)) : 0;
 }
 
 uint64_t Ledger::Free(uint64_t tail) const {
@@ -170,7 +161,6 @@ void Ledger::Clear() {
     passed_.store(head, std::memory_order_release);
     done_.store(head, std::memory_order_release);
     end_.store(head + reach_, std::memory_order_release);
-    turn_.store(head, std::memory_order_release);
   }
   failed_.store(false, std::memory_order_relaxed);
   blameless_.store(false, std::memory_order_relaxed);
@@ -223,7 +213,6 @@ Ledger* Ledgers::Acquire(Ledger::Kind kind, uint32_t limit) {
   }
   ledger->head_.store(shared ? 0 : first, std::memory_order_relaxed);
   ledger->passed_.store(first, std::memory_order_relaxed);
-  ledger->turn_.store(first, std::memory_order_relaxed);
   ledger->done_.store(shared ? 0 : first, std::memory_order_relaxed);
   // No name of a shared queue comes to the end: they are not in order.
   ledger->end_.store(shared ? Ledger::kUnused : first + ledger->reach_, std::memory_order_relaxed);

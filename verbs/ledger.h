@@ -19,7 +19,6 @@
 #include <mutex>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "transport/work_completion.h"
 #include "transport/work_request.h"
 #include "verbs/errors.h"
@@ -72,6 +71,15 @@ class Ledger {
   uint64_t outstanding() const {
     const uint64_t done = completed();  // first: it never passes what is read after it
     return posted() - done;
+  }
+
+  // Whether fewer than `outstanding` are, by what is known without a look at each.
+  bool HasRoomFor(int64_t room) const {
+    const uint64_t end = end_.load(std::memory_order_acquire);
+    return static_cast<int64_t>(end - head_.load(std::memory_order_relaxed)) > room;
+  }
+  int64_t RoomWith(uint32_t outstanding) const {
+    return static_cast<int64_t>(reach_) - static_cast<int64_t>(outstanding * kStep);
   }
 
   // Positions count from 0. Up to `wanted` neighbouring places, of which the first is *first; fewer
@@ -156,22 +164,14 @@ class Ledger {
   // Set by the first failed completion, so that its cold path runs once.
   bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
 
-  // iWARP: requests go to the device in the order of their places, and a change of state finds none
-  // half posted. So threads that post at once take turns, as they do in the driver: each passes the
-  // turn on (instead of GiveBack), and nobody asks the kernel for more than the post in it.
-  void AwaitTurn(uint64_t first) const {
-    if (turn_.load(std::memory_order_acquire) != Name(first)) [[unlikely]]
-      WaitFor([&] { return turn_.load(std::memory_order_acquire) == Name(first); });
+  // iWARP, by whoever has the turn (turn.h): the next places that may be taken, as many as are
+  // neighbours in memory, of which the first is *first; and how to take one of them.
+  uint32_t Ahead(Place** first);
+  uint64_t TakeNext() {
+    const uint64_t name = head_.load(std::memory_order_relaxed);
+    head_.store(name + kStep, std::memory_order_release);
+    return name;
   }
-  void PassTurn(uint64_t first, uint32_t used, uint32_t reserved) {
-    const bool gone = GiveBack(first, used, reserved);
-    turn_.store(Name(first + (gone ? used : reserved)), std::memory_order_seq_cst);
-  }
-  // Until nobody has a turn. Whoever looks, in his turn, at what was stored (seq_cst) before this
-  // sees it from then on.
-  void AwaitAllTurns() const;
-  // Behind what has gone to the device, or will never.
-  uint64_t through() const { return PositionOf(turn_.load(std::memory_order_acquire)); }
   // Requests from this position on were not given to the device.
   void KeepFrom(uint64_t position) { kept_from_.store(position, std::memory_order_release); }
   // The oldest request that may be outstanding: threads that post at once may be served in another
@@ -208,7 +208,6 @@ class Ledger {
   static uint64_t Marked(uint64_t name, uint64_t mark) { return (name & ~kIndex) | mark; }
   static uint32_t Low(uint64_t name) { return static_cast<uint32_t>(name >> kIndexBits); }
   static void Raise(std::atomic<uint64_t>* to, uint64_t value);
-  static void WaitFor(absl::FunctionRef<bool()> done);
   uint64_t size() const { return (offsets_ >> kPlaceBits) + 1; }
   // The first place from `tail` on that is not free again. A thread may stand between its place
   // and its post while others go round, and between a completion and its delivery: the queue waits
@@ -244,7 +243,6 @@ class Ledger {
   std::atomic<uint64_t> passed_{0};           // behind the newest that was delivered
   std::atomic<uint64_t> done_{0};             // behind the newest that the device is done with
   std::atomic<uint64_t> top_{0};              // kShared: tag and first free place
-  std::atomic<uint64_t> turn_{0};             // iWARP: all before it are through
 };
 
 // All ledgers of a device.

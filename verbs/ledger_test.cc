@@ -206,46 +206,45 @@ TEST(Ledger, IsAsNewWhenItIsTakenAgain) {
   }
 }
 
-// On iWARP a thread is stopped between its places and its post, and others come behind it. It needs
-// one place of its two.
-// Expect: they wait for their turn, a change of state for all of them; the other place is a hole,
-// which no count minds.
-TEST(Ledger, ThreadsThatPostAtOnceTakeTurns) {
+// On iWARP whoever has the turn takes the next places of the ring one by one.
+// Expect: as many as are free and neighbours, the rest when the ring begins again.
+TEST(Ledger, TheNextPlacesAreNeighbours) {
   const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
-  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
-  uint64_t first = 0, behind = 0;
-  ASSERT_EQ(ledger->Reserve(2, &first), 2u);
-  ledger->AwaitTurn(first);
-  ASSERT_EQ(ledger->Reserve(1, &behind), 1u);
-  std::atomic<bool> had_turn = false, none_has = false;
-  std::thread second([&] {
-    ledger->AwaitTurn(behind);
-    had_turn = true;
-    ledger->Posted(behind);
-    ledger->PassTurn(behind, 1, 1);
-  });
-  std::thread change([&] {
-    ledger->AwaitAllTurns();
-    none_has = true;
-  });
-  for (int i = 0; i < 1000; ++i) sched_yield();
-  EXPECT_FALSE(had_turn || none_has);
-  EXPECT_EQ(ledger->through(), first);
-  ledger->Posted(first);
-  ledger->PassTurn(first, 1, 2);
-  second.join();
-  change.join();
-  EXPECT_FALSE(ledger->IsHole(first));
-  EXPECT_TRUE(ledger->IsHole(first + 1));
-  EXPECT_FALSE(ledger->IsHole(behind));
-  EXPECT_EQ(ledger->through(), behind + 1);
-  ledger->Done(ledger->Name(first));
-  EXPECT_EQ(ledger->completed(), behind);
-  ledger->Done(ledger->Name(behind));
-  EXPECT_EQ(ledger->outstanding(), 0u);
-  for (const uint64_t each : {first, behind}) ledger->Retire(ledger->Name(each));
-  uint64_t position = 0;
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(PostAndComplete(ledger, &position));
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, 6);  // of 16 places
+  Ledger::Place* next = nullptr;
+  for (uint64_t position = 0; position < 100;) {
+    const uint32_t ahead = ledger->Ahead(&next);
+    ASSERT_EQ(ahead, std::min<uint64_t>(6, 16 - position % 16));
+    for (uint32_t i = 0; i < ahead; ++i, ++position) {
+      const uint64_t name = ledger->TakeNext();
+      EXPECT_EQ(name, ledger->Name(position));
+      EXPECT_EQ(next + i, &ledger->Of(name));
+      (next + i)->Begin(position, {});
+      ledger->Posted(position);
+    }
+    if (ahead == 6) {
+      EXPECT_EQ(ledger->Ahead(&next), 0u);
+    }
+    for (uint64_t i = position - ahead; i < position; ++i) ledger->Retire(ledger->Name(i));
+    EXPECT_EQ(ledger->outstanding(), 0u);
+  }
+  ledgers->Release(ledger);
+}
+
+TEST(Ledger, HasRoomForSoManyBesideWhatIsOutstanding) {
+  const auto ledgers = std::make_unique<Ledgers>();
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, 6);
+  for (const uint32_t most : {1u, 3u, 6u, 100u}) {
+    for (uint32_t outstanding = 0; outstanding < 6; ++outstanding) {
+      EXPECT_EQ(ledger->HasRoomFor(ledger->RoomWith(most)), outstanding < most);
+      const uint64_t name = ledger->TakeNext();
+      ledger->Of(name).Begin(1, {});
+      ledger->Posted(ledger->PositionOf(name));
+    }
+    for (int i = 6; i > 0; --i) {
+      ledger->Retire(ledger->Name(ledger->posted() - static_cast<uint64_t>(i)));
+    }
+  }
   ledgers->Release(ledger);
 }
 

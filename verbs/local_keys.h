@@ -20,6 +20,27 @@ namespace verbena::verbs {
 
 class LocalKeys {
  public:
+  // Of the memory of one key at a time; of none: without a byte.
+  class Region {
+   public:
+    uint32_t key() const { return key_.load(std::memory_order_acquire); }
+    uint64_t length() const { return length_.load(std::memory_order_relaxed); }
+    uint32_t sink() const { return sink_.load(std::memory_order_acquire); }
+    bool writable() const { return writable_.load(std::memory_order_relaxed); }
+    // Whether `entry` has bytes, and all of them are here.
+    bool Holds(const Sge& entry) const {
+      const uint64_t left = end_.load(std::memory_order_relaxed) - entry.address;
+      return uint64_t{entry.length} - 1 < left && left <= length();
+    }
+
+   private:
+    friend class LocalKeys;
+    std::atomic<uint64_t> end_{0}, length_{0};
+    std::atomic<uint32_t> key_{0}, sink_{0};
+    std::atomic<bool> writable_{false};
+    Region* next_ = nullptr;  // never changes once it is linked
+  };
+
   // `sink`: see below.
   void Add(uint32_t key, uint64_t first, uint64_t length, bool writable, uint32_t sink = 0);
   void Remove(uint32_t key);
@@ -30,19 +51,14 @@ class LocalKeys {
   bool HaveSinks(const SgeList& entries) const;
   // Whether every byte of `entries` is in a region of its key, and may be written if `written`.
   bool Covers(const SgeList& entries, bool written) const;
+  // Null: no region has it. One that was found stays, and says by key() and Holds whether it
+  // is of that key still.
+  const Region* Find(uint32_t key) const;
 
  private:
-  struct Region {
-    std::atomic<uint32_t> key{0}, sink{0};
-    std::atomic<bool> used{false};
-    std::atomic<bool> writable{false};
-    std::atomic<uint64_t> first{0}, length{0};
-    Region* next = nullptr;  // never changes once it is linked
-  };
   static constexpr uint32_t kBuckets = 1024;
 
   static uint32_t BucketOf(uint32_t key) { return (key * 0x9e3779b1u) >> 22; }
-  const Region* Find(uint32_t key) const;
 
   std::array<std::atomic<Region*>, kBuckets> buckets_{};
   std::mutex mutex_;

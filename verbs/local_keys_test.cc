@@ -48,6 +48,44 @@ TEST(LocalKeys, AClosedRegionIsGoneAndItsKeyMayComeAgain) {
   EXPECT_FALSE(Covers(keys, {{17, 8, 17}}));
 }
 
+// Whoever has found a region keeps it.
+// Expect: it says when it is not of that key any more, and an entry without bytes is nowhere.
+TEST(LocalKeys, ARegionThatWasFoundTellsWhenItIsClosed) {
+  LocalKeys keys;
+  EXPECT_EQ(keys.Find(0), nullptr);
+  keys.Add(0, 1000, 100, true);
+  keys.Add(7, 1000, 100, true, 9);
+  const LocalKeys::Region* const region = keys.Find(7);
+  ASSERT_NE(region, nullptr);
+  EXPECT_EQ(region->key(), 7u);
+  EXPECT_EQ(region->sink(), 9u);
+  EXPECT_TRUE(region->Holds({1000, 100, 7}));
+  EXPECT_TRUE(region->Holds({1099, 1, 7}));
+  EXPECT_FALSE(region->Holds({1000, 0, 7}));
+  EXPECT_FALSE(region->Holds({1050, 51, 7}));
+  EXPECT_FALSE(region->Holds({999, 2, 7}));
+  EXPECT_FALSE(region->Holds({0, 0xffffffff, 7}));
+  keys.Remove(7);
+  EXPECT_FALSE(region->Holds({1000, 100, 7}));
+  EXPECT_EQ(keys.Find(7), nullptr);
+  ASSERT_NE(keys.Find(0), nullptr);
+  keys.Remove(0);
+  EXPECT_EQ(keys.Find(0), nullptr);
+  keys.Add(8, 1, 4, true);  // perhaps in the place of the other
+  EXPECT_NE(region->key(), 7u);
+}
+
+// To the end of the address space, and around it.
+TEST(LocalKeys, ARegionAtTheEndHasAnEnd) {
+  LocalKeys keys;
+  keys.Add(1, ~uint64_t{0} - 99, 100, true);
+  const LocalKeys::Region* const region = keys.Find(1);
+  EXPECT_TRUE(region->Holds({~uint64_t{0} - 99, 100, 1}));
+  EXPECT_TRUE(region->Holds({~uint64_t{0}, 1, 1}));
+  EXPECT_FALSE(region->Holds({~uint64_t{0}, 2, 1}));
+  EXPECT_FALSE(region->Holds({0, 1, 1}));
+}
+
 TEST(LocalKeys, ASinkIsItsRegionsAlone) {
   LocalKeys keys;
   keys.Add(1, 0, 8, true);

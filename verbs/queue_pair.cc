@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "transport/completion_queue.h"
 #include "transport/shared_receive_queue.h"
+#include "verbs/iwarp_queue_pair.h"
 #include "verbs/memlock.h"
 
 namespace verbena::verbs {
@@ -39,7 +40,9 @@ absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options) {
   if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
-  auto qp = std::make_unique<QueuePair>(domain, options);
+  std::unique_ptr<QueuePair> qp = domain->device()->iwarp()
+                                      ? std::make_unique<IwarpQueuePair>(domain, options)
+                                      : std::make_unique<QueuePair>(domain, options);
   absl::Status made = qp->Make();
   if (made.ok()) return qp;
   if (qp->qp_ != nullptr) (void)qp->Close();
@@ -170,7 +173,7 @@ absl::Status QueuePair::Close() {
     if (phase_ == Phase::kConnected || phase_ == Phase::kAccepting) Part();
     DropId();
     OpenShortWay(false);
-    may_post_.store(0, std::memory_order_release);
+    SetMayPost(0);
     if (const int error = Lib().destroy_qp(qp_); error != 0) {
       return ErrnoStatus(error, absl::StrCat("close ", Name()), "Is the device still there?");
     }

@@ -23,10 +23,11 @@
 #include "verbs/protection_domain.h"
 #include "verbs/service.h"
 #include "verbs/shared_receive_queue.h"
+#include "verbs/turn.h"
 
 namespace verbena::verbs {
 
-class QueuePair final : public provider::QueuePair, public CmHandler, public Attended {
+class QueuePair : public provider::QueuePair, public CmHandler, public Attended {
  public:
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
       ProtectionDomain* domain, const QueuePairOptions& options);
@@ -72,10 +73,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   uint32_t number() const { return number_; }
 
  private:
-  static constexpr uint32_t kBatch = 32;  // requests that one call of the driver gets
-  // Up to reads, and up to atomics.
-  static constexpr size_t kUsualForms = (static_cast<size_t>(Opcode::kRead) + 1) * kFlagSets;
-  static constexpr size_t kPlainForms = (static_cast<size_t>(Opcode::kFetchAdd) + 1) * kFlagSets;
+  friend class IwarpQueuePair;
+  static constexpr uint32_t kBatch = 32;   // requests that one call of the driver gets
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
   static constexpr uint8_t kFlushes = 4;  // in ERR: what is posted shall flush at once
@@ -102,9 +101,9 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
 
   // hot_path.cc
   void OpenShortWay(bool open);
-  bool IsUsual(const SendWr& wr, size_t which) const;
-  bool IsPlain(const SendWr& wr, size_t which) const;
-  PostResult PostOther(const SendWr& wr, size_t which);
+  bool IsUsual(const SendWr& wr, size_t* which) const;
+  bool IsPlain(const SendWr& wr, size_t* which) const;
+  PostResult PostOther(const SendWr& wr);
   PostResult PostBatch(std::span<const SendWr> requests);
   PostResult Refused(Ledger* ledger, uint64_t name, int error);
 
@@ -122,10 +121,8 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   void Kick();
   void RingDoorbell();
 
-  // iwarp_posts.cc
-  PostResult PostOnIwarp(std::span<const SendWr> requests);
-  bool TakeTurn(Ledger* ledger, uint64_t first, uint32_t places, uint8_t may);
-  void LeaveTurn(Ledger* ledger, uint64_t first, uint32_t used, uint32_t places);
+  // iwarp_posts.cc. With the turn: what IwarpQueuePair has found out is void.
+  virtual void ForgetShortWays() {}
 
   // iwarp_sends.cc
   PostResult KeepSends(std::span<const SendWr> requests);
@@ -211,10 +208,11 @@ class QueuePair final : public provider::QueuePair, public CmHandler, public Att
   ibv_mr* inline_mr_ = nullptr;
   // By WhichForm: a request with fewer bytes may take the short ways of hot_path.cc, the usual one
   // if it has one entry. So this is all that a post asks; zeros but in RTS, and always on iWARP.
-  std::array<std::atomic<uint32_t>, kUsualForms> usual_fewer_{};
+  std::array<std::atomic<uint32_t>, kPlainForms> usual_fewer_{};
   std::array<std::atomic<uint32_t>, kPlainForms> fewer_{};
   std::atomic<uint8_t> may_post_{0};
   std::unique_ptr<IwarpSends> iwarp_;  // of an iWARP device only
+  Turn send_turn_, receive_turn_;      // there
 
   QpState state_ = QpState::kReset;
   Access access_;

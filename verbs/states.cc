@@ -71,10 +71,11 @@ void QueuePair::SetState(QpState state) {
 }
 
 void QueuePair::SetMayPost(uint8_t may) {
-  may_post_.store(may, std::memory_order_seq_cst);
+  may_post_.store(may, std::memory_order_release);
   if (iwarp_ == nullptr) return;
-  send_ledger_->AwaitAllTurns();
-  receive_ledger_->AwaitAllTurns();
+  // Behind this nobody is between a look at the former one and the post.
+  const std::lock_guard sends(send_turn_), receives(receive_turn_);
+  ForgetShortWays();
 }
 
 absl::Status QueuePair::ToInit() {
