@@ -206,6 +206,44 @@ TEST_F(Confirm, ARefusalThatNamesTheMessage) {
   }
 }
 
+TEST_F(Confirm, ARefusalThatNamesTheRead) {
+  // A write and two reads. The Terminate brings what the first asked for, with its number, or, as
+  // siw's, with its size for a number; and its number alone.
+  // Expect: the write was applied, the first read has the status.
+  struct Row {
+    uint32_t msn;
+    bool asked;
+  };
+  for (const Row& row : {Row{1, true}, Row{8, true}, Row{2, true}, Row{1, false}}) {
+    Side side;
+    side.qp.Connected(Confirmed());
+    Memory memory(&side, 64);
+    side.Post(
+        {.opcode = Opcode::kWrite, .local = memory.sge(0, 8), .remote = {0x1000, 7}, .id = 1});
+    for (const uint64_t id : {2, 3}) {
+      side.Post({.opcode = Opcode::kRead,
+                 .local = memory.sge(8, 8),
+                 .remote = {0x1000 * id, 7},
+                 .id = id});
+    }
+    const std::vector<Fpdu> sent = ParseFpdus(side.Drain());
+    ASSERT_EQ(sent.size(), 3u);
+    wire::UntaggedHeader segment = sent[1].untagged;
+    EXPECT_EQ(uint32_t{segment.msn}, 1u);
+    segment.msn = row.msn;
+    wire::Terminate t;
+    t.error = wire::error::kReadBounds;
+    t.ddp_header = wire::AsBytes(segment).subspan(wire::kLengthSize);
+    if (row.asked) t.read_request = sent[1].payload;
+    Bytes body(wire::kMaxTerminateBody);
+    body.resize(wire::EncodeTerminate(t, body));
+    wire::UntaggedHeader h = UntaggedOf(wire::Opcode::kTerminate, 1);
+    h.queue_number = wire::kTerminateQueue;
+    side.Feed(MakeFpdu(h, body));
+    EXPECT_EQ(side.Sends(), "1 SUCCESS, 2 REM_ACCESS_ERR, 3 WR_FLUSH_ERR") << row.msn;
+  }
+}
+
 TEST_F(Confirm, AnAnswerOfAnotherShape) {
   Connect(Confirmed());
   Write(1);

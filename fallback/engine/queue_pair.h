@@ -298,7 +298,7 @@ class QueuePair {
   void HandleRnrNak(const wire::Control& control, Nanos now);
   void HandleNak(const wire::Control& control, absl::string_view text);
   void HandleTerminate(std::span<const std::byte> body);
-  const SendEntry* Meant(std::span<const std::byte> ddp_header);
+  const SendEntry* Meant(const wire::Terminate& terminate);
   bool BeginReadResponse(const wire::TaggedHeader& header);
   void FinishReadResponse();
   bool TakeConfirmation(const wire::TaggedHeader& header);

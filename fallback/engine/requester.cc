@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the peer says about our requests: applied, answered, refused for now, failed.
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -35,8 +36,8 @@ WcStatus StatusOf(const wire::TerminateError& e) {
   const bool access = (e.layer == wire::kLayerRdmap && e.type == wire::kRemoteProtection) ||
                       (e.layer == wire::kLayerDdp && e.type == wire::kTaggedBuffer);
   if (access) return WcStatus::kRemoteAccessError;
-  return e.layer == wire::kLayerDdp ? WcStatus::kRemoteInvalidRequest
-                                    : WcStatus::kRemoteOperationError;
+  const bool request = e.layer == wire::kLayerDdp && e.type == wire::kUntaggedBuffer;
+  return request ? WcStatus::kRemoteInvalidRequest : WcStatus::kRemoteOperationError;
 }
 
 }  // namespace
@@ -166,21 +167,32 @@ void QueuePair::HandleNak(const wire::Control& control, absl::string_view text) 
 
 // The request whose segment came back in a Terminate; null: none, or none of those without an
 // answer. The header has no ULPDU_Length, and is the peer's to write: it chooses, and proves
-// nothing.
-const SendEntry* QueuePair::Meant(std::span<const std::byte> header) {
+// nothing. A read is known by what it asked for, if that came back: siw gives the number of one
+// that it refuses while it answers as its size (Linux 6.1, siw_qp.c siw_send_terminate).
+const SendEntry* QueuePair::Meant(const wire::Terminate& terminate) {
+  const std::span<const std::byte> header = terminate.ddp_header;
   if (header.empty()) return nullptr;
+  std::optional<wire::ReadRequest> asked;
+  if (!terminate.read_request.empty()) {
+    asked = wire::Load<wire::ReadRequest>(terminate.read_request.data());
+  }
   const bool tagged = wire::IsTagged(static_cast<uint8_t>(header[0]));
   const auto word = [&](size_t at) { return uint32_t{wire::Load<wire::Be32>(&header[at])}; };
   const uint64_t offset = tagged ? uint64_t{wire::Load<wire::Be64>(&header[6])} : 0;
   const uint64_t end = cursor_ + (cursor_started_ ? 1 : 0);
   for (uint64_t position = sq_.head(); position != end; ++position) {
     const SendEntry& e = sq_.at(position);
-    const bool this_one =
-        tagged ? e.opcode == Opcode::kWrite && e.remote_key == word(2) &&
-                     offset - e.remote_address <= e.length
-               : (IsSend(e.opcode) && word(6) == wire::kSendQueue && e.send_msn == word(10)) ||
-                     (IsRead(e.opcode) && word(6) == wire::kReadRequestQueue &&
-                      e.read_msn == word(10));
+    bool this_one;
+    if (tagged) {
+      this_one = e.opcode == Opcode::kWrite && e.remote_key == word(2) &&
+                 offset - e.remote_address <= e.length;
+    } else if (IsRead(e.opcode) && word(6) == wire::kReadRequestQueue) {
+      this_one = !asked.has_value() ? e.read_msn == word(10)
+                                    : !e.done && e.remote_key == asked->source_stag &&
+                                          e.remote_address == asked->source_offset;
+    } else {
+      this_one = IsSend(e.opcode) && word(6) == wire::kSendQueue && e.send_msn == word(10);
+    }
     if (this_one) return &e;
   }
   return nullptr;
@@ -191,7 +203,7 @@ void QueuePair::HandleTerminate(std::span<const std::byte> body) {
   if (!t.ok()) return FailOldest(WcStatus::kRemoteOperationError, t.status());
   // Peers work in order (RFC 5040 5.5): all before the one that it means was applied. Verbena ends
   // have said so in a NAK.
-  if (const SendEntry* e = session_.confirm ? Meant(t->ddp_header) : nullptr;
+  if (const SendEntry* e = session_.confirm ? Meant(*t) : nullptr;
       e != nullptr && wire::RsnBefore(acked_rsn_, e->rsn - 1)) {
     if (!HandleAck(e->rsn - 1)) return;
     Retire();

@@ -2,6 +2,7 @@
 #include "tests/interop/faults.h"
 
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -33,14 +34,17 @@ constexpr Fault kFaults[] = {
     {"send_no_receive", "SUCCESS RNR_RETRY_EXC_ERR", kSiwWrite, "none", "none"},
     // siw_qp_rx.c siw_proc_send says "no buffer" of one that is too small.
     {"send_too_long", "SUCCESS RNR_RETRY_EXC_ERR", kSiwWrite, "LOC_LEN_ERR", "LOC_LEN_ERR"},
+    {"behind_a_write", "SUCCESS REM_ACCESS_ERR", "", kFlushed, ""},  // a read out of bounds
     {"write_invalidated", kWriteRefused, "", "SUCCESS", ""},
 };
 
-// What the active end is told. If it requires completion at the peer, the wrong request itself.
+// What the active end is told. If it requires completion at the peer, the wrong request itself,
+// unless it comes behind a good one.
 std::string Told(const Fault& fault, bool tcp, bool remote_completion) {
   const std::string told = tcp ? fault.tcp_tells : fault.siw_tells;
   constexpr std::string_view kLocal = "SUCCESS ";
-  if (!remote_completion || told == kLives || !told.starts_with(kLocal)) return told;
+  const bool behind = std::string_view(fault.name).starts_with("behind");
+  if (!remote_completion || behind || told == kLives || !told.starts_with(kLocal)) return told;
   return told.substr(kLocal.size()) + " " + kFlushed;
 }
 
@@ -61,7 +65,7 @@ std::string Active(const Fault& fault, bool lives, End& end, SideChannel& side) 
   RemoteAddress good = Parse(side.Exchange("good?"));
   RemoteAddress bad = Parse(side.Exchange("bad?"));
   if (name.ends_with("no_key")) bad = {bad.address, bad.key ^ 0x00ffff00};
-  if (name.ends_with("bounds")) bad.address += 4092;  // of 4096
+  if (name.ends_with("bounds") || name == "behind_a_write") bad.address += 4092;  // of 4096
   if (name == "write_invalidated") {
     const PostResult posted = end.qp.PostSend({.opcode = Opcode::kSendWithInvalidate,
                                                .local = end.region.slice(0, 8),
@@ -71,8 +75,12 @@ std::string Active(const Fault& fault, bool lives, End& end, SideChannel& side) 
   SendWr wrong{.local = end.region.slice(0, 2 * kSmall), .remote = bad, .id = 1};
   if (name.starts_with("write")) wrong.opcode = Opcode::kWrite;
   if (name.starts_with("read")) wrong.opcode = Opcode::kRead;
-  const SendWr right{
-      .opcode = Opcode::kRead, .local = end.region.slice(64, 8), .remote = good, .id = 2};
+  SendWr right{.opcode = Opcode::kRead, .local = end.region.slice(64, 8), .remote = good, .id = 2};
+  if (name == "behind_a_write") {
+    right.opcode = Opcode::kWrite;
+    wrong.opcode = Opcode::kRead;
+    std::swap(wrong, right);
+  }
   const SendWr both[] = {wrong, right};
   const PostResult posted = end.qp.PostSend(both);
   std::string statuses;

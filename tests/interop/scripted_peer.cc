@@ -26,11 +26,11 @@ bool Await(int socket) {
   return poll(&p, 1, kPatienceMs) > 0;
 }
 
-sockaddr_in Loopback(uint16_t port) {
+sockaddr_in At(const std::string& host, int port) {
   sockaddr_in at{};
   at.sin_family = AF_INET;
-  at.sin_port = htons(port);
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  at.sin_port = htons(static_cast<uint16_t>(port));
+  EXPECT_EQ(inet_pton(AF_INET, host.c_str(), &at.sin_addr), 1) << host;
   return at;
 }
 
@@ -38,8 +38,7 @@ int Call(const std::string& address) {
   const size_t colon = address.rfind(':');
   int port = 0;
   EXPECT_TRUE(absl::SimpleAtoi(address.substr(colon + 1), &port)) << address;
-  sockaddr_in to = Loopback(static_cast<uint16_t>(port));
-  EXPECT_EQ(inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr), 1) << address;
+  const sockaddr_in to = At(address.substr(0, colon), port);
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0) << address;
   return fd;
@@ -54,8 +53,9 @@ Bytes Frame(wire::MpaFrame frame, std::string_view private_data) {
   return out;
 }
 
-ScriptedListener::ScriptedListener() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-  const sockaddr_in at = Loopback(0);
+ScriptedListener::ScriptedListener(const std::string& host)
+    : host_(host), socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  const sockaddr_in at = At(host_, 0);
   EXPECT_EQ(bind(socket_, reinterpret_cast<const sockaddr*>(&at), sizeof(at)), 0);
   EXPECT_EQ(listen(socket_, 8), 0);
 }
@@ -66,7 +66,7 @@ std::string ScriptedListener::address() const {
   sockaddr_in at{};
   socklen_t size = sizeof(at);
   getsockname(socket_, reinterpret_cast<sockaddr*>(&at), &size);
-  return absl::StrCat("127.0.0.1:", ntohs(at.sin_port));
+  return absl::StrCat(host_, ":", ntohs(at.sin_port));
 }
 
 int ScriptedListener::Accept() {
@@ -148,13 +148,20 @@ std::optional<Fpdu> ScriptedPeer::ReadFpdu() {
   return whole.front();
 }
 
-std::optional<wire::TerminateError> ScriptedPeer::ReadTerminate() {
+std::optional<Bytes> ScriptedPeer::ReadTerminateBody() {
   auto fpdu = ReadFpdu();
   while (fpdu.has_value() && fpdu->opcode() == wire::Opcode::kReadResponse) fpdu = ReadFpdu();
   if (!fpdu.has_value() || fpdu->opcode() != wire::Opcode::kTerminate) return std::nullopt;
-  const auto terminate = wire::DecodeTerminate(fpdu->payload);
-  if (!terminate.ok() || !AtEnd()) return std::nullopt;
-  return terminate->error;
+  if (!AtEnd()) return std::nullopt;
+  return fpdu->payload;
+}
+
+std::optional<wire::TerminateError> ScriptedPeer::ReadTerminate() {
+  const auto body = ReadTerminateBody();
+  if (!body.has_value()) return std::nullopt;
+  const auto terminate = wire::DecodeTerminate(*body);
+  EXPECT_TRUE(terminate.ok()) << terminate.status();
+  return terminate.ok() ? std::optional(terminate->error) : std::nullopt;
 }
 
 bool ScriptedPeer::AtEnd() { return read_.empty() && !Fill(1); }

@@ -28,12 +28,13 @@ Bytes Frame(wire::MpaFrame frame, std::string_view private_data = "");
 
 class ScriptedListener {
  public:
-  ScriptedListener();  // on a free port of 127.0.0.1
+  explicit ScriptedListener(const std::string& host = "127.0.0.1");  // on a free port
   ~ScriptedListener();
   std::string address() const;
   int Accept();  // a socket for ScriptedPeer
 
  private:
+  const std::string host_;
   int socket_;
 };
 
@@ -51,10 +52,11 @@ class ScriptedPeer {
   Said ReadFrame();
   // The next FPDU, whole. Nothing: the stream ended.
   std::optional<Fpdu> ReadFpdu();
-  // The error of the Terminate that comes next, behind answers to reads at most, and is the last;
+  // The body of the Terminate that comes next, behind answers to reads at most, and is the last;
   // nothing if another thing comes.
-  std::optional<wire::TerminateError> ReadTerminate();
-  bool AtEnd();   // nothing more comes
+  std::optional<Bytes> ReadTerminateBody();
+  std::optional<wire::TerminateError> ReadTerminate();  // its error
+  bool AtEnd();                                         // nothing more comes
   bool Silent();  // nothing has come yet, and the stream is open
   void HangUp(bool reset = false);
   void FinishSending();
