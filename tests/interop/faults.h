@@ -12,8 +12,8 @@ namespace verbena::interop {
 struct Fault {
   const char* name;
   // What the active end gets, by who it is: the status of the wrong request, then that of a good
-  // read behind it (or of a good write and of a wrong read behind it); empty: it cannot play this. A plain send or write completes when TCP has it,
-  // so that only the read can tell.
+  // read behind it, or of a good write and of a wrong read behind it; empty: it cannot play this. A
+  // plain send or write completes when TCP has it, so that only the read can tell.
   const char* tcp_tells;
   const char* siw_tells;
   // What becomes of the receive that the passive end has posted, by who the passive end is.
