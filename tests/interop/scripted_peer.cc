@@ -34,12 +34,21 @@ sockaddr_in At(const std::string& host, int port) {
   return at;
 }
 
+// rdma_cm chooses siw's port among all, and siw binds it as one that may be reused (Linux 6.1,
+// siw_cm.c kernel_bindconnect). Without this it meets connections of ours that TCP still remembers.
+int MakeSocket() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int one = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  return fd;
+}
+
 int Call(const std::string& address) {
   const size_t colon = address.rfind(':');
   int port = 0;
   EXPECT_TRUE(absl::SimpleAtoi(address.substr(colon + 1), &port)) << address;
   const sockaddr_in to = At(address.substr(0, colon), port);
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = MakeSocket();
   EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0) << address;
   return fd;
 }
@@ -53,8 +62,7 @@ Bytes Frame(wire::MpaFrame frame, std::string_view private_data) {
   return out;
 }
 
-ScriptedListener::ScriptedListener(const std::string& host)
-    : host_(host), socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+ScriptedListener::ScriptedListener(const std::string& host) : host_(host), socket_(MakeSocket()) {
   const sockaddr_in at = At(host_, 0);
   EXPECT_EQ(bind(socket_, reinterpret_cast<const sockaddr*>(&at), sizeof(at)), 0);
   EXPECT_EQ(listen(socket_, 8), 0);
@@ -70,7 +78,10 @@ std::string ScriptedListener::address() const {
 }
 
 int ScriptedListener::Accept() {
-  EXPECT_TRUE(Await(socket_)) << "nobody calls";
+  if (!Await(socket_)) {
+    ADD_FAILURE() << "nobody calls";
+    return -1;
+  }
   return accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
 }
 

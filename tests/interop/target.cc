@@ -121,9 +121,13 @@ EventType Target::NextEvent() {
 
 bool Target::Await(EventType type) {
   for (;;) {
-    const EventType event = NextEvent();
-    if (event == type) return true;
-    if (event == EventType::kDeviceFatal) return false;
+    auto event = end.context.events().Next(kLong);
+    EXPECT_TRUE(event.ok()) << event.status();
+    if (!event.ok() || event->type == type) return event.ok();
+    if (event->type == EventType::kUnreachable || event->type == EventType::kRejected) {
+      ADD_FAILURE() << event->status;
+      return false;
+    }
   }
 }
 
