@@ -55,12 +55,15 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   bool polled(Nanos now, Nanos within = kPolledFor) const {
     return now - last_poll_.load(std::memory_order_relaxed) < within && !ring_.armed();
   }
+  // Each poll that finds nothing receives for all hot queue pairs, which a few do not make slow.
+  bool has_many_hot() const { return hot_count_.load(std::memory_order_relaxed) > kFewHot; }
   // A post may wait a little for the poll that is about to come.
   bool polled_just_now(Nanos now) const {
     return now - last_poll_.load(std::memory_order_relaxed) < kCoalesceFor;
   }
 
  private:
+  static constexpr size_t kFewHot = 16;
   static constexpr Nanos kPolledFor = 1'000'000;
   static constexpr Nanos kCoalesceFor = 20'000;
   static constexpr uint32_t kFewPolls = 4;  // an event loop makes no more between two armings

@@ -16,7 +16,7 @@ constexpr int kRoundsPerDrive = 8;          // of "look again"
 constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
 constexpr Nanos kGatherFor = 5'000;         // requests that nobody waits for share a send call
 constexpr Nanos kEmptyFor = 2'000;          // nothing is looked for so soon again, while gathering
-constexpr Nanos kIdleAfter = 2'000'000;     // without traffic a hot queue pair becomes cold
+constexpr Nanos kIdleAfter = 2'000'000;     // without traffic one of many hot ones becomes cold
 constexpr Nanos kAnswersFor = 5'000'000;    // after its last poll a program may be about to answer
 constexpr Nanos kAnswerWithin = 100'000;    // or the acknowledgement goes alone
 constexpr Nanos kMssPeriod = 10'000'000;    // a path changes seldom, and is asked by a system call
@@ -283,7 +283,10 @@ void QueuePair::OnTick() {
     const bool polled = receive_cq_->polled(now) || send_cq_->polled(now);
     const bool unserved = served_ == served_at_tick_ && !polled;
     served_at_tick_ = served_;
-    if (unserved || last_served_ - last_traffic_ > kIdleAfter) {
+    // To be served by the service again costs more than a wake-up: the poller may have its core.
+    const bool idle = last_served_ - last_traffic_ > kIdleAfter &&
+                      (receive_cq_->has_many_hot() || send_cq_->has_many_hot());
+    if (unserved || idle) {
       WorkAndRelease(Why::kHandOver, now);
       return;
     }

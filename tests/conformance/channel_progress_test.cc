@@ -233,6 +233,30 @@ TEST_F(Sleepers, WhoTurnsToPollingNeedsNoService) {
   }
 }
 
+TEST_F(Sleepers, WhoKeepsPollingNeedsNoServiceWhenItBeginsAgain) {
+  // Messages, then 20 ms of polls that find nothing; then the service is away.
+  // Expect: polls find the next messages.
+  Pair pair = MakePair(*this, {.server = {.limits = {.max_receive_wr = 2 * kMessages}}});
+  for (uint64_t i = 0; i < 2 * kMessages; ++i) {
+    PostReceive(pair.server->qp, {.local = pair.server->slice(0, 64), .id = i});
+  }
+  CompletionQueue& cq = pair.server->cq;
+  uint64_t next = 0;
+  const auto send = [&](uint64_t id) {
+    Send(pair, id);
+    ASSERT_TRUE(Spin([&] { return (next = Take(cq, next)) == id + 1; })) << id;
+    EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(id));
+  };
+  for (uint64_t i = 0; i < kMessages; ++i) ASSERT_NO_FATAL_FAILURE(send(i));
+  const absl::Time end = absl::Now() + absl::Milliseconds(20);
+  EXPECT_TRUE(Spin([&] {
+    Take(cq, next);
+    return absl::Now() > end;
+  }));
+  ground_->worlds_.front()->SendAway(true);  // the server's
+  for (uint64_t i = kMessages; i < 2 * kMessages; ++i) ASSERT_NO_FATAL_FAILURE(send(i));
+}
+
 TEST_F(Sleepers, ASendQueueThatIsPolledNeedsNoService) {
   // The receive queue is armed; the send queue of the same queue pair is polled. No service.
   // Expect: the polls find the acknowledgements of the server's writes.
