@@ -139,8 +139,9 @@ bool IwarpQueuePair::MayTakeAsItIs(const SendWr& wr, size_t which) {
   if (region == nullptr || !region->Holds(entry)) return false;
   if (read && (!region->writable() || region->sink() == 0)) return false;
   // An entry that is not there has the key 0, and more bytes than any message.
-  latest_[which] = entry.key != 0 && region->length() <= max_message_ ? region : &kNowhere;
-  return true;
+  const bool keep = entry.key != 0 && region->length() <= max_message_;
+  latest_[which] = keep ? region : &kNowhere;
+  return keep || !read;  // whose sink is told there
 }
 
 bool IwarpQueuePair::HaveRoom() {

@@ -56,7 +56,8 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
   if (wc.status == IBV_WC_SUCCESS) [[likely]] {
     out->length = wc.byte_len;
     if (device_->iwarp()) [[unlikely]] {
-      place.Add(Ledger::kFinished);
+      // Who flushed while this was on its way here has told it as flushed.
+      if ((place.Add(Ledger::kFinished) & Ledger::kFinished) != 0) return false;
       if (!receive && known.quiet) {  // QueuePair::Probe
         ledger->Retire(wc.wr_id);
         return false;
