@@ -95,9 +95,7 @@ std::unique_ptr<End> Accept(const Options& options, Shared& shared, const Setup&
   for (QueuePair& qp : end->qps) {
     ConnectionRequest request = Check(listener.Next());
     end->peer = Check(Decode(request.private_data()));
-    // Of plain peers, too, a completion is to mean that it is applied.
-    Check(request.Accept(qp, {.private_data = Encode(end->region.remote()),
-                              .require = {.remote_completion = true}}));
+    Check(request.Accept(qp, {.private_data = Encode(end->region.remote())}));
   }
   return end;
 }
@@ -107,8 +105,8 @@ std::unique_ptr<End> Connect(const Options& options, const Shared& shared, const
   const std::string to = options.address + ":" + std::to_string(WaitForPort(shared));
   Path path = Check(end->context.Resolve(to));
   for (QueuePair& qp : end->qps) {
-    const Accepted accepted = Check(path.Connect(qp, {.private_data = Encode(end->region.remote()),
-                                                      .require = {.remote_completion = true}}));
+    const Accepted accepted =
+        Check(path.Connect(qp, {.private_data = Encode(end->region.remote())}));
     end->peer = Check(Decode(accepted.private_data));
   }
   return end;
