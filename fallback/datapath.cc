@@ -53,12 +53,7 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
 }
 
 bool QueuePair::Drive(Why why) {
-  uint32_t word = word_.load(std::memory_order_relaxed);
-  do {
-    if ((word & kDead) != 0) return true;
-  } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain, std::memory_order_seq_cst,
-                                        std::memory_order_relaxed));
-  if ((word & kOwned) != 0) return false;
+  if (!OwnOrNote()) return false;
   WorkAndRelease(why);
   return true;
 }

@@ -121,7 +121,7 @@ class QueuePair final : public provider::QueuePair,
 
   // datapath.cc
   void Release();       // nothing was done, unless somebody left a note
-  bool Drive(Why why);  // false: somebody else has it, and will look again
+  bool Drive(Why why);  // false: somebody else has it, and will look again; or it is dead
   void Work(Why why, Nanos now);
   enum class Came : uint8_t { kNothing, kAll, kMore };
   Came ReceiveSome(Nanos now);

@@ -39,13 +39,14 @@ bool WaitSet::Join(QueuePair* qp, io::Socket socket, bool write) {
   {
     std::lock_guard lock(lock_);
     members_.insert(qp);
+    FindOnly();
   }
   if (!ready_->Add(socket, Tag(qp), write)) {
     std::lock_guard lock(lock_);
     members_.erase(qp);
+    FindOnly();
     return false;
   }
-  FindOnly();
   count_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
@@ -57,15 +58,12 @@ void WaitSet::ChangeWatch(QueuePair* qp, io::Socket socket, bool write) {
 void WaitSet::Leave(QueuePair* qp, io::Socket socket) {
   ready_->Remove(socket);
   count_.fetch_sub(1, std::memory_order_relaxed);
-  {
-    std::lock_guard lock(lock_);
-    members_.erase(qp);
-  }
+  std::lock_guard lock(lock_);
+  members_.erase(qp);
   FindOnly();
 }
 
 void WaitSet::FindOnly() {
-  std::lock_guard lock(lock_);
   only_.store(members_.size() == 1 ? Tag(*members_.begin()) : 0, std::memory_order_relaxed);
 }
 

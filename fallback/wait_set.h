@@ -57,7 +57,7 @@ class WaitSet final : Watched {
   // Watched: of the set's descriptor.
   void OnReady(bool readable, bool writable) override;
   void OnDeadline() override;
-  void FindOnly();
+  void FindOnly();               // with lock_ held
   QueuePair* Own(uint64_t tag);  // null: it has left, or somebody else has it
   bool MayOwe(uint64_t tag);
   bool owed() const { return debtor_count_.load(std::memory_order_seq_cst) > 0; }

@@ -22,31 +22,12 @@
 #include "transport/completion_queue.h"
 #include "transport/events.h"
 #include "verbs/device.h"
-#include "verbs/library.h"
+#include "verbs/linked_library.h"
 #include "verbs/protection_domain.h"
 #include "verbs/queue_pair.h"
 #include "verbs/service.h"
 
 namespace verbena::verbs {
-namespace {
-
-Library Stub() {
-  Library library;
-#define VERBENA_STUB(member, symbol, version) library.member = &::symbol;
-  VERBENA_IBVERBS_SYMBOLS(VERBENA_STUB)
-  VERBENA_RDMACM_SYMBOLS(VERBENA_STUB)
-#undef VERBENA_STUB
-  return library;
-}
-
-const Library the_library = Stub();
-
-}  // namespace
-
-// In the place of library.cc.
-absl::StatusOr<const Library*> Load() { return &the_library; }
-const Library& Lib() { return the_library; }
-
 namespace {
 
 using testing::ElementsAre;

@@ -16,31 +16,12 @@
 #include "transport/events.h"
 #include "verbs/completion.h"
 #include "verbs/device.h"
-#include "verbs/library.h"
+#include "verbs/linked_library.h"
 #include "verbs/protection_domain.h"
 #include "verbs/queue_pair.h"
 #include "verbs/service.h"
 
 namespace verbena::verbs {
-namespace {
-
-Library Stub() {
-  Library library;
-#define VERBENA_STUB(member, symbol, version) library.member = &::symbol;
-  VERBENA_IBVERBS_SYMBOLS(VERBENA_STUB)
-  VERBENA_RDMACM_SYMBOLS(VERBENA_STUB)
-#undef VERBENA_STUB
-  return library;
-}
-
-Library the_library = Stub();
-
-}  // namespace
-
-// In the place of library.cc.
-absl::StatusOr<const Library*> Load() { return &the_library; }
-const Library& Lib() { return the_library; }
-
 namespace {
 
 using testing::AllOf;
@@ -122,11 +103,11 @@ class RefusingDevice : public testing::Test {
   void SetUp() override {
     the_errno = ENOMEM;
     refuse_region = domains = queue_pairs = 0;
-    the_library = Stub();
-    the_library.alloc_pd = CountedDomain;
-    the_library.dealloc_pd = CountedDomainEnd;
-    the_library.create_qp = CountedPair;
-    the_library.destroy_qp = CountedPairEnd;
+    the_library() = LinkedLibrary();
+    the_library().alloc_pd = CountedDomain;
+    the_library().dealloc_pd = CountedDomainEnd;
+    the_library().create_qp = CountedPair;
+    the_library().destroy_qp = CountedPairEnd;
     Open(false);
   }
 
@@ -155,19 +136,19 @@ class RefusingDevice : public testing::Test {
 std::string Text(const absl::Status& status) { return std::string(status.message()); }
 
 TEST_F(RefusingDevice, NamesTheLimitOfEachKind) {
-  the_library.alloc_pd = NoDomain;
+  the_library().alloc_pd = NoDomain;
   EXPECT_THAT(Text(device_->AllocateProtectionDomain().status()),
               AllOf(HasSubstr("on device stub0"), HasSubstr("1024 protection domains (max_pd)")));
-  the_library.alloc_pd = CountedDomain;
+  the_library().alloc_pd = CountedDomain;
   auto domain = *device_->AllocateProtectionDomain();
   verbena::CompletionQueue cq = NewQueue();
-  the_library.create_cq = NoQueue;
+  the_library().create_cq = NoQueue;
   EXPECT_THAT(Text(device_->CreateCompletionQueue({.entries = 512}).status()),
               HasSubstr("1024 completion queues (max_cq)"));
-  the_library.create_qp = NoQueuePair;
+  the_library().create_qp = NoQueuePair;
   EXPECT_THAT(Text(domain->CreateQueuePair({.send_cq = &cq, .receive_cq = &cq}).status()),
               HasSubstr("1024 queue pairs (max_qp)"));
-  the_library.reg_mr = SomeRegion;
+  the_library().reg_mr = SomeRegion;
   refuse_region = 1;
   std::vector<std::byte> memory(4096);
   EXPECT_THAT(Text(domain->Register(memory, Access::kLocalWrite, {}).status()),
@@ -183,8 +164,8 @@ TEST_F(RefusingDevice, NamesTheLimitOfEachKind) {
 
 TEST_F(RefusingDevice, AnIwarpDomainsOwnRegions) {
   Open(true);
-  the_library.reg_mr = SomeRegion;
-  the_library.dereg_mr = DeregisterAndForget;
+  the_library().reg_mr = SomeRegion;
+  the_library().dereg_mr = DeregisterAndForget;
   for (const int which : {1, 2}) {
     refuse_region = which;
     const absl::Status status = device_->AllocateProtectionDomain().status();
@@ -200,7 +181,7 @@ TEST_F(RefusingDevice, AQueuePairsInlineArea) {
   verbena::CompletionQueue cq = NewQueue();
   const QueuePairOptions options{
       .send_cq = &cq, .receive_cq = &cq, .limits = {.max_send_wr = 128, .max_inline = 256}};
-  the_library.reg_mr = SomeRegion;
+  the_library().reg_mr = SomeRegion;
   refuse_region = 1;
   EXPECT_THAT(Text(domain->CreateQueuePair(options).status()),
               AllOf(HasSubstr("65536 bytes for inline data"), HasSubstr("the device takes 64"),
@@ -255,15 +236,15 @@ TEST_F(RefusingDevice, OutOfBandThePortIsReadWhenItIsUsed) {
     auto qp = *domain->CreateQueuePair({.send_cq = &cq, .receive_cq = &cq});
     Contact peer = *qp->contact();
     peer.nonce = NewNonce();
-    auto* const steady = std::exchange(the_library.query_port, PortOfLittleMtu);
+    auto* const steady = std::exchange(the_library().query_port, PortOfLittleMtu);
     const absl::Status status = qp->Connect(peer, {.timeout = asked});
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
     EXPECT_THAT(Text(status), AllOf(HasSubstr("from LID 0 and MTU code 5 to 0 and 3"),
                                     HasSubstr("exchange addresses again")));
-    the_library.query_port = PortOfLittleSubnet;
+    the_library().query_port = PortOfLittleSubnet;
     EXPECT_TRUE(qp->Connect(peer, {.timeout = asked}).ok());
     EXPECT_EQ(qp->Query().timeout, asked.value_or(15));
-    the_library.query_port = steady;
+    the_library().query_port = steady;
     EXPECT_TRUE(qp->Close().ok());
     qp.reset();
     EXPECT_TRUE(cq.Close().ok());

@@ -115,6 +115,16 @@ class Sleepers : public ConformanceBase {
     }
     return pair;
   }
+  // Where the server is armed and a message has come, which nobody has taken; and no services.
+  Pair MakeUnserved() {
+    Pair pair = MakeNotified();
+    Check(pair.server->receive_cq.RequestNotify());
+    Send(pair, 0);
+    EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(0));
+    Check(pair.server->receive_cq.RequestNotify());
+    Services(false);
+    return pair;
+  }
   void Send(Pair& pair, uint64_t id) {
     Post(pair.client->qp, {.opcode = Opcode::kSend, .local = pair.client->slice(0, 8), .id = id});
   }
@@ -133,13 +143,8 @@ uint64_t Take(CompletionQueue& cq, uint64_t next) {
 TEST_F(Sleepers, NextNeedsNoService) {
   // A thread sleeps in Next, another in Wait; both services are away.
   // Expect: all messages arrive, and all are acknowledged.
-  Pair pair = MakeNotified();
+  Pair pair = MakeUnserved();
   CompletionQueue& cq = pair.server->receive_cq;
-  Check(cq.RequestNotify());
-  Send(pair, 0);
-  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(0));
-  Check(cq.RequestNotify());
-  Services(false);
   std::thread server([&] {
     for (uint64_t next = Take(cq, 0); next < kMessages;) {
       Check(cq.RequestNotify());
@@ -163,13 +168,8 @@ TEST_F(Sleepers, AnAnswerTakesTheAcknowledgementAlong) {
   // The server sleeps in Next and answers each message. Both services are away, which would look
   // after acknowledgements that wait.
   // Expect: a send call for each answer, not two.
-  Pair pair = MakeNotified();
+  Pair pair = MakeUnserved();
   CompletionQueue& cq = pair.server->receive_cq;
-  Check(cq.RequestNotify());
-  Send(pair, 0);
-  EXPECT_THAT(WaitOne(pair.client->cq), Succeeded(0));
-  Check(cq.RequestNotify());
-  Services(false);
   const uint64_t before = pair.server->qp.counters().send_calls;
   std::thread server([&] {
     Take(cq, 0);
