@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// The calls of a channel. How it gets its connection is in channel_connect.cc.
+#include "rpc/channel.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/envelope.h"
+
+namespace verbena::rpc {
+namespace {
+
+using google::protobuf::MessageLite;
+
+constexpr uint32_t kIndexBits = 16;  // of a call's number; above them, how often it was used
+constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
+
+// How long a server may take to let go of lent memory when the call ended early. It is taken from
+// it then, and the connection lost if it was using it.
+constexpr int64_t kLeaseGraceNs = 100'000'000;
+
+uint32_t TimeLeftUs(int64_t deadline_ns) {
+  if (deadline_ns == std::numeric_limits<int64_t>::max()) return 0;
+  const int64_t left = (deadline_ns - NowNs()) / 1000;
+  return static_cast<uint32_t>(std::clamp<int64_t>(left, 1, std::numeric_limits<uint32_t>::max()));
+}
+
+absl::Status Expired(const Method& method) {
+  return absl::DeadlineExceededError(absl::StrCat("rpc: ", method.name, " did not end in time"));
+}
+
+}  // namespace
+
+void ClientContext::Cancel() {
+  if (Channel* channel = channel_.load(); channel != nullptr) channel->Cancel(*this);
+}
+
+// The end of a call that a thread waits for.
+struct Channel::Blocked final : CallDone {
+  explicit Blocked(Driver& driver) : driver(driver) {}
+  void Run(const absl::Status& how) override {
+    status = how;
+    driver.Done(waiter);
+  }
+  Driver& driver;
+  Waiter waiter;
+  absl::Status status;
+};
+
+absl::Status Channel::Call(const Method& method, const MessageLite& request, MessageLite* response,
+                           ClientContext& context) {
+  Blocked blocked(driver_);
+  context.attended_ = false;
+  StartWith(method, request, response, context, blocked);
+  driver_.Drive(blocked.waiter);
+  return blocked.status;
+}
+
+void Channel::Start(const Method& method, const MessageLite& request, MessageLite* response,
+                    ClientContext& context, CallDone& done) {
+  driver_.Attend();
+  context.attended_ = true;
+  StartWith(method, request, response, context, done);
+}
+
+void Channel::StartWith(const Method& method, const MessageLite& request, MessageLite* response,
+                        ClientContext& context, CallDone& done) {
+  absl::Status status;
+  Session* flush = nullptr;
+  context.method_ = &method;
+  context.response_ = response;
+  context.done_ = &done;
+  context.session_ = nullptr;
+  const int64_t timeout = absl::ToInt64Nanoseconds(context.timeout_);
+  const bool forever = context.timeout_ == absl::InfiniteDuration();
+  const int64_t deadline = forever ? std::numeric_limits<int64_t>::max() : NowNs() + timeout;
+  context.deadline_ns_ = deadline;
+  {
+    const std::lock_guard lock(lock_);
+    if (closing_) {
+      status = absl::CancelledError("rpc: the channel is being closed");
+    } else if (free_.empty()) {
+      status = absl::ResourceExhaustedError(absl::StrCat(
+          "rpc: ", running_, " calls are running on this channel; raise max_calls or wait"));
+    } else {
+      ++counters_.calls;
+      ++running_;
+      context.id_ = free_.back();
+      free_.pop_back();
+      calls_[context.id_ & kIndexMask] = &context;
+      context.channel_.store(this);
+      const bool may_repeat = method.idempotent && context.leases_.empty();
+      if (session_ == nullptr || may_repeat) context.kept_ = request.SerializeAsString();
+      if (session_ != nullptr) {
+        status = SendLocked(context, &request);
+        flush = session_.get();
+        flush->pins.fetch_add(1);
+      } else {
+        status = WaitLocked(context);
+      }
+      if (!status.ok()) RemoveLocked(context);
+    }
+  }
+  // From here on the call may have ended, and the context be gone.
+  if (!forever) driver_.TickBy(deadline);
+  if (flush != nullptr) {
+    flush->FlushSoon();
+    flush->pins.fetch_sub(1);
+  }
+  if (!status.ok()) Finish(context, status);
+}
+
+// `request`: null for one that was kept.
+absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request) {
+  if (!call.leases_.empty() && call.leased_on_ != connections_) {
+    return absl::UnavailableError("rpc: the connection that memory was lent on is gone");
+  }
+  const std::string head = EncodeHead(call.metadata_);
+  const size_t body = request == nullptr ? call.kept_.size() : request->ByteSizeLong();
+  const Frame frame = {.kind = FrameKind::kRequest,
+                       .call = call.id_,
+                       .method = call.method_->id,
+                       .timeout_us = TimeLeftUs(call.deadline_ns_),
+                       .head = static_cast<uint32_t>(head.size()),
+                       .body = static_cast<uint32_t>(body)};
+  if (body > std::numeric_limits<int32_t>::max()) {
+    return absl::ResourceExhaustedError("rpc: a request of more than 2 GiB");
+  }
+  ++call.attempts_;
+  call.session_ = session_.get();
+  return session_->Send(frame, [&](std::span<std::byte> out) {
+    std::memcpy(out.data(), head.data(), head.size());
+    auto* at = reinterpret_cast<uint8_t*>(out.data() + head.size());
+    if (request == nullptr) {
+      std::memcpy(at, call.kept_.data(), call.kept_.size());
+    } else {
+      request->SerializeWithCachedSizesToArray(at);
+    }
+  });
+}
+
+ClientContext* Channel::FindLocked(uint32_t id) {
+  const uint32_t index = id & kIndexMask;
+  if (index >= calls_.size() || calls_[index] == nullptr || calls_[index]->id_ != id)
+    return nullptr;
+  return calls_[index];
+}
+
+void Channel::RemoveLocked(ClientContext& call) {
+  calls_[call.id_ & kIndexMask] = nullptr;
+  free_.push_back(call.id_ + (1u << kIndexBits));
+  --running_;
+}
+
+// It is in no table any more; whoever took it out calls this, without the lock.
+void Channel::Finish(ClientContext& call, const absl::Status& status) {
+  call.leases_.clear();  // from here on the server cannot reach the memory
+  call.channel_.store(nullptr);
+  const bool attended = call.attended_;
+  call.done_->Run(status);  // the context may be gone
+  if (attended) driver_.Unattend();
+}
+
+void Channel::Cancel(ClientContext& call) {
+  driver_.Post([this, id = call.id_] {
+    ClientContext* found = nullptr;
+    {
+      const std::lock_guard lock(lock_);
+      found = FindLocked(id);
+    }
+    if (found != nullptr) EndEarly(*found, absl::CancelledError("rpc: cancelled by the caller"));
+  });
+}
+
+// Leader. Nobody waits for the answer any more; but while memory is lent the server is first asked
+// to let go of it.
+void Channel::EndEarly(ClientContext& call, const absl::Status& status) {
+  {
+    const std::lock_guard lock(lock_);
+    Session* session = call.session_;
+    const bool asked = session != nullptr && !session->ended();
+    if (asked) {
+      (void)session->Send({.kind = FrameKind::kCancel, .call = call.id_});
+      session->FlushSoon();
+    }
+    if (asked && !call.leases_.empty() && call.ending_.ok()) {
+      call.ending_ = status;
+      call.deadline_ns_ = NowNs() + kLeaseGraceNs;
+      driver_.TickBy(call.deadline_ns_);
+      return;
+    }
+    std::erase(waiting_, call.id_);
+    RemoveLocked(call);
+  }
+  Finish(call, call.ending_.ok() ? status : absl::Status(call.ending_));
+}
+
+// Leader: whose time has come? Says when to look again.
+int64_t Channel::Tick(int64_t now) {
+  constexpr int64_t kResolutionNs = 1'000'000;
+  std::vector<ClientContext*> over;
+  int64_t next = std::numeric_limits<int64_t>::max();
+  {
+    const std::lock_guard lock(lock_);
+    for (ClientContext* call : calls_) {
+      if (call == nullptr) continue;
+      if (call->deadline_ns_ <= now) {
+        over.push_back(call);
+      } else {
+        next = std::min(next, call->deadline_ns_);
+      }
+    }
+  }
+  // Only this thread ends calls: they are all still there.
+  for (ClientContext* call : over) EndEarly(*call, Expired(*call->method_));
+  return std::max(next, now + kResolutionNs);
+}
+
+const char* Channel::OnFrame(Session& session, const Frame& frame,
+                             std::span<const std::byte> carried) {
+  switch (frame.kind) {
+    case FrameKind::kResponse:
+      return OnResponse(session, frame, carried);
+    case FrameKind::kGoAway: {
+      {
+        const std::lock_guard lock(lock_);
+        if (session_.get() == &session) old_.push_back(std::move(session_));
+      }
+      EndIdle();
+      return nullptr;
+    }
+    default:
+      return "a frame that only a caller may send";
+  }
+}
+
+const char* Channel::OnResponse(Session& session, const Frame& frame,
+                                std::span<const std::byte> carried) {
+  ClientContext* call = nullptr;
+  {
+    const std::lock_guard lock(lock_);
+    call = FindLocked(frame.call);
+    // Of a call that ended early.
+    if (call == nullptr || call->session_ != &session) return nullptr;
+    RemoveLocked(*call);
+  }
+  absl::Status status;
+  if (frame.head > 0 || frame.code != 0) {
+    const char* wrong =
+        DecodeEnd(carried.first(frame.head), frame.code, &status, &call->server_metadata_);
+    if (wrong != nullptr)
+      status = absl::InternalError(absl::StrCat("rpc: the server sent ", wrong));
+  }
+  if (!call->ending_.ok()) status = call->ending_;
+  const auto body = carried.subspan(frame.head);
+  if (status.ok() && !call->response_->ParseFromArray(body.data(), static_cast<int>(body.size()))) {
+    status =
+        absl::InternalError(absl::StrCat("rpc: the response of ", call->method_->name,
+                                         " does not parse; do both ends have the same .proto?"));
+  }
+  Finish(*call, status);
+  EndIdle();
+  return nullptr;
+}
+
+// Leader. A connection that the server wants to be rid of goes with its last call.
+void Channel::EndIdle() {
+  std::vector<Session*> idle;
+  {
+    const std::lock_guard lock(lock_);
+    for (const auto& session : old_) {
+      const bool used = std::any_of(calls_.begin(), calls_.end(), [&](const ClientContext* call) {
+        return call != nullptr && call->session_ == session.get();
+      });
+      if (!used && !session->ended()) idle.push_back(session.get());
+    }
+  }
+  for (Session* session : idle) session->End(absl::UnavailableError("rpc: the server goes away"));
+}
+
+// Leader. What was sent may have run; only what may run twice is tried again.
+void Channel::OnEnd(Session& session, const absl::Status& why) {
+  std::vector<ClientContext*> over;
+  {
+    const std::lock_guard lock(lock_);
+    if (session_.get() == &session) old_.push_back(std::move(session_));
+    for (ClientContext* call : calls_) {
+      if (call == nullptr || call->session_ != &session) continue;
+      call->session_ = nullptr;
+      const bool again = call->method_->idempotent && call->leases_.empty() &&
+                         call->attempts_ < options_.max_attempts && !closing_;
+      if (again) {
+        ++counters_.retries;
+        waiting_.push_back(call->id_);
+        if (!connecting_) ConnectLocked();
+      } else {
+        RemoveLocked(*call);
+        over.push_back(call);
+      }
+    }
+  }
+  for (ClientContext* call : over) {
+    Finish(*call, !call->ending_.ok()
+                      ? absl::Status(call->ending_)
+                      : absl::UnavailableError(absl::StrCat(
+                            "rpc: connection lost while ", call->method_->name,
+                            " was running, which may or may not have been done: ", why.message())));
+  }
+}
+
+}  // namespace verbena::rpc

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/connection.h"
+
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/server.h"
+
+namespace verbena::rpc {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+void Refuse(Session& session, const Frame& request, const absl::Status& why) {
+  const std::string end = EncodeEnd(why, {});
+  (void)session.Send(
+      {.kind = FrameKind::kResponse,
+       .call = request.call,
+       .code = static_cast<uint32_t>(why.code()),
+       .head = static_cast<uint32_t>(end.size())},
+      [&](std::span<std::byte> out) { std::memcpy(out.data(), end.data(), end.size()); });
+  session.FlushSoon();
+}
+
+}  // namespace
+
+const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const std::byte> carried) {
+  switch (frame.kind) {
+    case FrameKind::kRequest:
+      return server.OnRequest(*this, frame, carried);
+    case FrameKind::kCancel: {
+      if (session->DropFetch(frame.call)) return nullptr;
+      IncomingCall* call = nullptr;
+      {
+        const std::lock_guard guard(lock);
+        const auto found = calls.find(frame.call);
+        if (found == calls.end()) return nullptr;  // it has just been answered
+        call = found->second;
+        const std::lock_guard parts(call->lock_);
+        ++call->parts_;
+      }
+      call->Cancel(absl::CancelledError("rpc: cancelled by the caller"));
+      call->DropPart();
+      return nullptr;
+    }
+    default:
+      return "a frame that only a server may send";
+  }
+}
+
+// Null, or what is wrong with the frame. Everything else is the call's own status.
+const char* Server::OnRequest(Connection& connection, const Frame& frame,
+                              std::span<const std::byte> carried) {
+  const Handler* handler = nullptr;
+  if (auto status = Admit(frame, &handler); !status.ok()) {
+    Refuse(*connection.session, frame, status);
+    return nullptr;
+  }
+  IncomingCall* call = handler->make();
+  call->connection_ = &connection;
+  call->method_ = handler->method;
+  call->id_ = frame.call;
+  call->deadline_ns_ = frame.timeout_us == 0 ? kNever : NowNs() + int64_t{frame.timeout_us} * 1000;
+  {
+    const std::lock_guard guard(connection.lock);
+    ++connection.open_calls;
+    if (!connection.calls.try_emplace(frame.call, call).second) {
+      --connection.open_calls;
+      call->parts_ = 0;
+      delete call;
+      CallEnded();
+      return "a request with the number of a call that still runs";
+    }
+  }
+  if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
+  const char* wrong =
+      frame.head == 0 ? nullptr : DecodeHead(carried.first(frame.head), &call->metadata_);
+  if (wrong == nullptr && !call->Parse(carried.subspan(frame.head))) {
+    wrong = "a request that does not parse; do both ends have the same .proto?";
+  }
+  if (wrong != nullptr) {
+    call->Finish(
+        absl::InvalidArgumentError(absl::StrCat("rpc: ", call->method_->name, ": ", wrong)),
+        nullptr);
+  } else if (options_.handler_threads == 0) {
+    call->Handle();
+  } else {
+    const std::lock_guard guard(queue_lock_);
+    queue_.push_back(call);
+    queued_.notify_one();
+  }
+  return nullptr;
+}
+
+// Counts it as running if it may.
+absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
+  const auto found = handlers_.find(frame.method);
+  if (found == handlers_.end()) {
+    return absl::UnimplementedError("rpc: this server does not have that method");
+  }
+  *handler = &found->second;
+  const std::lock_guard lock(lock_);
+  if (draining_) return absl::UnavailableError("rpc: the server shuts down");
+  if (counters_.running >= options_.max_calls) {
+    ++counters_.refused;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rpc: the server runs ", counters_.running, " calls, its limit; try later"));
+  }
+  ++counters_.running;
+  ++counters_.calls;
+  return absl::OkStatus();
+}
+
+// Nobody can be answered any more. Transfers end by themselves.
+void Connection::OnEnd(Session&, const absl::Status&) {
+  const std::lock_guard guard(lock);
+  for (const auto& [id, call] : calls) {
+    const std::lock_guard parts(call->lock_);
+    call->cancelled_.store(true);
+    call->answered_ = true;
+    call->stopped_ = absl::UnavailableError("rpc: the caller is gone");
+  }
+  calls.clear();
+}
+
+void Connection::OnQuiet(Session&) { server.ReapSoon(driver); }
+
+int64_t Connection::CancelUntil(int64_t deadline_ns, const absl::Status& why) {
+  int64_t next = kNever;
+  std::vector<IncomingCall*> late;
+  {
+    const std::lock_guard guard(lock);
+    for (const auto& [id, call] : calls) {
+      if (call->deadline_ns_ > deadline_ns) {
+        next = std::min(next, call->deadline_ns_);
+        continue;
+      }
+      const std::lock_guard parts(call->lock_);
+      ++call->parts_;
+      late.push_back(call);
+    }
+  }
+  for (IncomingCall* call : late) {
+    call->Cancel(why);
+    call->DropPart();
+  }
+  return next;
+}
+
+bool Connection::Over() {
+  const std::lock_guard guard(lock);
+  return open_calls == 0 && session->quiet() && session->pins.load() == 0;
+}
+
+}  // namespace verbena::rpc

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sizes that both ends of a connection live with. Each with its unit and its reason.
+#pragma once
+
+#include <cstdint>
+
+namespace verbena::rpc {
+
+// Receives that an end keeps posted. With 8 KiB each a connection costs half a MiB that is touched
+// only when it is used, and a message holds about eighty small frames.
+inline constexpr uint16_t kReceives = 64;
+inline constexpr uint32_t kReceiveBytes = 8192;
+
+// Frames that wait for credit, or for the peer to have taken them: a ring that the device reads.
+inline constexpr uint32_t kSendRingBytes = 256 * 1024;
+
+// One send in so many asks for a completion, which frees the ring up to there.
+inline constexpr uint32_t kSignalEvery = 8;
+
+// One-sided operations of a connection in the send queue at once; others wait behind them.
+inline constexpr uint32_t kOperationsInFlight = 64;
+
+// A transfer is cut into operations of this size: long enough for line rate, short enough that
+// calls of the same connection get between.
+inline constexpr uint32_t kChunkBytes = 1024 * 1024;
+
+// A message above this does not fit a receive: the other end reads it out of this end's memory.
+inline constexpr uint32_t kInlineBytes = kReceiveBytes - 64;
+
+// Entries of a completion queue before the first connection; it grows with them.
+inline constexpr uint32_t kCompletions = 4096;
+
+}  // namespace verbena::rpc

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace verbena::rpc {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Open(const ServerOptions& options) {
+  if (options.threads < 1 || options.handler_threads < 0 || options.max_calls < 1) {
+    return absl::InvalidArgumentError(
+        "rpc: a server needs threads >= 1, handler_threads >= 0 and max_calls >= 1");
+  }
+  auto context = Context::Open(options.context);
+  if (!context.ok()) return context.status();
+  return std::unique_ptr<Server>(new Server(options, *std::move(context)));
+}
+
+Server::Server(const ServerOptions& options, Context context)
+    : options_(options), context_(std::move(context)) {
+  for (int i = 0; i < options.threads; ++i) {
+    drivers_.push_back(std::make_unique<Driver>(
+        context_, DriverOptions{.wait = options.wait, .spin = options.spin, .always = true}));
+  }
+}
+
+absl::Status Server::Add(Service& service) {
+  for (const Handler& handler : service.handlers()) {
+    if (!handlers_.try_emplace(handler.method->id, handler).second) {
+      return absl::AlreadyExistsError(absl::StrCat("rpc: ", handler.method->name,
+                                                   ": there is a method of this name or number, ",
+                                                   handlers_[handler.method->id].method->name));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::Start(const std::string& address) {
+  auto listener = context_.Listen(address);
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
+  drivers_.front()->Watch(listener_.fd(), [this] { AcceptWaiting(); });
+  for (const auto& driver : drivers_) {
+    driver->SetTick([this, its = driver.get()](int64_t now) { return Tick(*its, now); });
+    driver->Start();
+  }
+  for (int i = 0; i < options_.handler_threads; ++i) {
+    handler_threads_.emplace_back([this] { HandlerThread(); });
+  }
+  return absl::OkStatus();
+}
+
+std::string Server::address() const { return listener_.address(); }
+
+void Server::AcceptWaiting() {
+  for (ConnectionRequest request; (request = listener_.TryNext()).is_open();) {
+    if (auto status = Accept(request); !status.ok()) {
+      (void)request.Reject(Shortened(status.message(), 64));
+    }
+  }
+}
+
+absl::Status Server::Accept(ConnectionRequest& request) {
+  if (auto hello = DecodeHello(request.private_data()); !hello.ok()) return hello.status();
+  Driver& driver = *drivers_[next_driver_++ % drivers_.size()];
+  auto connection = std::make_unique<Connection>(*this, driver);
+  auto session = Session::Make(driver, request.device(), options_.max_message, *connection);
+  if (!session.ok()) return session.status();
+  connection->peer = request.info().peer;
+  connection->session = *std::move(session);
+  if (auto status = connection->session->SetPeer(request.private_data()); !status.ok()) {
+    return status;
+  }
+  Connection& made = *connection;
+  {
+    const std::lock_guard lock(lock_);
+    if (draining_) return absl::UnavailableError("the server is shutting down");
+    connections_.push_back(std::move(connection));
+    ++counters_.connections;
+  }
+  const absl::Status status =
+      request.Accept(made.session->queue_pair(), {.private_data = made.session->hello()});
+  // Its own thread may be using it by now, and is to take it down.
+  if (!status.ok()) driver.Post([&made, status] { made.session->End(status); });
+  return absl::OkStatus();
+}
+
+void Server::HandlerThread() {
+  for (;;) {
+    IncomingCall* call = nullptr;
+    {
+      std::unique_lock lock(queue_lock_);
+      queued_.wait(lock, [this] { return stop_handlers_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      call = queue_.front();
+      queue_.pop_front();
+    }
+    call->Handle();
+  }
+}
+
+void Server::CallEnded() {
+  const std::lock_guard lock(lock_);
+  if (--counters_.running == 0) ended_.notify_all();
+}
+
+void Server::ReapSoon(Driver& driver) {
+  driver.Post([this, its = &driver] { Reap(*its); });
+}
+
+void Server::Reap(Driver& driver) {
+  std::vector<std::unique_ptr<Connection>> over;
+  const std::lock_guard lock(lock_);
+  const auto stays = std::partition(connections_.begin(), connections_.end(), [&](const auto& it) {
+    return &it->driver != &driver || !it->Over();
+  });
+  std::move(stays, connections_.end(), std::back_inserter(over));
+  connections_.erase(stays, connections_.end());
+  over.clear();
+  if (connections_.empty()) ended_.notify_all();
+}
+
+int64_t Server::Tick(Driver& driver, int64_t now) {
+  constexpr int64_t kResolutionNs = 1'000'000;
+  int64_t next = kNever;
+  std::vector<Connection*> mine;
+  {
+    const std::lock_guard lock(lock_);
+    for (const auto& connection : connections_) {
+      if (&connection->driver == &driver) mine.push_back(connection.get());
+    }
+  }
+  // Only this thread takes its connections down.
+  for (Connection* connection : mine) {
+    next = std::min(next, connection->CancelUntil(
+                              now, absl::DeadlineExceededError("rpc: the call's time was up")));
+  }
+  return std::max(next, now + kResolutionNs);
+}
+
+void Server::ForEachConnection(const std::function<void(Connection&)>& what) {
+  for (const auto& driver : drivers_) {
+    driver->Post([this, its = driver.get(), what] {
+      std::vector<Connection*> mine;
+      {
+        const std::lock_guard lock(lock_);
+        for (const auto& connection : connections_) {
+          if (&connection->driver == its) mine.push_back(connection.get());
+        }
+      }
+      for (Connection* connection : mine) what(*connection);
+    });
+  }
+}
+
+absl::Status Server::Shutdown(absl::Duration timeout) {
+  std::unique_lock lock(lock_);
+  const bool first = !std::exchange(draining_, true);
+  lock.unlock();
+  if (first) {
+    ForEachConnection([](Connection& connection) {
+      (void)connection.session->Send({.kind = FrameKind::kGoAway});
+      connection.session->FlushSoon();
+    });
+  }
+  lock.lock();
+  const auto all_gone = [this] { return counters_.running == 0 && connections_.empty(); };
+  const auto most = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
+  if (ended_.wait_for(lock, most, all_gone)) return absl::OkStatus();
+  const uint64_t running = counters_.running;
+  lock.unlock();
+  ForEachConnection([](Connection& connection) {
+    const auto why = absl::UnavailableError("rpc: the server shuts down");
+    connection.CancelUntil(kNever, why);
+    connection.session->End(why);
+  });
+  if (running == 0) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat("rpc: ", running, " calls had not ended and were cancelled"));
+}
+
+Server::~Server() {
+  if (listener_.is_open()) {
+    (void)Shutdown(absl::ZeroDuration());
+    std::unique_lock lock(lock_);
+    ended_.wait(lock, [this] { return counters_.running == 0 && connections_.empty(); });
+  }
+  {
+    const std::lock_guard lock(queue_lock_);
+    stop_handlers_ = true;
+    queued_.notify_all();
+  }
+  for (std::thread& thread : handler_threads_) thread.join();
+  for (const auto& driver : drivers_) driver->Stop();
+}
+
+ServerCounters Server::counters() const {
+  const std::lock_guard lock(lock_);
+  return counters_;
+}
+
+}  // namespace verbena::rpc

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/server_context.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/connection.h"
+#include "rpc/server.h"
+
+namespace verbena::rpc {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+}  // namespace
+
+ServerContext::~ServerContext() = default;
+
+const std::string& ServerContext::peer() const { return connection_->peer; }
+
+absl::Duration ServerContext::time_left() const {
+  if (deadline_ns_ == kNever) return absl::InfiniteDuration();
+  return std::max(absl::Nanoseconds(deadline_ns_ - NowNs()), absl::ZeroDuration());
+}
+
+absl::Status ServerContext::Check(const BulkHandle& handle, uint64_t offset, size_t bytes,
+                                  bool writes) const {
+  if (offset > handle.length() || bytes > handle.length() - offset) {
+    return absl::OutOfRangeError(absl::StrCat("rpc: bytes ", offset, " to ", offset + bytes, " of ",
+                                              handle.length(), " that were lent"));
+  }
+  if (writes && !handle.writable()) {
+    return absl::PermissionDeniedError("rpc: the caller lent this memory to be read, not written");
+  }
+  return absl::OkStatus();
+}
+
+void ServerContext::Move(Opcode opcode, const BulkHandle& handle, uint64_t offset,
+                         std::span<std::byte> bytes, Done done) {
+  absl::Status status = Check(handle, offset, bytes.size(), opcode == Opcode::kWrite);
+  if (!status.ok() || bytes.empty()) return done(status);
+  auto transfer = std::make_unique<Transfer>();
+  transfer->opcode = opcode;
+  transfer->remote = {
+      .address = handle.address() + offset, .length = bytes.size(), .key = handle.key()};
+  transfer->local = bytes;
+  transfer->done = [this, moved = transfer.get(), done](const absl::Status& how) {
+    const std::unique_ptr<Transfer> gone(moved);
+    bool answer = false;
+    {
+      const std::lock_guard lock(lock_);
+      std::erase(transfers_, moved);
+      answer = !stopped_.ok() && transfers_.empty();
+    }
+    auto* call = static_cast<IncomingCall*>(this);
+    if (answer) call->Answer(stopped_, nullptr);
+    done(how);
+    call->DropPart();
+  };
+  {
+    const std::lock_guard lock(lock_);
+    status = stopped_;
+    if (status.ok()) status = connection_->session->Begin(*transfer);
+    if (status.ok()) {
+      ++parts_;
+      transfers_.push_back(transfer.release());
+    }
+  }
+  if (!status.ok()) done(status);
+}
+
+void ServerContext::Pull(const BulkHandle& from, uint64_t offset, std::span<std::byte> bytes,
+                         Done done) {
+  Move(Opcode::kRead, from, offset, bytes, std::move(done));
+}
+
+void ServerContext::Push(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes,
+                         Done done) {
+  // A write only reads its source.
+  auto* source = const_cast<std::byte*>(bytes.data());
+  Move(Opcode::kWrite, to, offset, {source, bytes.size()}, std::move(done));
+}
+
+absl::Status ServerContext::Block(absl::FunctionRef<void(Done)> begin) {
+  if (connection_->driver.OnLeader()) {
+    return absl::FailedPreconditionError(
+        "rpc: an inline handler may not block; pass a callback, or set handler_threads");
+  }
+  std::mutex lock;
+  std::condition_variable ended;
+  bool done = false;
+  absl::Status status;
+  begin([&](const absl::Status& how) {
+    const std::lock_guard guard(lock);
+    status = how;
+    done = true;
+    ended.notify_one();
+  });
+  std::unique_lock waits(lock);
+  ended.wait(waits, [&] { return done; });
+  return status;
+}
+
+absl::Status ServerContext::Pull(const BulkHandle& from, uint64_t offset,
+                                 std::span<std::byte> bytes) {
+  return Block([&](Done done) { Pull(from, offset, bytes, std::move(done)); });
+}
+
+absl::Status ServerContext::Push(const BulkHandle& to, uint64_t offset,
+                                 std::span<const std::byte> bytes) {
+  return Block([&](Done done) { Push(to, offset, bytes, std::move(done)); });
+}
+
+void IncomingCall::Finish(const absl::Status& status,
+                          const google::protobuf::MessageLite* response) {
+  Answer(status, response);
+  DropPart();
+}
+
+void IncomingCall::Answer(const absl::Status& status,
+                          const google::protobuf::MessageLite* response) {
+  {
+    const std::lock_guard lock(lock_);
+    if (std::exchange(answered_, true)) return;
+  }
+  {
+    const std::lock_guard lock(connection_->lock);
+    connection_->calls.erase(id_);
+  }
+  Session& session = *connection_->session;
+  const std::string head = EncodeEnd(status, answer_metadata_);
+  const bool has_body = status.ok() && response != nullptr;
+  const size_t body = has_body ? response->ByteSizeLong() : 0;
+  const Frame frame = {.kind = FrameKind::kResponse,
+                       .call = id_,
+                       .code = static_cast<uint32_t>(status.code()),
+                       .head = static_cast<uint32_t>(head.size()),
+                       .body = static_cast<uint32_t>(body)};
+  const absl::Status sent = session.Send(frame, [&](std::span<std::byte> out) {
+    std::memcpy(out.data(), head.data(), head.size());
+    if (has_body) {
+      response->SerializeWithCachedSizesToArray(
+          reinterpret_cast<uint8_t*>(out.data() + head.size()));
+    }
+  });
+  if (absl::IsResourceExhausted(sent)) {
+    // The caller must hear of it all the same.
+    const std::string why = EncodeEnd(sent, {});
+    (void)session.Send(
+        {.kind = FrameKind::kResponse,
+         .call = id_,
+         .code = static_cast<uint32_t>(sent.code()),
+         .head = static_cast<uint32_t>(why.size())},
+        [&](std::span<std::byte> out) { std::memcpy(out.data(), why.data(), why.size()); });
+  }
+  session.FlushSoon();
+}
+
+// The handler is told by cancelled(); the caller gets its answer as soon as nothing of this call
+// touches the memory that it lent.
+void IncomingCall::Cancel(const absl::Status& why) {
+  cancelled_.store(true);
+  std::vector<Transfer*> running;
+  {
+    const std::lock_guard lock(lock_);
+    if (stopped_.ok()) stopped_ = why;
+    running = transfers_;
+  }
+  if (running.empty()) Answer(why, nullptr);
+  for (Transfer* transfer : running) connection_->session->Abandon(*transfer, why);
+}
+
+void IncomingCall::DropPart() {
+  {
+    const std::lock_guard lock(lock_);
+    if (--parts_ > 0) return;
+  }
+  Connection& connection = *connection_;
+  Server& server = connection.server;
+  delete this;
+  bool last = false;
+  {
+    const std::lock_guard lock(connection.lock);
+    last = --connection.open_calls == 0 && connection.session->ended();
+    if (last) server.ReapSoon(connection.driver);
+  }
+  server.CallEnded();
+}
+
+}  // namespace verbena::rpc

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// One call at its server: who calls, how long it has, and the memory that the caller lent. Alive
+// until the call has ended. Any thread.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "google/protobuf/message_lite.h"
+#include "proto/bulk.pb.h"
+#include "rpc/envelope.h"
+#include "rpc/method.h"
+#include "rpc/transfer.h"
+
+namespace verbena::rpc {
+
+struct Connection;
+class Server;
+
+class ServerContext {
+ public:
+  ServerContext(const ServerContext&) = delete;
+  ServerContext& operator=(const ServerContext&) = delete;
+
+  const Metadata& metadata() const { return metadata_; }
+  void AddMetadata(std::string key, std::string value) {  // goes with the response
+    answer_metadata_.insert_or_assign(std::move(key), std::move(value));
+  }
+  const std::string& peer() const;                      // "10.0.0.1:51022"
+  absl::Duration time_left() const;                     // infinite without a deadline
+  bool cancelled() const { return cancelled_.load(); }  // or the caller is gone, or its time is up
+
+  // Bulk data, between `bytes` here and [offset, offset + bytes.size()) of what the caller lent;
+  // one-sided, so no byte is copied on the way. `bytes` stay until the end. OutOfRange: not inside
+  // of what was lent. PermissionDenied: a push, but it may only be read. Cancelled: the call was.
+  // Unavailable: the connection is gone, or the handle was never the caller's to lend.
+  // These block, and are FailedPrecondition where handlers run inline: they would wait for
+  // themselves.
+  absl::Status Pull(const BulkHandle& from, uint64_t offset, std::span<std::byte> bytes);
+  absl::Status Push(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes);
+  // These do not. `done` runs once, on the server's thread, or at once if it is refused.
+  using Done = std::function<void(absl::Status)>;
+  void Pull(const BulkHandle& from, uint64_t offset, std::span<std::byte> bytes, Done done);
+  void Push(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes, Done done);
+
+ protected:
+  ServerContext() = default;
+  virtual ~ServerContext();
+
+ private:
+  friend class Server;
+  friend struct Connection;
+  friend class IncomingCall;
+  absl::Status Check(const BulkHandle& handle, uint64_t offset, size_t bytes, bool writes) const;
+  void Move(Opcode opcode, const BulkHandle& handle, uint64_t offset, std::span<std::byte> bytes,
+            Done done);
+  absl::Status Block(absl::FunctionRef<void(Done)> begin);
+
+  Connection* connection_ = nullptr;
+  const Method* method_ = nullptr;
+  uint32_t id_ = 0;
+  int64_t deadline_ns_ = 0;
+  Metadata metadata_;
+  Metadata answer_metadata_;
+  std::atomic<bool> cancelled_ = false;
+  std::mutex lock_;  // before a session's
+  std::vector<Transfer*> transfers_;
+  absl::Status stopped_ = {};  // not OK: no transfer begins any more
+  bool answered_ = false;
+  int parts_ = 1;  // the handler, and each transfer: the call is freed with the last
+};
+
+// A request on its way through its handler. Whoever has the pointer ends it with Finish, once.
+class IncomingCall : public ServerContext {
+ public:
+  // False: the request is not what the method takes. The bytes are gone afterwards.
+  virtual bool Parse(std::span<const std::byte> body) = 0;
+  virtual void Handle() = 0;  // ends in Finish, now or later
+  // `response`: of an OK one; borrowed for the call. Frees this, unless transfers still run.
+  void Finish(const absl::Status& status, const google::protobuf::MessageLite* response);
+
+ protected:
+  ~IncomingCall() override = default;
+
+ private:
+  friend class Server;
+  friend class ServerContext;
+  friend struct Connection;
+  void Answer(const absl::Status& status, const google::protobuf::MessageLite* response);
+  void Cancel(const absl::Status& why);  // leader
+  void DropPart();
+};
+
+}  // namespace verbena::rpc

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a generated service's methods are made of: three faces over IncomingCall.
+#pragma once
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "rpc/server.h"
+#include "rpc/server_context.h"
+#include "rpc/task.h"
+
+namespace verbena::rpc {
+
+absl::Status ThrownByHandler(std::exception_ptr thrown);
+
+template <typename Request, typename Response>
+class TypedCall : public IncomingCall {
+ public:
+  bool Parse(std::span<const std::byte> body) final {
+    return request.ParseFromArray(body.data(), static_cast<int>(body.size()));
+  }
+  void End(const absl::StatusOr<Response>& result) {
+    Finish(result.status(), result.ok() ? &*result : nullptr);
+  }
+  Request request;
+};
+
+// A call in the hands of an asynchronous handler. Finish it on any thread; one that is dropped
+// unfinished is INTERNAL.
+template <typename Request, typename Response>
+class ServerCall {
+ public:
+  explicit ServerCall(TypedCall<Request, Response>* call) : call_(call) {}
+  ServerCall(ServerCall&& other) noexcept : call_(std::exchange(other.call_, nullptr)) {}
+  ServerCall& operator=(ServerCall&&) = delete;
+  ~ServerCall() {
+    if (call_ != nullptr)
+      Finish(absl::InternalError("rpc: the handler dropped the call, or threw"));
+  }
+
+  const Request& request() const { return call_->request; }
+  ServerContext& context() { return *call_; }
+  void Finish(const absl::StatusOr<Response>& result) {
+    std::exchange(call_, nullptr)->End(result);
+  }
+
+ private:
+  TypedCall<Request, Response>* call_;
+};
+
+template <typename Request, typename Response, typename Serve>
+Handler MakeHandler(const Method& method, Serve serve) {
+  struct Call final : TypedCall<Request, Response> {
+    explicit Call(const Serve& how) : serve(how) {}
+    void Handle() override { serve(*this); }
+    Serve serve;
+  };
+  return {.method = &method, .make = [serve] { return new Call(serve); }};
+}
+
+// absl::StatusOr<Response> Serve(ServerContext&, const Request&): may block.
+template <typename Request, typename Response, typename Serve>
+Handler BlockingHandler(const Method& method, Serve serve) {
+  return MakeHandler<Request, Response>(method, [serve](TypedCall<Request, Response>& call) {
+    absl::StatusOr<Response> result = absl::InternalError("rpc: no result");
+    try {
+      result = serve(call, call.request);
+    } catch (...) {
+      result = ThrownByHandler(std::current_exception());
+    }
+    call.End(result);
+  });
+}
+
+// void Serve(ServerCall<Request, Response>): finishes it when it likes.
+template <typename Request, typename Response, typename Serve>
+Handler AsyncHandler(const Method& method, Serve serve) {
+  return MakeHandler<Request, Response>(method, [serve](TypedCall<Request, Response>& call) {
+    try {
+      serve(ServerCall<Request, Response>(&call));
+    } catch (...) {
+      // Whoever held the call has let go of it, and so ended it, while the exception went by.
+    }
+  });
+}
+
+// Task<absl::StatusOr<Response>> Serve(ServerContext&, const Request&): a coroutine.
+template <typename Request, typename Response, typename Serve>
+Handler CoroutineHandler(const Method& method, Serve serve) {
+  return MakeHandler<Request, Response>(method, [serve](TypedCall<Request, Response>& call) {
+    StartTask(
+        serve(call, call.request), [&call](absl::StatusOr<Response> result) { call.End(result); },
+        [&call](std::exception_ptr thrown) { call.End(ThrownByHandler(thrown)); });
+  });
+}
+
+// co_await PullInto(context, handle, 0, bytes): absl::Status.
+class BulkAwaiter {
+ public:
+  using Begin = std::function<void(ServerContext::Done)>;
+  explicit BulkAwaiter(Begin begin) : begin_(std::move(begin)) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> caller) {
+    begin_([this, caller](const absl::Status& how) {
+      status_ = how;
+      caller.resume();
+    });
+  }
+  absl::Status await_resume() { return status_; }
+
+ private:
+  Begin begin_;
+  absl::Status status_;
+};
+BulkAwaiter PullInto(ServerContext& context, const BulkHandle& from, uint64_t offset,
+                     std::span<std::byte> bytes);
+BulkAwaiter PushFrom(ServerContext& context, const BulkHandle& to, uint64_t offset,
+                     std::span<const std::byte> bytes);
+
+}  // namespace verbena::rpc

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace verbena::rpc {
+namespace {
+
+// Of each connection in the completion queue: receives, sends, chunks.
+constexpr uint32_t kMaxSends = 2 * kReceives;
+constexpr uint32_t kEntries = kReceives + kMaxSends + kOperationsInFlight;
+constexpr size_t kMemoryBytes = kSendRingBytes + size_t{kReceives} * kReceiveBytes;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Make(Driver& driver, Device& device,
+                                                       uint32_t max_message, SessionUser& user) {
+  auto lane = driver.LaneOn(device, kEntries);
+  if (!lane.ok()) return lane.status();
+  std::unique_ptr<Session> session(new Session(driver, **lane, max_message, user));
+  if (auto status = session->SetUp(); !status.ok()) return status;
+  return session;
+}
+
+Session::Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user)
+    : driver_(driver),
+      lane_(lane),
+      user_(user),
+      max_message_(max_message),
+      memory_(new std::byte[kMemoryBytes]),  // untouched until used
+      ring_({memory_.get(), kSendRingBytes}, kReceiveBytes) {}
+
+absl::Status Session::SetUp() {
+  auto region = lane_.domain.Register({memory_.get(), kMemoryBytes}, Access::kLocalWrite);
+  if (!region.ok()) return region.status();
+  region_ = *std::move(region);
+  auto qp = lane_.domain.CreateQueuePair({.send_cq = &lane_.completions,
+                                          .receive_cq = &lane_.completions,
+                                          .limits = {.max_send_wr = kMaxSends + kOperationsInFlight,
+                                                     .max_receive_wr = kReceives,
+                                                     .max_send_sge = 1,
+                                                     .max_receive_sge = 1,
+                                                     .max_inline = kFrameHeader},
+                                          .signal = Signal::kSelective,
+                                          .context = this});
+  if (!qp.ok()) return qp.status();
+  qp_ = *std::move(qp);
+  sent_.session = this;
+  for (uint32_t i = 0; i < kReceives; ++i) {
+    receives_[i].session = this;
+    receives_[i].index = i;
+    PostReceive(receives_[i]);
+  }
+  return absl::OkStatus();
+}
+
+Session::~Session() {
+  (void)qp_.Close();  // what it left in the completion queue is never delivered
+  driver_.Forget(*this);
+  driver_.GiveBack(lane_, kEntries);
+}
+
+std::string Session::hello() const {
+  return EncodeHello(
+      {.receives = kReceives, .receive_bytes = kReceiveBytes, .max_message = max_message_});
+}
+
+absl::Status Session::SetPeer(absl::string_view private_data) {
+  auto hello = DecodeHello(private_data);
+  if (!hello.ok()) return hello.status();
+  const std::lock_guard lock(lock_);
+  peer_ = *hello;
+  peer_.receive_bytes = std::min(peer_.receive_bytes, kReceiveBytes);
+  credits_ = std::min<uint32_t>(peer_.receives, kMaxSends);
+  ring_ = SendRing({memory_.get(), kSendRingBytes}, peer_.receive_bytes);
+  return absl::OkStatus();
+}
+
+void Session::PostReceive(Receive& receive) {
+  const uint64_t offset = kSendRingBytes + uint64_t{receive.index} * kReceiveBytes;
+  (void)qp_.PostReceive({.local = region_.slice(offset, kReceiveBytes), .id = IdOf(&receive)});
+}
+
+void Session::Received(Receive& receive, const WorkCompletion& wc) {
+  if (ended()) return;
+  if (!wc.ok()) {
+    const absl::Status cause = qp_.cause();
+    const std::string why = cause.ok() ? "the peer closed the connection" : cause.ToString();
+    End(absl::UnavailableError(why));
+    return;
+  }
+  const size_t offset = kSendRingBytes + size_t{receive.index} * kReceiveBytes;
+  if (const char* wrong = Take({memory_.get() + offset, wc.length}); wrong != nullptr) {
+    End(absl::InternalError(absl::StrCat("rpc: the peer sent ", wrong, "; disconnected")));
+    return;
+  }
+  if (ended()) return;
+  PostReceive(receive);
+  bool flush = false;
+  {
+    const std::lock_guard lock(lock_);
+    ++owed_;
+    flush = owed_ >= kReceives / 2 || ring_.Front() != nullptr;
+  }
+  if (flush) FlushSoon();
+}
+
+// All frames of a message. Null, or what is wrong.
+const char* Session::Take(std::span<const std::byte> message) {
+  if (message.empty()) return "an empty message";
+  while (!message.empty() && !ended()) {
+    Frame frame;
+    if (const char* wrong = Decode(message, &frame); wrong != nullptr) return wrong;
+    {
+      const std::lock_guard lock(lock_);
+      credits_ += frame.credits;
+      ++counters_.frames_received;
+      if (credits_ > 65535) return "more credits than there are receives";
+      if (frame.kind == FrameKind::kFetched) lent_.erase(frame.call);
+    }
+    if (frame.by_address) {
+      if (frame.carried() > max_message_) return "a message longer than this end takes";
+      to_fetch_.push_back(frame);
+      StartFetches();
+    } else if (frame.kind != FrameKind::kFetched && frame.kind != FrameKind::kCredit) {
+      const auto carried = message.subspan(kFrameHeader, frame.carried());
+      if (const char* wrong = user_.OnFrame(*this, frame, carried); wrong != nullptr) return wrong;
+    }
+    message = message.subspan(FrameBytes(frame));
+  }
+  return nullptr;
+}
+
+void Session::End(const absl::Status& why) {
+  if (ended_.exchange(true)) return;
+  (void)qp_.Disconnect();
+  std::deque<Transfer*> waiting;
+  absl::flat_hash_map<uint32_t, Lent> lent;
+  {
+    const std::lock_guard lock(lock_);
+    waiting.swap(transfers_);
+    lent.swap(lent_);
+  }
+  to_fetch_.clear();
+  user_.OnEnd(*this, why);
+  for (Transfer* transfer : waiting) {
+    if (transfer->status.ok()) transfer->status = why;
+    if (transfer->in_flight == 0) transfer->done(transfer->status);
+  }
+  if (quiet()) user_.OnQuiet(*this);
+}
+
+SessionCounters Session::counters() const {
+  const std::lock_guard lock(lock_);
+  return counters_;
+}
+
+}  // namespace verbena::rpc

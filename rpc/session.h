@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection of RPC, the same at both ends: frames in both directions with credits, messages
+// that are too long to be sent read out of the sender's memory, and bulk transfers. Knows nothing
+// of calls but their numbers.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "rpc/driver.h"
+#include "rpc/frame.h"
+#include "rpc/limits.h"
+#include "rpc/send_ring.h"
+#include "rpc/transfer.h"
+#include "transport/context.h"
+
+namespace verbena::rpc {
+
+class Session;
+
+// Whose session it is. All on the leader.
+class SessionUser {
+ public:
+  // `carried`: head and body, for the time of the call. An answer that is not null says what is
+  // wrong with it, and ends the connection.
+  virtual const char* OnFrame(Session& session, const Frame& frame,
+                              std::span<const std::byte> carried) = 0;
+  // Once. Nothing can be sent any more; transfers end with an error after this.
+  virtual void OnEnd(Session& session, const absl::Status& why) = 0;
+  // It has ended, and no transfer is left: it may be destroyed, though not in here.
+  virtual void OnQuiet(Session& session) = 0;
+
+ protected:
+  ~SessionUser() = default;
+};
+
+struct SessionCounters {
+  uint64_t messages_sent = 0;
+  uint64_t frames_sent = 0;
+  uint64_t frames_received = 0;
+  uint64_t fetched_bytes = 0;      // of messages that were read out of the sender's memory
+  uint64_t transferred_bytes = 0;  // by Begin(); none of them is copied
+};
+
+class Session final : public Flushable {
+ public:
+  // Ready for Connect or Accept: receives are posted.
+  static absl::StatusOr<std::unique_ptr<Session>> Make(Driver& driver, Device& device,
+                                                       uint32_t max_message, SessionUser& user);
+  ~Session();  // on the leader, or when nothing runs
+
+  QueuePair& queue_pair() { return qp_; }
+  std::string hello() const;
+  // What the peer's private data says. Before anything is sent; InvalidArgument, see DecodeHello.
+  absl::Status SetPeer(absl::string_view private_data);
+  // While it is not 0 the user's other threads may be in here, and it is not destroyed.
+  std::atomic<int> pins = 0;
+
+  // Puts a frame behind those that wait; `fill` writes the head and the body. It leaves when the
+  // round ends, or FlushSoon is called. Unavailable: it has ended. ResourceExhausted: longer than
+  // the peer's max_message, or no memory can be registered. Any thread.
+  absl::Status Send(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  absl::Status Send(const Frame& frame) {
+    return Send(frame, [](std::span<std::byte>) {});
+  }
+  void FlushSoon() { driver_.FlushSoon(*this); }
+  void Flush() override;
+
+  // A request by address that nobody wants any more; the peer is told that its memory is free.
+  bool DropFetch(uint32_t call);
+
+  // Any thread. If it is OK `transfer.done` runs in any case, on the leader; after Abandon as soon
+  // as no chunk is under way.
+  absl::Status Begin(Transfer& transfer);
+  void Abandon(Transfer& transfer, const absl::Status& why);  // leader
+
+  // Memory for the peer, or of a transfer, on this connection's device.
+  absl::StatusOr<MemoryRegion> Register(std::span<std::byte> memory, Access access) {
+    return lane_.domain.Register(memory, access);
+  }
+
+  void End(const absl::Status& why);  // leader; disconnects
+  bool ended() const { return ended_.load(); }
+  bool quiet() const { return ended() && operations_.load() == 0; }
+  Device& device() const { return *lane_.device; }
+  SessionCounters counters() const;
+
+ private:
+  friend struct Transfer;
+  struct Receive final : Completer {
+    void Complete(const WorkCompletion& wc) override { session->Received(*this, wc); }
+    Session* session = nullptr;
+    uint32_t index = 0;
+  };
+  struct Sent final : Completer {
+    void Complete(const WorkCompletion& wc) override { session->SendsDone(wc); }
+    Session* session = nullptr;
+  };
+  // A message of ours that the peer is to read.
+  struct Lent {
+    std::unique_ptr<std::byte[]> bytes;
+    MemoryRegion region;
+  };
+  // A message of the peer's that is being read.
+  struct Fetch {
+    Frame frame;
+    std::unique_ptr<std::byte[]> bytes;
+    Transfer transfer;
+    bool dropped = false;
+  };
+  struct Posted {
+    SendRing::Message message;
+    bool signaled = false;
+  };
+
+  Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user);
+  absl::Status SetUp();
+  void Received(Receive& receive, const WorkCompletion& wc);
+  const char* Take(std::span<const std::byte> message);
+  void PostReceive(Receive& receive);
+  void SendsDone(const WorkCompletion& wc);
+  bool PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  void FlushLocked();
+  bool PostMessageLocked();
+  void PostCreditsLocked();
+  bool RefillLocked();
+  absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  void StartFetches();
+  void Fetched(uint32_t call, const absl::Status& status);
+  void Advance(Transfer& transfer);
+  bool PostChunkLocked(Transfer& transfer);
+  void OperationDone(Transfer& transfer, const WorkCompletion& wc);
+
+  Driver& driver_;
+  Lane& lane_;
+  SessionUser& user_;
+  const uint32_t max_message_;
+  std::unique_ptr<std::byte[]> memory_;  // the ring, then the receives
+  MemoryRegion region_;
+  QueuePair qp_;
+  std::array<Receive, kReceives> receives_;
+  Sent sent_;
+  std::atomic<bool> ended_ = false;
+  std::atomic<uint32_t> operations_ = 0;  // chunks in flight
+  Hello peer_;
+
+  mutable std::mutex lock_;  // all below, and the order of sends
+  SendRing ring_;
+  std::deque<Posted> posted_;
+  std::deque<std::string> overflow_;  // encoded frames that the ring has no room for
+  uint32_t credits_ = 0;              // receives that the peer has for us
+  uint16_t owed_ = 0;                 // receives that the peer does not know of yet
+  uint32_t since_signal_ = 0;
+  absl::flat_hash_map<uint32_t, Lent> lent_;  // by call
+  std::deque<Transfer*> transfers_;           // with chunks to post
+  SessionCounters counters_;
+
+  // Leader only.
+  std::deque<Frame> to_fetch_;
+  absl::flat_hash_map<uint32_t, std::unique_ptr<Fetch>> fetches_;  // by call
+};
+
+}  // namespace verbena::rpc

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a session's frames leave: the ring, credits, and messages that the peer reads by itself.
+//
+// Every message costs the sender one of the receives that the peer told of (credits), so none is
+// ever refused for want of a receive. The last one is kept for a message that does nothing but tell
+// credits: without it both ends could wait for each other.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "rpc/session.h"
+
+namespace verbena::rpc {
+
+absl::Status Session::Send(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
+  if (frame.carried() > peer_.max_message) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "rpc: a message of ", frame.carried(), " bytes, but the peer takes ", peer_.max_message,
+        "; raise its max_message or pass the data as a bulk handle"));
+  }
+  if (FrameBytes(frame) > peer_.receive_bytes) {
+    Frame by_address = frame;
+    if (auto status = Lend(by_address, fill); !status.ok()) return status;
+    return Send(by_address);
+  }
+  {
+    const std::lock_guard lock(lock_);
+    if (ended()) return absl::UnavailableError("rpc: the connection has ended");
+    ++counters_.frames_sent;
+    if (overflow_.empty() && PutLocked(frame, fill)) return absl::OkStatus();
+    std::string& kept = overflow_.emplace_back(FrameBytes(frame), '\0');
+    const std::span bytes = std::as_writable_bytes(std::span(kept));
+    Encode(frame, bytes);
+    if (!frame.by_address) fill(bytes.subspan(kFrameHeader, frame.carried()));
+  }
+  return absl::OkStatus();
+}
+
+bool Session::PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
+  const auto bytes = ring_.Reserve(static_cast<uint32_t>(FrameBytes(frame)));
+  if (bytes.empty()) return false;
+  Encode(frame, bytes);
+  if (!frame.by_address) fill(bytes.subspan(kFrameHeader, frame.carried()));
+  return true;
+}
+
+// The peer reads it, and says kFetched.
+absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
+  Lent lent = {.bytes = std::unique_ptr<std::byte[]>(new std::byte[frame.carried()]), .region = {}};
+  const std::span bytes(lent.bytes.get(), frame.carried());
+  fill(bytes);
+  auto region = lane_.domain.Register(bytes, Access::kRemoteRead);
+  if (!region.ok()) return region.status();
+  lent.region = *std::move(region);
+  frame.by_address = true;
+  frame.lent = lent.region.remote();
+  const std::lock_guard lock(lock_);
+  if (ended()) return absl::UnavailableError("rpc: the connection has ended");
+  lent_.insert_or_assign(frame.call, std::move(lent));
+  return absl::OkStatus();
+}
+
+void Session::Flush() {
+  const std::lock_guard lock(lock_);
+  FlushLocked();
+}
+
+void Session::FlushLocked() {
+  if (ended()) return;
+  bool takes = true;  // the queue pair
+  do {
+    while (takes && ring_.Front() != nullptr && credits_ > 1) takes = PostMessageLocked();
+  } while (takes && credits_ > 1 && RefillLocked());
+  if (owed_ >= kReceives / 2 && credits_ > 0) PostCreditsLocked();
+}
+
+bool Session::PostMessageLocked() {
+  const SendRing::Message& message = *ring_.Front();
+  const auto bytes = ring_.BytesOf(message);
+  const bool signaled = since_signal_ + 1 >= kSignalEvery;
+  SetCredits(bytes, owed_);
+  const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
+  const PostResult posted =
+      qp_.PostSend({.local = region_.slice(offset, message.length),
+                    .id = IdOf(&sent_),
+                    .flags = signaled ? SendFlags::kSignaled : SendFlags::kNone});
+  if (!posted.ok()) return false;  // full: SendsDone comes back here; in ERR: End does
+  owed_ = 0;
+  --credits_;
+  ++counters_.messages_sent;
+  since_signal_ = signaled ? 0 : since_signal_ + 1;
+  posted_.push_back({.message = ring_.Take(), .signaled = signaled});
+  return true;
+}
+
+// By itself, and not through the ring: it may overtake what waits there for credit.
+void Session::PostCreditsLocked() {
+  std::array<std::byte, kFrameHeader> bytes;
+  Encode({.kind = FrameKind::kCredit, .credits = owed_}, bytes);
+  const PostResult posted = qp_.PostSend(
+      {.local = Sge{.address = reinterpret_cast<uint64_t>(bytes.data()), .length = kFrameHeader},
+       .id = IdOf(&sent_),
+       .flags = SendFlags::kInline});
+  if (!posted.ok()) return;
+  owed_ = 0;
+  --credits_;
+  ++counters_.messages_sent;
+}
+
+// One completion is for all messages up to the next signaled one.
+void Session::SendsDone(const WorkCompletion& wc) {
+  if (ended()) return;
+  if (!wc.ok()) {
+    // A receive's flush follows and ends the session; but not on a device that tells this first.
+    const absl::Status cause = qp_.cause();
+    End(absl::UnavailableError(cause.ok() ? wc.ToStatus().message() : cause.message()));
+    return;
+  }
+  const std::lock_guard lock(lock_);
+  for (bool last = false; !last && !posted_.empty();) {
+    last = posted_.front().signaled;
+    ring_.Release(posted_.front().message);
+    posted_.pop_front();
+  }
+  FlushLocked();
+}
+
+// True if a frame found room.
+bool Session::RefillLocked() {
+  bool some = false;
+  while (!overflow_.empty()) {
+    const std::string& kept = overflow_.front();
+    const auto bytes = ring_.Reserve(static_cast<uint32_t>(kept.size()));
+    if (bytes.empty()) break;
+    std::memcpy(bytes.data(), kept.data(), kept.size());
+    overflow_.pop_front();
+    some = true;
+  }
+  return some;
+}
+
+}  // namespace verbena::rpc

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Coroutines of C++20 over the callback core: Task is what a handler or a client's function
+// returns, StartTask runs one from ordinary code, WaitFor blocks until it has its value.
+#pragma once
+
+#include <condition_variable>
+#include <coroutine>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+namespace verbena::rpc {
+
+// Runs when it is awaited, once, on whatever thread that happens; what it awaits may move it to
+// another. Move-only; the frame goes with the Task. An exception comes out of co_await.
+template <typename T>
+class [[nodiscard]] Task {
+ public:
+  struct promise_type {
+    Task get_return_object() {
+      return Task(std::coroutine_handle<promise_type>::from_promise(*this));
+    }
+    std::suspend_always initial_suspend() noexcept { return {}; }
+    auto final_suspend() noexcept { return Continue{}; }
+    void unhandled_exception() { thrown = std::current_exception(); }
+    template <typename Value>
+    void return_value(Value&& result) {
+      value.emplace(std::forward<Value>(result));
+    }
+
+    std::optional<T> value;
+    std::exception_ptr thrown;
+    std::coroutine_handle<> awaited_by;
+  };
+
+  Task(Task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Task& operator=(Task&&) = delete;
+  ~Task() {
+    if (handle_) handle_.destroy();
+  }
+
+  bool await_ready() const noexcept { return false; }
+  std::coroutine_handle<> await_suspend(std::coroutine_handle<> caller) noexcept {
+    handle_.promise().awaited_by = caller;
+    return handle_;
+  }
+  T await_resume() {
+    if (handle_.promise().thrown) std::rethrow_exception(handle_.promise().thrown);
+    return *std::move(handle_.promise().value);
+  }
+
+ private:
+  struct Continue {
+    bool await_ready() noexcept { return false; }
+    std::coroutine_handle<> await_suspend(std::coroutine_handle<promise_type> done) noexcept {
+      return done.promise().awaited_by;
+    }
+    void await_resume() noexcept {}
+  };
+  explicit Task(std::coroutine_handle<promise_type> handle) : handle_(handle) {}
+  std::coroutine_handle<promise_type> handle_;
+};
+
+// A coroutine that nobody awaits and that frees itself.
+struct Detached {
+  struct promise_type {
+    Detached get_return_object() { return {}; }
+    std::suspend_never initial_suspend() noexcept { return {}; }
+    std::suspend_never final_suspend() noexcept { return {}; }
+    void return_void() {}
+    void unhandled_exception() { std::terminate(); }  // `then` may not throw
+  };
+};
+
+// `then(value)` or, if the task threw, `failed(exception)`.
+template <typename T, typename Then, typename Failed>
+Detached StartTask(Task<T> task, Then then, Failed failed) {
+  std::exception_ptr thrown;
+  std::optional<T> value;
+  try {
+    value.emplace(co_await task);
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+  if (thrown) {
+    failed(thrown);
+  } else {
+    then(*std::move(value));
+  }
+}
+
+// Blocks; never on a thread that has to move what the task awaits.
+template <typename T>
+T WaitFor(Task<T> task) {
+  std::mutex lock;
+  std::condition_variable ended;
+  std::optional<T> value;
+  std::exception_ptr thrown;
+  const auto end = [&](auto& to, auto&& what) {
+    const std::lock_guard guard(lock);
+    to = std::forward<decltype(what)>(what);
+    ended.notify_one();
+  };
+  StartTask(
+      std::move(task), [&](T result) { end(value, std::move(result)); },
+      [&](std::exception_ptr why) { end(thrown, why); });
+  std::unique_lock waits(lock);
+  ended.wait(waits, [&] { return value.has_value() || thrown; });
+  if (thrown) std::rethrow_exception(thrown);
+  return *std::move(value);
+}
+
+}  // namespace verbena::rpc

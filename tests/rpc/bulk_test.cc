@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory that a caller lends for the time of a call.
+#include <future>
+
+#include "tests/rpc/fixture.h"
+
+namespace verbena::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Bulk : public ::testing::TestWithParam<int> {
+ protected:
+  // A parcel of `memory` that belongs to the call of `context`.
+  Parcel Lend(ClientContext& context, std::span<std::byte> memory, BulkAccess access) {
+    Parcel parcel;
+    *parcel.mutable_bulk() = Check(shop_.channel->Lend(context, memory, access));
+    parcel.set_bytes(memory.size());
+    return parcel;
+  }
+  Shop shop_{{.handler_threads = GetParam()}};
+};
+
+INSTANTIATE_TEST_SUITE_P(All, Bulk, ::testing::Values(0, 2), [](const auto& row) {
+  return row.param == 0 ? std::string("inline") : std::string("pool");
+});
+
+TEST_P(Bulk, PulledAndPushed) {
+  for (const size_t bytes : {1, 4096, 1'000'000, 20'000'000}) {
+    std::vector<std::byte> memory = Pattern(bytes, 3);
+    ClientContext out;
+    const Sum taken = Check(shop_.client.Take(Lend(out, memory, BulkAccess::kRead), out));
+    EXPECT_EQ(taken.bytes(), bytes);
+    EXPECT_EQ(taken.sum(), SumOf(memory));
+
+    ClientContext in;
+    Parcel parcel = Lend(in, memory, BulkAccess::kWrite);
+    parcel.set_seed(77);
+    ASSERT_THAT(shop_.client.Fill(parcel, in), IsOk());
+    EXPECT_EQ(memory, Pattern(bytes, 77)) << bytes;
+  }
+}
+
+TEST_P(Bulk, APartOfIt) {
+  std::vector<std::byte> memory = Pattern(10'000, 0);
+  ClientContext context;
+  Parcel parcel = Lend(context, memory, BulkAccess::kWrite);
+  parcel.set_offset(1000);
+  parcel.set_bytes(10);
+  parcel.set_seed(200);
+  ASSERT_THAT(shop_.client.Fill(parcel, context), IsOk());
+  std::vector<std::byte> expected = Pattern(10'000, 0);
+  const std::vector<std::byte> part = Pattern(10, 200);
+  std::copy(part.begin(), part.end(), expected.begin() + 1000);
+  EXPECT_EQ(memory, expected);
+}
+
+TEST_P(Bulk, ManyAtOnce) {
+  constexpr size_t kCalls = 40;
+  constexpr size_t kBytes = 3'000'000;
+  std::vector<ClientContext> contexts(kCalls);
+  std::vector<std::vector<std::byte>> memory(kCalls);
+  std::vector<std::promise<absl::StatusOr<Sum>>> sums(kCalls);
+  for (size_t i = 0; i < kCalls; ++i) {
+    memory[i] = Pattern(kBytes, static_cast<uint32_t>(i));
+    shop_.client.Take(Lend(contexts[i], memory[i], BulkAccess::kRead), contexts[i],
+                      [&, i](absl::StatusOr<Sum> sum) { sums[i].set_value(std::move(sum)); });
+  }
+  for (size_t i = 0; i < kCalls; ++i) {
+    EXPECT_EQ(Check(sums[i].get_future().get()).sum(), SumOf(memory[i])) << i;
+  }
+}
+
+TEST_P(Bulk, OutsideOfWhatWasLent) {
+  std::vector<std::byte> memory(100);
+  ClientContext context;
+  Parcel parcel = Lend(context, memory, BulkAccess::kRead);
+  parcel.set_offset(1);
+  EXPECT_THAT(shop_.client.Take(parcel, context), StatusIs(absl::StatusCode::kOutOfRange));
+  ClientContext again;
+  parcel = Lend(again, memory, BulkAccess::kRead);
+  parcel.set_offset(~uint64_t{0});
+  EXPECT_THAT(shop_.client.Take(parcel, again), StatusIs(absl::StatusCode::kOutOfRange));
+}
+
+TEST_P(Bulk, LentToBeReadOnly) {
+  std::vector<std::byte> memory = Pattern(100, 0);
+  ClientContext context;
+  EXPECT_THAT(shop_.client.Fill(Lend(context, memory, BulkAccess::kRead), context),
+              StatusIs(absl::StatusCode::kPermissionDenied));
+  // A server that is told otherwise is stopped by the device.
+  ClientContext forged;
+  Parcel parcel = Lend(forged, memory, BulkAccess::kRead);
+  parcel.mutable_bulk()->set_writable(true);
+  EXPECT_THAT(shop_.client.Fill(parcel, forged), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(memory, Pattern(100, 0));
+}
+
+// The handle of a call that has ended is good for nothing, whoever kept it.
+TEST_P(Bulk, TheLeaseEndsWithTheCall) {
+  std::vector<std::byte> memory = Pattern(5000, 1);
+  ClientContext context;
+  Parcel parcel = Lend(context, memory, BulkAccess::kWrite);
+  parcel.set_seed(2);
+  ASSERT_THAT(shop_.client.Fill(parcel, context), IsOk());
+  parcel.set_seed(3);
+  EXPECT_THAT(shop_.client.Fill(parcel), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(memory, Pattern(5000, 2));
+}
+
+// A call that ran out of time: when the caller has its answer, a late server cannot write any more;
+// nor is the connection lost for it.
+TEST_P(Bulk, TheLeaseEndsWithTheDeadline) {
+  std::vector<std::byte> memory = Pattern(5000, 1);
+  ClientContext context(absl::Milliseconds(20));
+  const rpc::BulkHandle handle = Check(shop_.channel->Lend(context, memory, BulkAccess::kWrite));
+  ASSERT_THAT(shop_.client.Hold(Say("with memory"), context),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  auto held = shop_.shelf.NextHeld();
+  std::promise<absl::Status> moved;
+  const std::vector<std::byte> late = Pattern(5000, 9);
+  held.context().Push(handle, 0, late, [&](const absl::Status& how) { moved.set_value(how); });
+  EXPECT_THAT(moved.get_future().get(), ::testing::Not(IsOk()));
+  held.Finish(Say(""));
+  EXPECT_EQ(memory, Pattern(5000, 1));
+  EXPECT_THAT(shop_.client.Echo(Say("still there")), IsOk());
+  EXPECT_EQ(shop_.channel->counters().connections, 1u);
+}
+
+// It costs the liar its connection, and nobody else anything.
+TEST_P(Bulk, AForgedHandle) {
+  auto other = ChannelTo(shop_.server->address());
+  const Shelf::Client honest(*other);
+  ASSERT_THAT(honest.Echo(Say("before")), IsOk());
+  Parcel parcel;
+  parcel.mutable_bulk()->set_address(0x1000);
+  parcel.mutable_bulk()->set_length(100);
+  parcel.mutable_bulk()->set_key(0x12345678);
+  parcel.set_bytes(100);
+  EXPECT_THAT(shop_.client.Take(parcel), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(honest.Echo(Say("after")), IsOk());
+  EXPECT_EQ(other->counters().connections, 1u);
+  ClientContext again;
+  again.set_wait_for_ready(true);
+  EXPECT_THAT(shop_.client.Echo(Say("again"), again), IsOk());
+}
+
+// The caller is gone with its memory; the server's transfer ends, and it serves on.
+TEST_P(Bulk, TheCallerVanishesHoldingALease) {
+  std::vector<std::byte> memory(1000);
+  ClientContext context;
+  const rpc::BulkHandle handle = Check(shop_.channel->Lend(context, memory, BulkAccess::kRead));
+  std::promise<absl::StatusOr<Text>> answered;
+  shop_.client.Hold(Say(""), context,
+                    [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+  auto held = shop_.shelf.NextHeld();
+  auto other = ChannelTo(shop_.server->address());
+  shop_.channel.reset();
+  EXPECT_THAT(answered.get_future().get(), StatusIs(absl::StatusCode::kCancelled));
+  std::promise<absl::Status> moved;
+  std::vector<std::byte> here(1000);
+  held.context().Pull(handle, 0, here, [&](const absl::Status& how) { moved.set_value(how); });
+  EXPECT_THAT(moved.get_future().get(), ::testing::Not(IsOk()));
+  held.Finish(Say(""));
+  EXPECT_THAT(Shelf::Client(*other).Echo(Say("after")), IsOk());
+}
+
+}  // namespace
+}  // namespace verbena::testing
