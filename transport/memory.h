@@ -35,6 +35,8 @@ class SgeList {
   constexpr const Sge* end() const { return begin() + count_; }
   // An entry that was given by itself; else one of 2^32 - 1 bytes, more than any message.
   constexpr const Sge& one() const { return one_; }
+  // The array; null if an entry was given by itself, or none was.
+  constexpr const Sge* many() const { return many_; }
 
  private:
   Sge one_{.address = 0, .length = 0xffffffff, .key = 0};

@@ -115,7 +115,9 @@ absl::StatusOr<std::unique_ptr<provider::CompletionQueue>> CompletionQueue::Crea
   if (!channel.ok()) return channel.status();
   ibv_comp_channel* events = Lib().create_comp_channel(device->context());
   if (events == nullptr) return provider::NoDescriptor("completion queue", errno);
-  auto cq = std::make_unique<CompletionQueue>(device, options, *channel, events);
+  std::unique_ptr<CompletionQueue> cq =
+      device->iwarp() ? std::make_unique<IwarpCompletionQueue>(device, options, *channel, events)
+                      : std::make_unique<CompletionQueue>(device, options, *channel, events);
   if (cq->cq() != nullptr) return cq;
   return device->Refused(
       errno, absl::StrCat("create completion queue of ", options.entries, " entries"),

@@ -55,7 +55,7 @@ class CompletionChannel final : public provider::CompletionChannel {
   uint64_t taken_ = 0;
 };
 
-class CompletionQueue final : public provider::CompletionQueue {
+class CompletionQueue : public provider::CompletionQueue {
  public:
   static constexpr size_t kPollBatch = 32;  // that one call of the driver is asked for
 
@@ -109,6 +109,7 @@ class CompletionQueue final : public provider::CompletionQueue {
   void Broken(const absl::Status& why);
 
  private:
+  friend class IwarpCompletionQueue;
   struct Stashed {
     uint64_t name;
     WorkCompletion completion;
@@ -125,10 +126,14 @@ class CompletionQueue final : public provider::CompletionQueue {
 
   enum class For : uint8_t { kDelivery, kStash };
 
-  // hot_path.cc
+  // hot_polls.cc
   // A name has its ledger in the lower bits; those of a queue pair's two queues are neighbours.
   std::atomic<Ledger*>& Latest(uint64_t name) { return latest_[name % latest_.size()]; }
   static bool Copy(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out);
+  static bool CopyOnIwarp(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out);
+  template <bool kIwarp>
+  size_t PollShort(std::span<WorkCompletion> out);
+  size_t PollRetire(Polling* poll, Ledger* ledger);
   size_t PollMore(Polling* poll, size_t delivered, size_t taken);
 
   // polling.cc
@@ -182,6 +187,13 @@ class CompletionQueue final : public provider::CompletionQueue {
   bool mute_ = false;  // its descriptor is of no use any more
 
   absl::flat_hash_set<QueuePair*> queue_pairs_;  // the service's mutex
+};
+
+// Of an iWARP device. Else every poll would ask for that.
+class IwarpCompletionQueue final : public CompletionQueue {
+ public:
+  using CompletionQueue::CompletionQueue;
+  size_t Poll(std::span<WorkCompletion> out) override;  // hot_polls.cc
 };
 
 }  // namespace verbena::verbs

@@ -154,6 +154,7 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
       const PostResult rest = PostReceiveBatch(requests.subspan(result.accepted));
       return {result.accepted + rest.accepted, rest.error};
     }
+    if (iwarp_ != nullptr) next_receive_ = end_receive_ = nullptr;
     const uint32_t places =
         receive_ledger_->Reserve(static_cast<uint32_t>(std::min<size_t>(left, kBatch)), &first);
     if (places == 0) {

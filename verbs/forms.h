@@ -55,7 +55,13 @@ constexpr bool Supported(Opcode opcode, const Capabilities& can) {
 }
 
 struct Form {
+  static constexpr uint64_t kNoLength = ~uint64_t{0};  // no entry's
+
   Facts facts;
+  // What may take the short ways of hot_path.cc: a request with one entry of fewer bytes; one with
+  // two entries whose sum is below `other`, and an atomic with one entry of so many bytes.
+  uint32_t fewer = 0;
+  uint64_t other = 0;
   alignas(16) int num_sge = 1;  // as in ibv_send_wr from here on
   ibv_wr_opcode opcode;
   unsigned send_flags;
@@ -112,6 +118,7 @@ constexpr Form FormOf(Opcode opcode, SendFlags flags) {
   form.facts = {.completes = CompletionOf(opcode),
                 .quiet = !Has(flags, SendFlags::kSignaled),
                 .state = opcode == Opcode::kBindWindow ? Ledger::kOdd : uint8_t{0}};
+  if (IsAtomic(opcode)) form.other = Form::kNoLength;
   form.opcode = kOpcodes[static_cast<uint8_t>(opcode)];
   // Verbs flags have the same order, and other places.
   form.send_flags = (Has(flags, SendFlags::kSignaled) ? unsigned{IBV_SEND_SIGNALED} : 0) |
@@ -121,7 +128,8 @@ constexpr Form FormOf(Opcode opcode, SendFlags flags) {
   return form;
 }
 
-// By WhichForm. kSignaled or not: always so in a queue pair that signals all.
+// By WhichForm, with no short way open. kSignaled or not: always so in a queue pair that signals
+// all.
 constexpr std::array<Form, kForms> FormsWith(SendFlags always) {
   std::array<Form, kForms> forms{};
   for (size_t i = 0; i < kForms; ++i) {
@@ -136,7 +144,7 @@ inline constexpr std::array<Form, kForms> kAllSignaled = FormsWith(SendFlags::kS
 
 inline void FillPlace(const SendWr& wr, const Form& form, Ledger::Place* place) {
   std::memcpy(&place->key_or_next, &wr.remote.key, 16);
-  place->facts.store(form.facts, std::memory_order_relaxed);
+  place->Know(form.facts);
 }
 
 // What differs from one request to the next, but for its entry.
@@ -156,6 +164,29 @@ inline void Fill(const SendWr& wr, const Form& form, uint64_t name, Ledger::Plac
   work->imm_data = htonl(wr.immediate);
 }
 
+// A send, write or read without immediate data, with two entries.
+inline void FillTwo(const SendWr& wr, const Sge* two, const Form& form, uint64_t name,
+                    Ledger::Place* place, ibv_send_wr* work) {
+  FillPlace(wr, form, place);
+  FillWork(wr, form, name, work);
+  work->next = nullptr;
+  work->sg_list = AsTheDrivers(two);
+  work->num_sge = 2;
+}
+
+// A compare-and-swap or fetch-and-add with one entry.
+inline void FillAtomic(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
+                       ibv_send_wr* work) {
+  FillPlace(wr, form, place);
+  work->wr_id = name;
+  work->next = nullptr;
+  work->sg_list = AsTheDrivers(&wr.local.one());
+  std::memcpy(&work->num_sge, &form.num_sge, 16);
+  work->wr.atomic.remote_addr = wr.remote.address;
+  std::memcpy(&work->wr.atomic.compare_add, &wr.atomic, 16);
+  work->wr.atomic.rkey = wr.remote.key;
+}
+
 // What any other has besides.
 inline void FillMore(const SendWr& wr, ibv_send_wr* work) {
   work->sg_list = AsTheDrivers(wr.local.begin());
@@ -166,6 +197,17 @@ inline void FillMore(const SendWr& wr, ibv_send_wr* work) {
   } else if (wr.opcode == Opcode::kSendWithInvalidate || wr.opcode == Opcode::kLocalInvalidate) {
     work->invalidate_rkey = wr.invalidate;
   }
+}
+
+// By themselves, for a request that is not one of a batch.
+inline void FillOne(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
+                    ibv_send_wr* work) {
+  Fill(wr, form, name, place, work);
+}
+inline void FillAny(const SendWr& wr, const Form& form, uint64_t name, Ledger::Place* place,
+                    ibv_send_wr* work) {
+  Fill(wr, form, name, place, work);
+  FillMore(wr, work);
 }
 
 inline uint64_t LengthOf(const SgeList& entries) {

@@ -106,5 +106,55 @@ TEST(Forms, AnEntryByItselfIsTheRequestsOwn) {
   EXPECT_EQ(LengthOf(wr.local), 0u);
 }
 
+TEST(Forms, TheShortWaysGiveTheSame) {
+  // Expect: field by field what the long way gives, for each opcode that takes a short one.
+  const auto expect_same = [](const ibv_send_wr& got, const SendWr& wr,
+                              const Ledger::Place& place) {
+    Ledger::Place other;
+    const ibv_send_wr wanted = Built(wr, kAsAsked, &other);
+    EXPECT_EQ(got.wr_id, wanted.wr_id);
+    EXPECT_EQ(got.next, nullptr);
+    EXPECT_EQ(got.sg_list, wanted.sg_list);
+    EXPECT_EQ(got.num_sge, wanted.num_sge);
+    EXPECT_EQ(got.opcode, wanted.opcode);
+    EXPECT_EQ(got.send_flags, wanted.send_flags);
+    EXPECT_EQ(place.id, other.id);
+    EXPECT_EQ(place.key_or_next, other.key_or_next);
+    EXPECT_EQ(place.facts, other.facts);
+  };
+  for (const Opcode opcode : {Opcode::kSend, Opcode::kWrite, Opcode::kRead}) {
+    SendWr wr = Request(opcode);
+    wr.flags = SendFlags::kSignaled | SendFlags::kFence;
+    Ledger::Place place;
+    ibv_send_wr work;
+    FillTwo(wr, kTwo, kAsAsked[WhichForm(wr)], 99, &place, &work);
+    expect_same(work, wr, place);
+    EXPECT_EQ(work.wr.rdma.remote_addr, 0x1234567890u);
+    EXPECT_EQ(work.wr.rdma.rkey, 77u);
+  }
+  for (const Opcode opcode : {Opcode::kCompareSwap, Opcode::kFetchAdd}) {
+    SendWr wr = Request(opcode);
+    wr.local = kTwo[0];
+    Ledger::Place place;
+    ibv_send_wr work;
+    FillAtomic(wr, kAsAsked[WhichForm(wr)], 99, &place, &work);
+    expect_same(work, wr, place);
+    EXPECT_EQ(work.wr.atomic.remote_addr, 0x1234567890u);
+    EXPECT_EQ(work.wr.atomic.rkey, 77u);
+    EXPECT_EQ(work.wr.atomic.compare_add, 3u);
+    EXPECT_EQ(work.wr.atomic.swap, 4u);
+  }
+}
+
+TEST(Forms, NothingIsOpenBeforeItIsOpened) {
+  // Expect: no length passes, none at all neither.
+  for (const auto* forms : {&kAsAsked, &kAllSignaled}) {
+    for (size_t i = 0; i < kPlainForms; ++i) {
+      EXPECT_EQ((*forms)[i].fewer, 0u);
+      EXPECT_EQ((*forms)[i].other, IsAtomic(OpcodeOf(i)) ? Form::kNoLength : 0u);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace verbena::verbs

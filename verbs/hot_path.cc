@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What most posts and polls are: requests that the driver takes as they are, and completions of
-// those that went well. Everything else goes to datapath.cc, polling.cc and iwarp_posts.cc.
-// tests/bench/overhead counts the instructions.
+// What most posts are: requests that the driver takes as they are. Everything else goes to
+// datapath.cc and iwarp_posts.cc. Polls: hot_polls.cc. tests/bench/overhead counts the
+// instructions.
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
-#include <cstring>
 
 #include "verbs/completion.h"
 #include "verbs/forms.h"
@@ -14,24 +12,6 @@
 #include "verbs/shared_receive_queue.h"
 
 namespace verbena::verbs {
-namespace {
-
-// These lie beside each other, and are copied sixteen bytes at a time.
-static_assert(offsetof(Ledger::Place, facts) == offsetof(Ledger::Place, id) + 8 &&
-              offsetof(WorkCompletion, status) == offsetof(WorkCompletion, id) + 8 &&
-              offsetof(WorkCompletion, opcode) - offsetof(WorkCompletion, status) ==
-                  offsetof(Facts, completes) &&
-              offsetof(WorkCompletion, length) == offsetof(WorkCompletion, status) + sizeof(Facts));
-static_assert(offsetof(WorkCompletion, immediate_or_key) == offsetof(WorkCompletion, length) + 4 &&
-              offsetof(WorkCompletion, vendor_error) == offsetof(WorkCompletion, qp_number) + 4);
-
-// And 0 into the field behind it.
-void StoreBeforeZero(uint32_t value, uint32_t* to) {
-  const uint64_t both = std::endian::native == std::endian::little ? value : uint64_t{value} << 32;
-  std::memcpy(to, &both, sizeof both);
-}
-
-}  // namespace
 
 // A request on its way to the driver, and what is needed after that: kept here rather than in
 // registers, which would have to be saved.
@@ -43,82 +23,144 @@ struct Posting {
   Ledger::Place* place;
 };
 
-void QueuePair::OpenShortWay(bool open) {
+// By PlainForm: a request with fewer bytes may be given to the driver as it is.
+uint32_t QueuePair::OpenFewer(size_t form) const {
+  const Opcode opcode = OpcodeOf(form);
+  const bool is_inline = Has(FlagsOf(form), SendFlags::kInline);
+  if (!Supported(opcode, capabilities_) || (is_inline && !TakesInline(opcode))) return 0;
+  const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
+  return static_cast<uint32_t>(most) + 1;
+}
+
+void QueuePair::MakeOpenForms() {
+  open_forms_ = std::make_unique<std::array<Form, kPlainForms>>();
   for (size_t i = 0; i < kPlainForms; ++i) {
+    Form& form = (*open_forms_)[i];
+    form = forms_[i];
     const Opcode opcode = OpcodeOf(i);
-    const bool is_inline = Has(FlagsOf(i), SendFlags::kInline);
-    const bool may =
-        open && Supported(opcode, capabilities_) && (TakesInline(opcode) || !is_inline);
-    const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
-    const uint32_t fewer = may ? static_cast<uint32_t>(most) + 1 : 0;
-    fewer_[i].store(fewer, std::memory_order_release);
-    if (opcode > Opcode::kRead || opcode == Opcode::kSendWithInvalidate) continue;
-    usual_fewer_[i].store(fewer, std::memory_order_release);
+    const uint32_t fewer = OpenFewer(i);
+    if (IsAtomic(opcode)) {
+      if (fewer > 8) form.other = 8;  // IBTA 11.4.1.1
+    } else if (opcode != Opcode::kSendWithInvalidate) {
+      form.fewer = fewer;
+      const bool immediate = opcode == Opcode::kSendWithImm || opcode == Opcode::kWriteWithImm;
+      if (!immediate && limits_.max_send_sge >= 2) form.other = fewer;
+    }
   }
 }
 
-// A send, write or read with one entry that the driver takes as it is.
-inline bool QueuePair::IsUsual(const SendWr& wr, size_t* which) const {
-  if (wr.opcode > Opcode::kRead) [[unlikely]]
-    return false;
-  *which = PlainForm(wr.opcode, wr.flags);
-  // Its length tells whether there is an entry by itself.
-  return wr.local.one().length < usual_fewer_[*which].load(std::memory_order_acquire);
+void QueuePair::OpenShortWay(bool open) {
+  if (open && open_forms_ == nullptr) MakeOpenForms();
+  for (size_t i = 0; i < kPlainForms; ++i) {
+    fewer_[i].store(open ? OpenFewer(i) : 0, std::memory_order_release);
+  }
+  short_forms_.store(open ? open_forms_->data() : forms_, std::memory_order_release);
+}
+
+// Of an opcode in the first row of the tables.
+inline const Form& QueuePair::ShortForm(const SendWr& wr) const {
+  const size_t which = PlainForm(wr.opcode, wr.flags);
+  return short_forms_.load(std::memory_order_acquire)[which];
 }
 
 // Any request that the driver takes as it is.
-inline bool QueuePair::IsPlain(const SendWr& wr, size_t* which) const {
+inline bool QueuePair::IsPlain(const SendWr& wr) const {
   if (wr.opcode > Opcode::kFetchAdd || wr.local.size() > limits_.max_send_sge) return false;
-  *which = PlainForm(wr.opcode, wr.flags);
-  const uint64_t length = wr.local.size() == 1 ? wr.local.begin()->length : LengthOf(wr.local);
+  const uint64_t length = LengthOf(wr.local);
   if (IsAtomic(wr.opcode) && (length != 8 || wr.remote.address % 8 != 0)) return false;
-  return length < fewer_[*which].load(std::memory_order_acquire);
+  return length < fewer_[PlainForm(wr.opcode, wr.flags)].load(std::memory_order_acquire);
 }
 
+[[gnu::always_inline]] inline void QueuePair::Begin(const Ledger& ledger, uint64_t name,
+                                                    Posting<ibv_send_wr>* post) {
+  post->self = this;
+  post->place = &ledger.Of(name);
+  post->bad = nullptr;
+}
+
+// To the driver. Not 0: it refused. One that names no request has it nevertheless (Taken).
+[[gnu::always_inline]] inline int QueuePair::Give(Posting<ibv_send_wr>* post) {
+  const int error = ibv_post_send(qp_, &post->work, &post->bad);
+  if (error != 0 && post->bad != nullptr) [[unlikely]]
+    return error;
+  post->place->posted.store(post->work.wr_id, std::memory_order_release);
+  return 0;
+}
+
+// The ways are functions that are called last: in one, their exits would cost the usual way the
+// saving of registers.
 PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   if (requests.size() != 1) [[unlikely]]
     return PostBatch(requests);
   const SendWr& wr = requests.front();
-  size_t which = 0;
-  if (!IsUsual(wr, &which)) [[unlikely]]
+  if (wr.opcode > Opcode::kRead) [[unlikely]]
+    return PostAtomic(wr);
+  const Form& form = ShortForm(wr);
+  // The length tells whether there is an entry by itself.
+  if (wr.local.one().length >= form.fewer) [[unlikely]]
+    return PostTwo(requests, form);
+  Ledger& ledger = *send_ledger_;
+  uint64_t name = 0;
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
+    return PostBatch({&wr, 1});
+  Posting<ibv_send_wr> post;
+  Begin(ledger, name, &post);
+  FillOne(wr, form, name, post.place, &post.work);
+  if (const int error = Give(&post); error != 0) [[unlikely]]
+    return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
+  return {1, PostError::kNone};
+}
+
+[[gnu::noinline]] PostResult QueuePair::PostTwo(std::span<const SendWr> requests,
+                                                const Form& form) {
+  const SendWr& wr = requests.front();
+  if (wr.local.size() != 2) [[unlikely]]
+    return PostOther(wr);
+  const Sge* const two = wr.local.many();
+  if (uint64_t{two[0].length} + two[1].length >= form.other) [[unlikely]]
     return PostOther(wr);
   Ledger& ledger = *send_ledger_;
   uint64_t name = 0;
   if (!ledger.ReserveOne(&name)) [[unlikely]]
     return PostBatch({&wr, 1});
   Posting<ibv_send_wr> post;
-  post.self = this;
-  post.place = &ledger.Of(name);
-  post.bad = nullptr;
-  Fill(wr, forms_[which], name, post.place, &post.work);
-  if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
-    if (post.bad != nullptr)
-      return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
-  }
-  post.place->posted.store(post.work.wr_id, std::memory_order_release);
+  Begin(ledger, name, &post);
+  FillTwo(wr, two, form, name, post.place, &post.work);
+  if (const int error = Give(&post); error != 0) [[unlikely]]
+    return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
   return {1, PostError::kNone};
 }
 
-// One request that is not the usual. A function for what both do in the end would cost the usual
-// one the saving of registers.
-[[gnu::noinline]] PostResult QueuePair::PostOther(const SendWr& wr) {
-  size_t which = 0;
-  if (!IsPlain(wr, &which)) return PostBatch({&wr, 1});
+[[gnu::noinline]] PostResult QueuePair::PostAtomic(const SendWr& wr) {
+  if (wr.opcode > Opcode::kFetchAdd) [[unlikely]]
+    return PostBatch({&wr, 1});
+  const Form& form = ShortForm(wr);
+  if (wr.local.one().length != form.other || wr.remote.address % 8 != 0) [[unlikely]]
+    return PostOther(wr);
   Ledger& ledger = *send_ledger_;
   uint64_t name = 0;
   if (!ledger.ReserveOne(&name)) [[unlikely]]
     return PostBatch({&wr, 1});
   Posting<ibv_send_wr> post;
-  post.self = this;
-  post.place = &ledger.Of(name);
-  post.bad = nullptr;
-  Fill(wr, forms_[which], name, post.place, &post.work);
-  FillMore(wr, &post.work);
-  if (const int error = ibv_post_send(qp_, &post.work, &post.bad); error != 0) [[unlikely]] {
-    if (post.bad != nullptr)
-      return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
-  }
-  post.place->posted.store(post.work.wr_id, std::memory_order_release);
+  Begin(ledger, name, &post);
+  FillAtomic(wr, form, name, post.place, &post.work);
+  if (const int error = Give(&post); error != 0) [[unlikely]]
+    return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
+  return {1, PostError::kNone};
+}
+
+// Another shape.
+[[gnu::noinline]] PostResult QueuePair::PostOther(const SendWr& wr) {
+  if (!IsPlain(wr)) return PostBatch({&wr, 1});
+  Ledger& ledger = *send_ledger_;
+  uint64_t name = 0;
+  if (!ledger.ReserveOne(&name)) [[unlikely]]
+    return PostBatch({&wr, 1});
+  Posting<ibv_send_wr> post;
+  Begin(ledger, name, &post);
+  FillAny(wr, forms_[PlainForm(wr.opcode, wr.flags)], name, post.place, &post.work);
+  if (const int error = Give(&post); error != 0) [[unlikely]]
+    return post.self->Refused(post.self->send_ledger_, post.work.wr_id, error);
   return {1, PostError::kNone};
 }
 
@@ -141,10 +183,11 @@ PostResult QueuePair::PostBatch(std::span<const SendWr> requests) {
     uint64_t name = send_ledger_->Name(first);
     for (; n < places; ++n, name = Ledger::Next(name)) {
       const SendWr& wr = wanted[n];
-      size_t which = 0;
-      if (IsUsual(wr, &which)) [[likely]] {
-        Fill(wr, forms_[which], name, &send_ledger_->Of(name), &work[n], &work[n + 1]);
-        continue;
+      if (wr.opcode <= Opcode::kRead) [[likely]] {
+        if (const Form& form = ShortForm(wr); wr.local.one().length < form.fewer) [[likely]] {
+          Fill(wr, form, name, &send_ledger_->Of(name), &work[n], &work[n + 1]);
+          continue;
+        }
       }
       result.error = Build(wr, first + n, &work[n], &own[n]);
       if (!result.ok()) break;
@@ -231,87 +274,6 @@ PostResult SharedReceiveQueue::PostEach(std::span<const ReceiveWr> requests) {
     result = {result.accepted + one.accepted, one.error};
   }
   return result;
-}
-
-// False: it is of another ledger, or not of the usual kind.
-inline bool CompletionQueue::Copy(const ibv_wc& wc, const Ledger& ledger, WorkCompletion* out) {
-  constexpr unsigned kTold = IBV_WC_WITH_IMM | IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK;
-  const uint64_t name = wc.wr_id;
-  const Ledger::Place& place = ledger.Of(name);
-  if (place.posted.load(std::memory_order_acquire) != name ||
-      (wc.status | (wc.wc_flags & kTold)) != 0) [[unlikely]] {
-    return false;
-  }
-  std::memcpy(&out->id, &place.id, 16);
-  StoreBeforeZero(wc.byte_len, &out->length);
-  StoreBeforeZero(wc.qp_num, &out->qp_number);
-  return true;
-}
-
-size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
-  if (out.size() > kPollBatch) [[unlikely]]
-    return PollInBatches(out);
-  if (disturbed()) [[unlikely]]
-    return PollOn(out, 0);
-  Polling poll;
-  poll.self = this;
-  poll.out = out;
-  const int got = ibv_poll_cq(cq_, static_cast<int>(out.size()), poll.wc);
-  CompletionQueue* const self = poll.self;
-  if (got == 1) {
-    Ledger* const ledger = self->Latest(poll.wc[0].wr_id).load(std::memory_order_relaxed);
-    if (Copy(poll.wc[0], *ledger, poll.out.data()) && ledger->RetireOldest(poll.wc[0].wr_id))
-        [[likely]] {
-      if (self->disturbed()) [[unlikely]]
-        return self->PollMore(&poll, 1, 1);
-      self->single_polls_.fetch_add(1, std::memory_order_relaxed);
-      return 1;
-    }
-  }
-  if (got > 0) return self->PollMore(&poll, 0, static_cast<size_t>(got));
-  if (got < 0) [[unlikely]]
-    self->PollFailed(got);
-  self->empty_polls_.fetch_add(1, std::memory_order_relaxed);
-  return 0;
-}
-
-// After the device gave completions, of which the first are delivered.
-size_t CompletionQueue::PollMore(Polling* poll, size_t delivered, size_t taken) {
-  const std::span<WorkCompletion> out = poll->out;
-  size_t n = delivered;
-  for (size_t i = delivered; i < taken; ++i) {
-    ibv_wc& wc = poll->wc[i];
-    std::atomic<Ledger*>& latest = Latest(wc.wr_id);
-    Ledger* ledger = latest.load(std::memory_order_relaxed);
-    bool copied = Copy(wc, *ledger, &out[n]);
-    if (!copied) [[unlikely]] {
-      Ledger* const other = device_->ledgers().Find(wc.wr_id);
-      if (other != nullptr && other != ledger && !device_->iwarp()) {
-        ledger = other;
-        latest.store(ledger, std::memory_order_relaxed);
-        copied = Copy(wc, *ledger, &out[n]);
-      }
-    }
-    if (copied) [[likely]] {
-      if (!ledger->RetireOldest(wc.wr_id)) ledger->Retire(wc.wr_id);
-      ++n;
-    } else if (Translate(wc, For::kDelivery, &out[n])) {
-      ++n;
-    } else {
-      wc.wr_id = kNobody;
-    }
-  }
-  completions_.fetch_add(n, std::memory_order_relaxed);
-  if (disturbed() || n == 0) [[unlikely]] {
-    uint64_t names[kPollBatch];
-    uint64_t* end = names;
-    for (size_t i = 0; i < taken; ++i) {
-      if (poll->wc[i].wr_id != kNobody) *end++ = poll->wc[i].wr_id;
-    }
-    return PollAround(out, n, names);
-  }
-  full_polls_.fetch_add(1, std::memory_order_relaxed);
-  return n;
 }
 
 }  // namespace verbena::verbs

@@ -13,8 +13,9 @@
 namespace verbena::verbs {
 namespace {
 
-constexpr uint32_t kTogether = 16;  // requests that one call of the driver gets
-constexpr uint32_t kSges = 64;      // and their entries; at least what one request may have
+constexpr uint32_t kTogether = 16;         // requests that one call of the driver gets
+constexpr uint32_t kSges = 64;             // and their entries; at least what one request may have
+constexpr uint32_t kNoEntry = 0xffffffff;  // SgeList::one: not given by itself
 
 inline bool IsOf(const SendWr& wr, const LocalKeys::Region& region) {
   return region.key() == wr.local.one().key && region.Holds(wr.local.one());
@@ -28,11 +29,13 @@ IwarpQueuePair::IwarpQueuePair(ProtectionDomain* domain, const QueuePairOptions&
     : QueuePair(domain, options) {
   latest_.fill(&kNowhere);
   read_.sg_list = &sink_;
+  receive_.num_sge = 1;
 }
 
 void IwarpQueuePair::ForgetShortWays() {
   latest_.fill(&kNowhere);
   next_ = end_ = nullptr;
+  next_receive_ = end_receive_ = nullptr;
   reads_ = send_ledger_->RoomWith(iwarp_->depth());
 }
 
@@ -40,9 +43,11 @@ void IwarpQueuePair::ForgetShortWays() {
 // behind it need the turn, and so does whoever completes requests in the driver's stead.
 [[gnu::always_inline]] inline int IwarpQueuePair::Hand(const SendWr& wr, size_t which) {
   const Form& form = forms_[which];
+  Ledger& ledger = *send_ledger_;
   Ledger::Place* const place = next_;
   ++std::launder(this)->next_;
-  const uint64_t name = send_ledger_->TakeNext();
+  const uint64_t name = ledger.next();
+  ledger.TakeNext(name);
   FillPlace(wr, form, place);
   place->posted.store(name, std::memory_order_relaxed);
   FillWork(wr, form, name, &work_);
@@ -51,11 +56,12 @@ void IwarpQueuePair::ForgetShortWays() {
 }
 
 [[gnu::always_inline]] inline int IwarpQueuePair::HandRead(const SendWr& wr, size_t which,
-                                                           uint32_t sink) {
+                                                           uint32_t sink, Ledger* ledger,
+                                                           uint64_t name) {
   const Form& form = forms_[which];
   Ledger::Place* const place = next_;
-  ++std::launder(this)->next_;
-  const uint64_t name = send_ledger_->TakeNext();
+  next_ = place + 1;
+  ledger->TakeNext(name);
   iwarp_->NoteRead(name);
   FillPlace(wr, form, place);
   place->length = wr.local.one().length;
@@ -77,9 +83,14 @@ PostResult IwarpQueuePair::PostSend(std::span<const SendWr> requests) {
     if (!send_turn_.try_lock()) [[unlikely]]
       return PostNext(wr);
     const LocalKeys::Region& region = *latest_[which];
-    if (!IsOf(wr, region) || next_ == end_ || !send_ledger_->HasRoomFor(reads_)) [[unlikely]]
+    if (!IsOf(wr, region)) [[unlikely]]
       return Look(wr);
-    if (const int error = HandRead(wr, which, region.sink()); error != 0) [[unlikely]]
+    const uint32_t sink = region.sink();
+    Ledger& ledger = *send_ledger_;
+    const uint64_t name = ledger.next();
+    if (!ledger.HasRoomFor(reads_, name) || next_ == end_) [[unlikely]]
+      return Look(wr);
+    if (const int error = HandRead(wr, which, sink, &ledger, name); error != 0) [[unlikely]]
       return Failed(error);
   } else {
     if (!send_turn_.try_lock()) [[unlikely]]
@@ -106,7 +117,9 @@ PostResult IwarpQueuePair::PostSend(std::span<const SendWr> requests) {
     send_turn_.unlock();
     return PostAny({&wr, 1});
   }
-  const int error = read ? HandRead(wr, which, latest_[which]->sink()) : Hand(wr, which);
+  const int error =
+      read ? HandRead(wr, which, latest_[which]->sink(), send_ledger_, send_ledger_->next())
+           : Hand(wr, which);
   if (error != 0) return Failed(error);
   send_turn_.unlock();
   return {1, PostError::kNone};
@@ -121,6 +134,60 @@ PostResult IwarpQueuePair::PostSend(std::span<const SendWr> requests) {
     result = {0, PostErrorOf(error)};
   }
   send_turn_.unlock();
+  return result;
+}
+
+[[gnu::always_inline]] inline int IwarpQueuePair::HandReceive(const ReceiveWr& wr) {
+  Ledger& ledger = *receive_ledger_;
+  Ledger::Place* const place = next_receive_;
+  next_receive_ = place + 1;
+  const uint64_t name = ledger.next();
+  ledger.TakeNext(name);
+  place->Begin(wr.id, {.completes = WcOpcode::kReceive});
+  place->posted.store(name, std::memory_order_relaxed);
+  receive_.wr_id = name;
+  receive_.sg_list = AsTheDrivers(&wr.local.one());
+  return ibv_post_recv(qp_, &receive_, &bad_receive_);
+}
+
+PostResult IwarpQueuePair::PostReceive(std::span<const ReceiveWr> requests) {
+  if (requests.size() != 1 || requests.front().local.one().length == kNoEntry) [[unlikely]]
+    return PostReceiveBatch(requests);
+  const ReceiveWr& wr = requests.front();
+  if (!receive_turn_.try_lock()) [[unlikely]]
+    return PostReceiveBatch({&wr, 1});
+  if (next_receive_ == end_receive_) [[unlikely]]
+    return LookReceive(wr);
+  if (const int error = HandReceive(wr); error != 0) [[unlikely]]
+    return FailedReceive(error);
+  std::launder(this)->receive_turn_.unlock();
+  return {1, PostError::kNone};
+}
+
+[[gnu::noinline]] PostResult IwarpQueuePair::LookReceive(const ReceiveWr& wr) {
+  const uint8_t may = may_post_.load(std::memory_order_acquire);
+  uint32_t room = 0;
+  if (srq_ == nullptr && (may & (kReceives | kFlushes)) == kReceives) {
+    room = receive_ledger_->Ahead(&next_receive_);
+    end_receive_ = next_receive_ + room;
+  }
+  if (room == 0) {
+    receive_turn_.unlock();
+    return PostReceiveBatch({&wr, 1});
+  }
+  if (const int error = HandReceive(wr); error != 0) return FailedReceive(error);
+  receive_turn_.unlock();
+  return {1, PostError::kNone};
+}
+
+[[gnu::noinline]] PostResult IwarpQueuePair::FailedReceive(int error) {
+  PostResult result{1, PostError::kNone};
+  if (std::exchange(bad_receive_, nullptr) != nullptr) {
+    receive_ledger_->GiveBack(receive_ledger_->posted() - 1, 0, 1);
+    next_receive_ = end_receive_ = nullptr;
+    result = {0, PostErrorOf(error)};
+  }
+  receive_turn_.unlock();
   return result;
 }
 

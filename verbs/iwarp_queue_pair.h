@@ -24,6 +24,7 @@ class IwarpQueuePair final : public QueuePair {
  public:
   IwarpQueuePair(ProtectionDomain* domain, const QueuePairOptions& options);
   PostResult PostSend(std::span<const SendWr> requests) override;
+  PostResult PostReceive(std::span<const ReceiveWr> requests) override;
 
  private:
   static const LocalKeys::Region kNowhere;
@@ -33,10 +34,14 @@ class IwarpQueuePair final : public QueuePair {
   // The rest has the turn, and passes it on.
   PostResult Look(const SendWr& wr);         // whether it may take the short way, beyond `latest_`
   int Hand(const SendWr& wr, size_t which);  // to the driver, which answers
-  int HandRead(const SendWr& wr, size_t which, uint32_t sink);
+  int HandRead(const SendWr& wr, size_t which, uint32_t sink, Ledger* ledger, uint64_t name);
   PostResult Failed(int error);
   bool MayTakeAsItIs(const SendWr& wr, size_t which);
   bool HaveRoom();
+  // The same with the turn for receives.
+  PostResult LookReceive(const ReceiveWr& wr);
+  int HandReceive(const ReceiveWr& wr);
+  PostResult FailedReceive(int error);
   // Any requests, without the turn.
   PostResult PostAny(std::span<const SendWr> requests);
 
@@ -50,6 +55,8 @@ class IwarpQueuePair final : public QueuePair {
   ibv_send_wr work_{}, read_{};
   ibv_send_wr* bad_ = nullptr;
   ibv_sge sink_{};
+  ibv_recv_wr receive_{};
+  ibv_recv_wr* bad_receive_ = nullptr;
 };
 
 }  // namespace verbena::verbs

@@ -5,20 +5,11 @@
 #include <bit>
 
 namespace verbena::verbs {
-uint8_t Ledger::Place::Add(uint8_t state) {
-  Facts before = facts.load(std::memory_order_relaxed), after;
-  do {
-    after = before;
-    after.state |= state;
-  } while (!facts.compare_exchange_weak(before, after, std::memory_order_acq_rel));
-  return before.state;
-}
-
 void Ledger::Place::FailAs(WcStatus status) {
   Facts now = known();
   now.fails_as = status;
   now.state |= kOdd;
-  facts.store(now, std::memory_order_relaxed);
+  Know(now);
 }
 
 uint64_t Ledger::completed() const {
@@ -102,8 +93,22 @@ void Ledger::Done(uint64_t name) {
   Raise(&done_, next);
 }
 
+// What Free would find, if none is odd and the posters of all are through. Its loop is the cost of
+// an unsignalled request.
+bool Ledger::RetireBehindQuiet(uint64_t name) {
+  uint64_t end = end_.load(std::memory_order_acquire);
+  uint64_t at = end - reach_;
+  if (Before(name, at) || Of(name).posted.load(std::memory_order_acquire) != name) return false;
+  for (; at != name; at += kStep) {
+    const Place& place = Of(at);
+    if (place.posted.load(std::memory_order_acquire) != at || !place.known().quiet) return false;
+  }
+  return end_.compare_exchange_strong(end, name + kStep + reach_, std::memory_order_acq_rel);
+}
+
 void Ledger::Retire(uint64_t name) {
   if (kind_ == Kind::kShared) return Return(PositionOf(name));
+  if (RetireBehindQuiet(name)) return;
   Place& place = Of(name);
   const uint64_t tail = end_.load(std::memory_order_relaxed) - reach_;
   if (!Before(name, tail) && !place.known().quiet) {

@@ -14,6 +14,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -48,15 +49,25 @@ class Ledger {
     uint32_t key_or_next = 0;  // the peer's, for the text of an error; kShared: the next free place
     uint32_t length = 0;       // iWARP: of a read
     uint64_t id = 0;
-    std::atomic<Facts> facts{};
+    std::atomic<uint32_t> facts{0};      // Facts
     std::atomic<uint32_t> delivered{0};  // the latest that was before an older one; its position
 
     void Begin(uint64_t application_id, const Facts& what) {
       id = application_id;
-      facts.store(what, std::memory_order_relaxed);
+      Know(what);
     }
-    Facts known() const { return facts.load(std::memory_order_relaxed); }
-    uint8_t Add(uint8_t state);  // the former one
+    void Know(const Facts& what) {
+      facts.store(std::bit_cast<uint32_t>(what), std::memory_order_relaxed);
+    }
+    Facts known() const { return std::bit_cast<Facts>(facts.load(std::memory_order_relaxed)); }
+    uint8_t Add(uint8_t state) {  // the former one
+      const auto added = std::bit_cast<uint32_t>(Facts{.state = state});
+      return std::bit_cast<Facts>(facts.fetch_or(added, std::memory_order_acq_rel)).state;
+    }
+    bool Finish() {  // false: somebody else has
+      constexpr auto kMark = std::bit_cast<uint32_t>(Facts{.state = kFinished});
+      return (facts.fetch_or(kMark, std::memory_order_acq_rel) & kMark) == 0;
+    }
     void FailAs(WcStatus status);
   };
 
@@ -73,10 +84,9 @@ class Ledger {
     return posted() - done;
   }
 
-  // Whether fewer than `outstanding` are, by what is known without a look at each.
-  bool HasRoomFor(int64_t room) const {
-    const uint64_t end = end_.load(std::memory_order_acquire);
-    return static_cast<int64_t>(end - head_.load(std::memory_order_relaxed)) > room;
+  // Whether fewer than `outstanding` are, by what is known without a look at each. `name`: next().
+  bool HasRoomFor(int64_t room, uint64_t name) const {
+    return static_cast<int64_t>(end_.load(std::memory_order_acquire) - name) > room;
   }
   int64_t RoomWith(uint32_t outstanding) const {
     return static_cast<int64_t>(reach_) - static_cast<int64_t>(outstanding * kStep);
@@ -167,11 +177,8 @@ class Ledger {
   // iWARP, by whoever has the turn (turn.h): the next places that may be taken, as many as are
   // neighbours in memory, of which the first is *first; and how to take one of them.
   uint32_t Ahead(Place** first);
-  uint64_t TakeNext() {
-    const uint64_t name = head_.load(std::memory_order_relaxed);
-    head_.store(name + kStep, std::memory_order_release);
-    return name;
-  }
+  uint64_t next() const { return head_.load(std::memory_order_relaxed); }
+  void TakeNext(uint64_t name) { head_.store(name + kStep, std::memory_order_release); }
   // Requests from this position on were not given to the device.
   void KeepFrom(uint64_t position) { kept_from_.store(position, std::memory_order_release); }
   // The oldest request that may be outstanding: threads that post at once may be served in another
@@ -214,6 +221,7 @@ class Ledger {
   // for both. So whatever is `limit_` places ahead was posted later, and the device, which works in
   // the order of posts, is done with a request when its place, of twice as many, comes again.
   uint64_t Free(uint64_t tail) const;
+  bool RetireBehindQuiet(uint64_t name);
   bool GiveBackSome(uint64_t first, uint32_t used, uint32_t reserved);
   uint64_t FreePlaces();  // and they may be taken: the new end_
   void Return(uint64_t position);

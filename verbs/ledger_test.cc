@@ -72,6 +72,35 @@ TEST(Ledger, APlaceWaitsForItsCompletion) {
   ledgers->Release(ledger);
 }
 
+// Quiet requests, and behind them one that completes.
+// Expect: its delivery frees them all; but not one whose poster is not through, nor one before it
+// that has to complete itself. One that is odd is freed as well.
+TEST(Ledger, ADeliveryFreesTheQuietOnesBeforeIt) {
+  const auto ledgers = std::make_unique<Ledgers>();  // aligned, which a stack may not be
+  Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, kLimit);
+  enum class Second { kQuiet, kOdd, kUnposted, kLoud };
+  for (int round = 0; round < 40; ++round) {
+    const auto second = static_cast<Second>(round % 4);
+    uint64_t first = 0;
+    ASSERT_EQ(ledger->Reserve(kLimit, &first), kLimit);
+    for (uint32_t i = 0; i < kLimit; ++i) {
+      const bool loud = i + 1 == kLimit || (i == 1 && second == Second::kLoud);
+      ledger->at(first + i).Begin(i, {.quiet = !loud});
+      if (i == 1 && second == Second::kOdd) {
+        ledger->at(first + i).FailAs(WcStatus::kLocalLengthError);
+      }
+      if (i != 1 || second != Second::kUnposted) ledger->Posted(first + i);
+    }
+    ledger->Retire(ledger->Name(first + kLimit - 1));
+    const bool waits = second == Second::kUnposted || second == Second::kLoud;
+    EXPECT_EQ(ledger->outstanding(), waits ? kLimit - 1u : 0u);
+    if (second == Second::kUnposted) ledger->Posted(first + 1);
+    if (second == Second::kLoud) ledger->Retire(ledger->Name(first + 1));
+    EXPECT_EQ(ledger->outstanding(), 0u);
+  }
+  ledgers->Release(ledger);
+}
+
 // Names of a queue that was reset, or closed and its ledger given to another.
 // Expect: nobody's, on the short way and on the long one.
 TEST(Ledger, AClearedNameIsNobodys) {
@@ -216,7 +245,8 @@ TEST(Ledger, TheNextPlacesAreNeighbours) {
     const uint32_t ahead = ledger->Ahead(&next);
     ASSERT_EQ(ahead, std::min<uint64_t>(6, 16 - position % 16));
     for (uint32_t i = 0; i < ahead; ++i, ++position) {
-      const uint64_t name = ledger->TakeNext();
+      const uint64_t name = ledger->next();
+      ledger->TakeNext(name);
       EXPECT_EQ(name, ledger->Name(position));
       EXPECT_EQ(next + i, &ledger->Of(name));
       (next + i)->Begin(position, {});
@@ -236,8 +266,9 @@ TEST(Ledger, HasRoomForSoManyBesideWhatIsOutstanding) {
   Ledger* const ledger = ledgers->Acquire(Ledger::Kind::kSend, 6);
   for (const uint32_t most : {1u, 3u, 6u, 100u}) {
     for (uint32_t outstanding = 0; outstanding < 6; ++outstanding) {
-      EXPECT_EQ(ledger->HasRoomFor(ledger->RoomWith(most)), outstanding < most);
-      const uint64_t name = ledger->TakeNext();
+      EXPECT_EQ(ledger->HasRoomFor(ledger->RoomWith(most), ledger->next()), outstanding < most);
+      const uint64_t name = ledger->next();
+      ledger->TakeNext(name);
       ledger->Of(name).Begin(1, {});
       ledger->Posted(ledger->PositionOf(name));
     }

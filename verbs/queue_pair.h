@@ -27,6 +27,9 @@
 
 namespace verbena::verbs {
 
+template <typename Wr>
+struct Posting;
+
 class QueuePair : public provider::QueuePair, public CmHandler, public Attended {
  public:
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
@@ -101,8 +104,14 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
 
   // hot_path.cc
   void OpenShortWay(bool open);
-  bool IsUsual(const SendWr& wr, size_t* which) const;
-  bool IsPlain(const SendWr& wr, size_t* which) const;
+  uint32_t OpenFewer(size_t form) const;
+  void MakeOpenForms();
+  const Form& ShortForm(const SendWr& wr) const;
+  bool IsPlain(const SendWr& wr) const;
+  void Begin(const Ledger& ledger, uint64_t name, Posting<ibv_send_wr>* post);
+  int Give(Posting<ibv_send_wr>* post);
+  PostResult PostTwo(std::span<const SendWr> requests, const Form& form);
+  PostResult PostAtomic(const SendWr& wr);
   PostResult PostOther(const SendWr& wr);
   PostResult PostBatch(std::span<const SendWr> requests);
   PostResult Refused(Ledger* ledger, uint64_t name, int error);
@@ -206,13 +215,18 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
   std::unique_ptr<std::byte[]> inline_area_;  // where the driver takes less inline data than asked
   uint64_t inline_mask_ = 0;
   ibv_mr* inline_mr_ = nullptr;
-  // By WhichForm: a request with fewer bytes may take the short ways of hot_path.cc, the usual one
-  // if it has one entry. So this is all that a post asks; zeros but in RTS, and always on iWARP.
-  std::array<std::atomic<uint32_t>, kPlainForms> usual_fewer_{};
+  // By PlainForm, with what may take the short ways of hot_path.cc: that is all that a post asks.
+  // open_forms_ in RTS, which are made once and never change; else, and on iWARP, forms_.
+  std::atomic<const Form*> short_forms_{forms_};
+  std::unique_ptr<std::array<Form, kPlainForms>> open_forms_;
+  // The same for requests of any shape with fewer bytes; zeros when it is closed.
   std::array<std::atomic<uint32_t>, kPlainForms> fewer_{};
   std::atomic<uint8_t> may_post_{0};
   std::unique_ptr<IwarpSends> iwarp_;  // of an iWARP device only
   Turn send_turn_, receive_turn_;      // there
+  // IwarpQueuePair's next places for receives, as those for sends there.
+  Ledger::Place* next_receive_ = nullptr;
+  Ledger::Place* end_receive_ = nullptr;
 
   QpState state_ = QpState::kReset;
   Access access_;

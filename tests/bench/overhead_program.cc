@@ -43,6 +43,15 @@ __attribute__((noinline)) bool MeasuredBatch(QueuePair& qp, const std::vector<Se
 __attribute__((noinline)) bool MeasuredReceive(QueuePair& qp, const ReceiveWr& wr) {
   return qp.PostReceive({&wr, 1}).ok();
 }
+__attribute__((noinline)) bool MeasuredIwarpReceive(QueuePair& qp, const ReceiveWr& wr) {
+  return qp.PostReceive({&wr, 1}).ok();
+}
+__attribute__((noinline)) size_t MeasuredIwarpPoll(CompletionQueue& cq, WorkCompletion* wc) {
+  return cq.Poll({wc, 1});
+}
+__attribute__((noinline)) size_t MeasuredIwarpPollOfMany(CompletionQueue& cq, WorkCompletion* wc) {
+  return cq.Poll({wc, 32});
+}
 __attribute__((noinline)) size_t MeasuredPoll(CompletionQueue& cq, WorkCompletion* wc) {
   return cq.Poll({wc, 1});
 }
@@ -107,12 +116,19 @@ class Iwarp {
     Complete();
     Expect(MeasuredIwarpRead(qp_, read_), "iWARP: a read was refused");
     Complete();
+    Expect(MeasuredIwarpReceive(qp_, {.local = write_.local, .id = 9}),
+           "iWARP: a receive was refused");
+    Complete(9);
+    for (int i = 0; i < 32; ++i) Expect(qp_.PostSend(send_).ok(), "iWARP: a send was refused");
+    WorkCompletion wc[32];
+    Expect(MeasuredIwarpPollOfMany(cq_, wc) == 32, "iWARP: not all completed");
   }
 
  private:
-  void Complete() {
+  void Complete(uint64_t id = 7) {
     WorkCompletion wc;
-    Expect(cq_.Poll({&wc, 1}) == 1 && wc.ok(), "iWARP: a request did not complete");
+    Expect(MeasuredIwarpPoll(cq_, &wc) == 1 && wc.ok() && wc.id == id,
+           "iWARP: a request did not complete");
   }
 
   Context context_;
