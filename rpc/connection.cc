@@ -63,16 +63,16 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   call->method_ = handler->method;
   call->id_ = frame.call;
   call->deadline_ns_ = frame.timeout_us == 0 ? kNever : NowNs() + int64_t{frame.timeout_us} * 1000;
+  bool is_new = false;
   {
     const std::lock_guard guard(connection.lock);
-    ++connection.open_calls;
-    if (!connection.calls.try_emplace(frame.call, call).second) {
-      --connection.open_calls;
-      call->parts_ = 0;
-      delete call;
-      CallEnded();
-      return "a request with the number of a call that still runs";
-    }
+    is_new = connection.calls.try_emplace(frame.call, call).second;
+    if (is_new) ++connection.open_calls;
+  }
+  if (!is_new) {
+    delete call;
+    CallEnded();
+    return "a request with the number of a call that still runs";
   }
   if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
   const char* wrong =
