@@ -54,6 +54,7 @@ absl::Status Channel::Call(const Method& method, const MessageLite& request, Mes
                            ClientContext& context) {
   Blocked blocked(driver_);
   context.attended_ = false;
+  context.stream_ = nullptr;
   StartWith(method, request, response, context, blocked);
   driver_.Drive(blocked.waiter);
   return blocked.status;
@@ -63,7 +64,31 @@ void Channel::Start(const Method& method, const MessageLite& request, MessageLit
                     ClientContext& context, CallDone& done) {
   driver_.Attend();
   context.attended_ = true;
+  context.stream_ = nullptr;
   StartWith(method, request, response, context, done);
+}
+
+void Channel::StartStream(const Method& method, const MessageLite& request, MessageLite* response,
+                          ClientContext& context, MessageStream& stream, CallDone& done) {
+  driver_.Attend();
+  context.attended_ = true;
+  context.stream_ = &stream;
+  stream.SetBlocker(
+      [this](absl::FunctionRef<void(MessageStream::Done)> begin) { return Await(begin); });
+  stream.SetBroken([this, &context](const absl::Status& why) { EndSoon(context, why); });
+  StartWith(method, request, response, context, done);
+}
+
+bool Channel::Await(absl::FunctionRef<void(MessageStream::Done)> begin) {
+  Waiter waiter;
+  bool result = false;
+  begin([&](bool told) {
+    result = told;
+    // It may have run at once, on this thread, which then leads nothing.
+    driver_.Done(waiter);
+  });
+  driver_.Drive(waiter);
+  return result;
 }
 
 void Channel::StartWith(const Method& method, const MessageLite& request, MessageLite* response,
@@ -92,7 +117,7 @@ void Channel::StartWith(const Method& method, const MessageLite& request, Messag
       free_.pop_back();
       calls_[context.id_ & kIndexMask] = &context;
       context.channel_.store(this);
-      const bool may_repeat = method.idempotent && context.leases_.empty();
+      const bool may_repeat = MayRepeat(context);
       if (session_ == nullptr || may_repeat) context.kept_ = request.SerializeAsString();
       if (session_ != nullptr) {
         status = SendLocked(context, &request);
@@ -131,7 +156,7 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
   }
   ++call.attempts_;
   call.session_ = session_.get();
-  return session_->Send(frame, [&](std::span<std::byte> out) {
+  absl::Status sent = session_->Send(frame, [&](std::span<std::byte> out) {
     std::memcpy(out.data(), head.data(), head.size());
     auto* at = reinterpret_cast<uint8_t*>(out.data() + head.size());
     if (request == nullptr) {
@@ -140,6 +165,13 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
       request->SerializeWithCachedSizesToArray(at);
     }
   });
+  if (sent.ok() && call.stream_ != nullptr) call.stream_->Attach(*session_, call.id_);
+  return sent;
+}
+
+// Once more is as good as once, and nothing of it is bound to this connection.
+bool Channel::MayRepeat(const ClientContext& call) {
+  return call.method_->idempotent && call.leases_.empty() && call.stream_ == nullptr;
 }
 
 ClientContext* Channel::FindLocked(uint32_t id) {
@@ -158,6 +190,7 @@ void Channel::RemoveLocked(ClientContext& call) {
 // It is in no table any more; whoever took it out calls this, without the lock.
 void Channel::Finish(ClientContext& call, const absl::Status& status) {
   call.leases_.clear();  // from here on the server cannot reach the memory
+  if (call.stream_ != nullptr) call.stream_->OnEnd();
   call.channel_.store(nullptr);
   const bool attended = call.attended_;
   call.done_->Run(status);  // the context may be gone
@@ -165,13 +198,17 @@ void Channel::Finish(ClientContext& call, const absl::Status& status) {
 }
 
 void Channel::Cancel(ClientContext& call) {
-  driver_.Post([this, id = call.id_] {
+  EndSoon(call, absl::CancelledError("rpc: cancelled by the caller"));
+}
+
+void Channel::EndSoon(ClientContext& call, const absl::Status& why) {
+  driver_.Post([this, id = call.id_, why] {
     ClientContext* found = nullptr;
     {
       const std::lock_guard lock(lock_);
       found = FindLocked(id);
     }
-    if (found != nullptr) EndEarly(*found, absl::CancelledError("rpc: cancelled by the caller"));
+    if (found != nullptr) EndEarly(*found, why);
   });
 }
 
@@ -232,9 +269,27 @@ const char* Channel::OnFrame(Session& session, const Frame& frame,
       EndIdle();
       return nullptr;
     }
+    case FrameKind::kMessage:
+    case FrameKind::kWindow:
+      return OnStream(session, frame, carried);
     default:
       return "a frame that only a caller may send";
   }
+}
+
+const char* Channel::OnStream(Session& session, const Frame& frame,
+                              std::span<const std::byte> carried) {
+  ClientContext* call = nullptr;
+  {
+    const std::lock_guard lock(lock_);
+    call = FindLocked(frame.call);
+  }
+  // Of a call that ended early.
+  if (call == nullptr || call->session_ != &session) return nullptr;
+  if (call->stream_ == nullptr) return "a message of a stream that is none";
+  if (frame.kind == FrameKind::kMessage) return call->stream_->OnMessage(frame.last, carried);
+  call->stream_->OnWindow(frame.code);
+  return nullptr;
 }
 
 const char* Channel::OnResponse(Session& session, const Frame& frame,
@@ -290,8 +345,7 @@ void Channel::OnEnd(Session& session, const absl::Status& why) {
     for (ClientContext* call : calls_) {
       if (call == nullptr || call->session_ != &session) continue;
       call->session_ = nullptr;
-      const bool again = call->method_->idempotent && call->leases_.empty() &&
-                         call->attempts_ < options_.max_attempts && !closing_;
+      const bool again = MayRepeat(*call) && call->attempts_ < options_.max_attempts && !closing_;
       if (again) {
         ++counters_.retries;
         waiting_.push_back(call->id_);

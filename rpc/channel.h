@@ -23,6 +23,7 @@
 #include "rpc/driver.h"
 #include "rpc/method.h"
 #include "rpc/session.h"
+#include "rpc/stream.h"
 #include "transport/context.h"
 
 namespace verbena::rpc {
@@ -59,9 +60,16 @@ class Channel final : SessionUser {
   // The callback core. `response` and `context` stay until `done` ran; `request` may go at once.
   void Start(const Method& method, const google::protobuf::MessageLite& request,
              google::protobuf::MessageLite* response, ClientContext& context, CallDone& done);
+  // A call of many messages, of which `stream` is this end. It stays until `done` ran.
+  void StartStream(const Method& method, const google::protobuf::MessageLite& request,
+                   google::protobuf::MessageLite* response, ClientContext& context,
+                   MessageStream& stream, CallDone& done);
   // Blocks. This thread moves the channel meanwhile, if no other does.
   absl::Status Call(const Method& method, const google::protobuf::MessageLite& request,
                     google::protobuf::MessageLite* response, ClientContext& context);
+
+  // Blocks until the Done that `begin` is given has run; what that was told.
+  bool Await(absl::FunctionRef<void(MessageStream::Done)> begin);
 
   // Lends memory to the server until the call of `context` has ended, however it ends: put the
   // handle into the request. Connects first if need be. The memory is not copied; the caller leaves
@@ -91,6 +99,9 @@ class Channel final : SessionUser {
   void Finish(ClientContext& call, const absl::Status& status);
   void EndEarly(ClientContext& call, const absl::Status& status);
   void Cancel(ClientContext& call);
+  void EndSoon(ClientContext& call, const absl::Status& why);
+  static bool MayRepeat(const ClientContext& call);
+  const char* OnStream(Session& session, const Frame& frame, std::span<const std::byte> carried);
   const char* OnResponse(Session& session, const Frame& frame, std::span<const std::byte> carried);
   void EndIdle();
   int64_t Tick(int64_t now);

@@ -176,7 +176,7 @@ void Channel::Connected(std::unique_ptr<Session> session) {
       if (auto status = SendLocked(*call, nullptr); !status.ok()) {
         RemoveLocked(*call);
         over.emplace_back(call, status);
-      } else if (!call->method_->idempotent) {
+      } else if (!MayRepeat(*call)) {
         call->kept_.clear();
       }
     }

@@ -5,6 +5,7 @@
 #include <coroutine>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -78,6 +79,93 @@ class CallAwaiter final : CallDone {
   Response response_;
   absl::Status status_;
   std::coroutine_handle<> caller_;
+};
+
+// co_await an operation of a stream: bool.
+class StreamAwaiter {
+ public:
+  using Begin = std::function<void(MessageStream::Done)>;
+  explicit StreamAwaiter(Begin begin) : begin_(std::move(begin)) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> caller) {
+    begin_([this, caller](bool told) {
+      told_ = told;
+      caller.resume();
+    });
+  }
+  bool await_resume() const noexcept { return told_; }
+
+ private:
+  Begin begin_;
+  bool told_ = false;
+};
+
+// The caller's end of a call of many messages; running since it was made. One reader and one writer
+// at a time. Destroyed before its end it cancels the call.
+template <typename Request, typename Response>
+class ClientStream final : CallDone {
+ public:
+  ClientStream(Channel& channel, const Method& method, const google::protobuf::MessageLite& request,
+               ClientContext& context)
+      : channel_(channel), context_(context) {
+    channel_.StartStream(method, request, &response_, context_, stream_, *this);
+  }
+  ~ClientStream() {
+    context_.Cancel();
+    (void)Finish();
+  }
+  ClientStream(const ClientStream&) = delete;
+  ClientStream& operator=(const ClientStream&) = delete;
+
+  // Blocks while the server does not read. False: the call has ended, Finish() says how.
+  bool Write(const Request& request) { return stream_.WriteAndWait(request); }
+  void WritesDone() { stream_.WritesDone(); }
+  // False: that was all, Finish() says how it ended.
+  bool Read(Response* response) { return stream_.ReadAndWait(response); }
+  // Waits for the end. The answer, of a method that has one behind the messages.
+  absl::StatusOr<Response> Finish() {
+    channel_.Await([this](MessageStream::Done done) { OnEnd(std::move(done)); });
+    if (!status_.ok()) return status_;
+    return response_;
+  }
+
+  StreamAwaiter CoWrite(const Request& request) {
+    return StreamAwaiter([this, &request](auto done) { stream_.Write(request, std::move(done)); });
+  }
+  StreamAwaiter CoRead(Response* response) {
+    return StreamAwaiter([this, response](auto done) { stream_.Read(response, std::move(done)); });
+  }
+
+ private:
+  void Run(const absl::Status& status) override {
+    MessageStream::Done waits;
+    {
+      const std::lock_guard lock(lock_);
+      status_ = status;
+      ended_ = true;
+      waits = std::exchange(waits_, nullptr);
+    }
+    if (waits) waits(true);
+  }
+  void OnEnd(MessageStream::Done done) {
+    {
+      const std::lock_guard lock(lock_);
+      if (!ended_) {
+        waits_ = std::move(done);
+        return;
+      }
+    }
+    done(true);
+  }
+
+  Channel& channel_;
+  ClientContext& context_;
+  MessageStream stream_;
+  Response response_;
+  std::mutex lock_;
+  bool ended_ = false;
+  absl::Status status_;
+  MessageStream::Done waits_;
 };
 
 }  // namespace verbena::rpc

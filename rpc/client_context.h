@@ -20,6 +20,7 @@ class MessageLite;
 namespace verbena::rpc {
 
 class Channel;
+class MessageStream;
 class Session;
 struct Method;
 
@@ -67,6 +68,7 @@ class ClientContext {
   const Method* method_ = nullptr;
   google::protobuf::MessageLite* response_ = nullptr;
   CallDone* done_ = nullptr;
+  MessageStream* stream_ = nullptr;  // of its messages; null: it has one of each
   uint32_t id_ = 0;
   int64_t deadline_ns_ = 0;
   bool attended_ = false;  // nobody blocks for it

@@ -31,23 +31,40 @@ const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const st
     case FrameKind::kRequest:
       return server.OnRequest(*this, frame, carried);
     case FrameKind::kCancel: {
-      if (session->DropFetch(frame.call)) return nullptr;
-      IncomingCall* call = nullptr;
-      {
-        const std::lock_guard guard(lock);
-        const auto found = calls.find(frame.call);
-        if (found == calls.end()) return nullptr;  // it has just been answered
-        call = found->second;
-        const std::lock_guard parts(call->lock_);
-        ++call->parts_;
-      }
+      if (session->DropWaiting(frame.call)) return nullptr;
+      IncomingCall* call = Hold(frame.call);
+      if (call == nullptr) return nullptr;  // it has just been answered
       call->Cancel(absl::CancelledError("rpc: cancelled by the caller"));
       call->DropPart();
       return nullptr;
     }
+    case FrameKind::kMessage:
+    case FrameKind::kWindow: {
+      IncomingCall* call = Hold(frame.call);
+      if (call == nullptr) return nullptr;  // it has been answered
+      const char* wrong = nullptr;
+      if (call->stream() == nullptr) {
+        wrong = "a message of a stream that is none";
+      } else if (frame.kind == FrameKind::kMessage) {
+        wrong = call->stream()->OnMessage(frame.last, carried);
+      } else {
+        call->stream()->OnWindow(frame.code);
+      }
+      call->DropPart();
+      return wrong;
+    }
     default:
       return "a frame that only a server may send";
   }
+}
+
+IncomingCall* Connection::Hold(uint32_t id) {
+  const std::lock_guard guard(lock);
+  const auto found = calls.find(id);
+  if (found == calls.end()) return nullptr;
+  const std::lock_guard parts(found->second->lock_);
+  ++found->second->parts_;
+  return found->second;
 }
 
 // Null, or what is wrong with the frame. Everything else is the call's own status.
@@ -77,6 +94,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
   const char* wrong =
       frame.head == 0 ? nullptr : DecodeHead(carried.first(frame.head), &call->metadata_);
+  if (call->stream() != nullptr) call->Attach(*call->stream());
   if (wrong == nullptr && !call->Parse(carried.subspan(frame.head))) {
     wrong = "a request that does not parse; do both ends have the same .proto?";
   }
@@ -115,14 +133,23 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
 
 // Nobody can be answered any more. Transfers end by themselves.
 void Connection::OnEnd(Session&, const absl::Status&) {
-  const std::lock_guard guard(lock);
-  for (const auto& [id, call] : calls) {
-    const std::lock_guard parts(call->lock_);
-    call->cancelled_.store(true);
-    call->answered_ = true;
-    call->stopped_ = absl::UnavailableError("rpc: the caller is gone");
+  std::vector<IncomingCall*> running;
+  {
+    const std::lock_guard guard(lock);
+    for (const auto& [id, call] : calls) {
+      const std::lock_guard parts(call->lock_);
+      call->cancelled_.store(true);
+      call->answered_ = true;
+      call->stopped_ = absl::UnavailableError("rpc: the caller is gone");
+      ++call->parts_;
+      running.push_back(call);
+    }
+    calls.clear();
   }
-  calls.clear();
+  for (IncomingCall* call : running) {
+    if (call->stream() != nullptr) call->stream()->OnEnd();
+    call->DropPart();
+  }
 }
 
 void Connection::OnQuiet(Session&) { server.ReapSoon(driver); }

@@ -25,6 +25,8 @@ struct Connection final : SessionUser {
   void OnQuiet(Session& session) override;
   // Leader: every call whose time is up, or all. When to look again.
   int64_t CancelUntil(int64_t deadline_ns, const absl::Status& why);
+  // The running call of that number, with a part of it that the caller drops; null: it has ended.
+  IncomingCall* Hold(uint32_t id);
   bool Over();  // it may go
 
   Server& server;

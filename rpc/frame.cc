@@ -17,7 +17,11 @@ using absl::big_endian::Store16;
 using absl::big_endian::Store32;
 using absl::big_endian::Store64;
 
-constexpr uint8_t kByAddress = 1;  // of the flags; the others must be 0
+// Flags; the others must be 0.
+constexpr uint8_t kByAddress = 1;
+constexpr uint8_t kLast = 2;
+
+constexpr size_t kBufferBytes = 20;  // of kLentBytes; then the number
 
 // Where each field stands.
 enum Offset : uint8_t {
@@ -43,7 +47,7 @@ uint64_t WireBytes(const Frame& frame) {
 }
 
 bool MayCarry(FrameKind kind) {
-  return kind == FrameKind::kRequest || kind == FrameKind::kResponse;
+  return kind == FrameKind::kRequest || kind == FrameKind::kResponse || kind == FrameKind::kMessage;
 }
 
 }  // namespace
@@ -53,7 +57,8 @@ size_t FrameBytes(const Frame& frame) { return WireBytes(frame); }
 void Encode(const Frame& frame, std::span<std::byte> out) {
   std::byte* at = out.data();
   at[kKindAt] = static_cast<std::byte>(frame.kind);
-  at[kFlagsAt] = static_cast<std::byte>(frame.by_address ? kByAddress : 0);
+  at[kFlagsAt] =
+      static_cast<std::byte>((frame.by_address ? kByAddress : 0) | (frame.last ? kLast : 0));
   Store16(at + kCreditsAt, frame.credits);
   Store32(at + kCallAt, frame.call);
   Store64(at + kMethodAt, frame.method);
@@ -63,7 +68,8 @@ void Encode(const Frame& frame, std::span<std::byte> out) {
   Store32(at + kBodyAt, frame.body);
   if (frame.by_address) {
     const std::string lent = Encode(frame.lent);
-    std::memcpy(at + kFrameHeader, lent.data(), kLentBytes);
+    std::memcpy(at + kFrameHeader, lent.data(), kBufferBytes);
+    Store32(at + kFrameHeader + kBufferBytes, frame.lent_number);
   }
   // The padding is seen by the peer: nothing of ours may stand in it.
   const size_t used = kFrameHeader + (frame.by_address ? kLentBytes : frame.carried());
@@ -80,9 +86,10 @@ const char* Decode(std::span<const std::byte> in, Frame* frame) {
   const auto kind = static_cast<uint8_t>(at[kKindAt]);
   const auto flags = static_cast<uint8_t>(at[kFlagsAt]);
   if (kind == 0 || kind > kLastFrameKind) return "a frame of an unknown kind";
-  if ((flags & ~kByAddress) != 0) return "a frame with unknown flags";
+  if ((flags & ~(kByAddress | kLast)) != 0) return "a frame with unknown flags";
   frame->kind = static_cast<FrameKind>(kind);
-  frame->by_address = flags == kByAddress;
+  frame->by_address = (flags & kByAddress) != 0;
+  frame->last = (flags & kLast) != 0;
   frame->credits = Load16(at + kCreditsAt);
   frame->call = Load32(at + kCallAt);
   frame->method = Load64(at + kMethodAt);
@@ -93,12 +100,16 @@ const char* Decode(std::span<const std::byte> in, Frame* frame) {
   if (!MayCarry(frame->kind) && (frame->by_address || frame->carried() != 0)) {
     return "a frame that carries bytes but may not";
   }
+  if (frame->last && (frame->kind != FrameKind::kMessage || frame->carried() != 0)) {
+    return "a last message that is none";
+  }
   if (WireBytes(*frame) > in.size()) return "a frame that is longer than its message";
   if (!frame->by_address) return nullptr;
   const auto* lent = reinterpret_cast<const char*>(at + kFrameHeader);
-  auto buffer = verbena::Decode(absl::string_view(lent, kLentBytes));
+  auto buffer = verbena::Decode(absl::string_view(lent, kBufferBytes));
   if (!buffer.ok()) return "a frame whose memory cannot be";
   frame->lent = *buffer;
+  frame->lent_number = Load32(at + kFrameHeader + kBufferBytes);
   if (frame->lent.length != frame->carried() || frame->carried() == 0) {
     return "a frame whose memory is not as long as what it carries";
   }

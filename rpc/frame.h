@@ -20,30 +20,34 @@ enum class FrameKind : uint8_t {
   kRequest = 1,   // caller: begins a call
   kResponse = 2,  // server: ends it
   kCancel = 3,    // caller: nobody waits for the answer any more
-  kFetched = 4,   // either: what `call` offered by address was read, its memory is free
+  kFetched = 4,   // either: what was offered by address was read, its memory is free
   kCredit = 5,    // either: receives were posted again, nothing else
   kGoAway = 6,    // server: begin no more calls here
+  kMessage = 7,   // either: one more message of a stream
+  kWindow = 8,    // either: `code` more bytes of messages may come
 };
-inline constexpr uint8_t kLastFrameKind = 6;
+inline constexpr uint8_t kLastFrameKind = 8;
 
 struct Frame {
   FrameKind kind = FrameKind::kCredit;
   // The carried bytes are not here but in the sender's memory, at `lent`.
   bool by_address = false;
-  uint16_t credits = 0;     // receives that the sender of this frame posted again
-  uint32_t call = 0;        // the caller's number for it
-  uint64_t method = 0;      // kRequest: MethodId() of its full name
-  uint32_t code = 0;        // kResponse: absl::StatusCode
-  uint32_t timeout_us = 0;  // kRequest: what is left of its time; 0: no deadline
-  uint32_t head = 0;        // bytes of CallHead or CallEnd in front of
-  uint32_t body = 0;        // … the message
-  RemoteBuffer lent = {};   // by_address only
+  bool last = false;         // kMessage: it carries nothing, and none follows in this direction
+  uint16_t credits = 0;      // receives that the sender of this frame posted again
+  uint32_t call = 0;         // the caller's number for it
+  uint64_t method = 0;       // kRequest: MethodId() of its full name
+  uint32_t code = 0;         // kResponse: absl::StatusCode; kFetched: `lent_number`; kWindow: bytes
+  uint32_t timeout_us = 0;   // kRequest: what is left of its time; 0: no deadline
+  uint32_t head = 0;         // bytes of CallHead or CallEnd in front of
+  uint32_t body = 0;         // … the message
+  RemoteBuffer lent = {};    // by_address only
+  uint32_t lent_number = 0;  // … which of its sender's
 
   uint64_t carried() const { return uint64_t{head} + body; }
 };
 
 inline constexpr size_t kFrameHeader = 32;
-inline constexpr size_t kLentBytes = 20;
+inline constexpr size_t kLentBytes = 24;
 
 // What Encode writes, padding included. Frames that carry their bytes leave room for them.
 size_t FrameBytes(const Frame& frame);

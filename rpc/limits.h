@@ -27,6 +27,10 @@ inline constexpr uint32_t kChunkBytes = 1024 * 1024;
 // A message above this does not fit a receive: the other end reads it out of this end's memory.
 inline constexpr uint32_t kInlineBytes = kReceiveBytes - 64;
 
+// Bytes of a stream's messages that may be under way or unread. A message longer than what is left
+// may still go: no message is too long for a window.
+inline constexpr uint32_t kStreamWindow = 256 * 1024;
+
 // Entries of a completion queue before the first connection; it grows with them.
 inline constexpr uint32_t kCompletions = 4096;
 

@@ -115,6 +115,28 @@ absl::Status ServerContext::Push(const BulkHandle& to, uint64_t offset,
   return Block([&](Done done) { Push(to, offset, bytes, std::move(done)); });
 }
 
+void ServerContext::Attach(MessageStream& stream) {
+  stream.SetBlocker([this](absl::FunctionRef<void(MessageStream::Done)> begin) {
+    bool told = false;
+    const absl::Status status = Block([&](const Done& done) {
+      begin([&told, done](bool result) {
+        told = result;
+        done(absl::OkStatus());
+      });
+    });
+    return status.ok() && told;
+  });
+  stream.SetBroken([this](const absl::Status& why) {
+    connection_->driver.Post([connection = connection_, id = id_, why] {
+      if (IncomingCall* call = connection->Hold(id); call != nullptr) {
+        call->Cancel(why);
+        call->DropPart();
+      }
+    });
+  });
+  stream.Attach(*connection_->session, id_);
+}
+
 void IncomingCall::Finish(const absl::Status& status,
                           const google::protobuf::MessageLite* response) {
   Answer(status, response);
@@ -131,6 +153,7 @@ void IncomingCall::Answer(const absl::Status& status,
     const std::lock_guard lock(connection_->lock);
     connection_->calls.erase(id_);
   }
+  if (stream() != nullptr) stream()->OnEnd();
   Session& session = *connection_->session;
   const std::string head = EncodeEnd(status, answer_metadata_);
   const bool has_body = status.ok() && response != nullptr;

@@ -19,6 +19,7 @@
 #include "proto/bulk.pb.h"
 #include "rpc/envelope.h"
 #include "rpc/method.h"
+#include "rpc/stream.h"
 #include "rpc/transfer.h"
 
 namespace verbena::rpc {
@@ -64,6 +65,7 @@ class ServerContext {
   void Move(Opcode opcode, const BulkHandle& handle, uint64_t offset, std::span<std::byte> bytes,
             Done done);
   absl::Status Block(absl::FunctionRef<void(Done)> begin);
+  void Attach(MessageStream& stream);
 
   Connection* connection_ = nullptr;
   const Method* method_ = nullptr;
@@ -85,6 +87,7 @@ class IncomingCall : public ServerContext {
   // False: the request is not what the method takes. The bytes are gone afterwards.
   virtual bool Parse(std::span<const std::byte> body) = 0;
   virtual void Handle() = 0;  // ends in Finish, now or later
+  virtual MessageStream* stream() { return nullptr; }
   // `response`: of an OK one; borrowed for the call. Frees this, unless transfers still run.
   void Finish(const absl::Status& status, const google::protobuf::MessageLite* response);
 

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "rpc/client.h"
 #include "rpc/server.h"
 #include "rpc/server_context.h"
 #include "rpc/task.h"
@@ -55,6 +56,90 @@ class ServerCall {
  private:
   TypedCall<Request, Response>* call_;
 };
+
+// The server's end of a call of many messages, for its handler. One reader and one writer at a
+// time.
+template <typename Request, typename Response>
+class ServerStream {
+ public:
+  explicit ServerStream(MessageStream& stream) : stream_(stream) {}
+
+  // These block; they are false at once where handlers run inline. False: that was all, or the call
+  // has ended: see ServerContext::cancelled().
+  bool Read(Request* request) { return stream_.ReadAndWait(request); }
+  bool Write(const Response& response) { return stream_.WriteAndWait(response); }
+  // co_await these.
+  StreamAwaiter CoRead(Request* request) {
+    return StreamAwaiter([this, request](auto done) { stream_.Read(request, std::move(done)); });
+  }
+  StreamAwaiter CoWrite(const Response& response) {
+    return StreamAwaiter(
+        [this, &response](auto done) { stream_.Write(response, std::move(done)); });
+  }
+
+ private:
+  MessageStream& stream_;
+};
+
+template <typename Request, typename Response>
+class TypedStreamCall : public TypedCall<Request, Response> {
+ public:
+  MessageStream* stream() final { return &messages_; }
+  ServerStream<Request, Response> typed{messages_};
+
+ private:
+  MessageStream messages_;
+};
+
+// What a handler of a stream returns: of one whose answer is a message behind the caller's, that
+// message; else a status.
+template <typename Response>
+absl::StatusOr<Response> ResultOf(absl::StatusOr<Response> result) {
+  return result;
+}
+template <typename Response>
+absl::StatusOr<Response> ResultOf(const absl::Status& status) {
+  if (!status.ok()) return status;
+  return Response();
+}
+
+template <typename Request, typename Response, typename Serve>
+Handler MakeStreamHandler(const Method& method, Serve serve) {
+  struct Call final : TypedStreamCall<Request, Response> {
+    explicit Call(const Serve& how) : serve(how) {}
+    void Handle() override { serve(*this); }
+    Serve serve;
+  };
+  return {.method = &method, .make = [serve] { return new Call(serve); }};
+}
+
+// Serve(ServerContext&, const Request& first, ServerStream&): may block; so only with
+// handler_threads.
+template <typename Request, typename Response, typename Serve>
+Handler BlockingStreamHandler(const Method& method, Serve serve) {
+  using Call = TypedStreamCall<Request, Response>;
+  return MakeStreamHandler<Request, Response>(method, [serve](Call& call) {
+    absl::StatusOr<Response> result = absl::InternalError("rpc: no result");
+    try {
+      result = ResultOf<Response>(serve(call, call.request, call.typed));
+    } catch (...) {
+      result = ThrownByHandler(std::current_exception());
+    }
+    call.End(result);
+  });
+}
+
+// The same as a coroutine: Task<absl::Status>, or Task<absl::StatusOr<Response>>.
+template <typename Request, typename Response, typename Serve>
+Handler CoroutineStreamHandler(const Method& method, Serve serve) {
+  using Call = TypedStreamCall<Request, Response>;
+  return MakeStreamHandler<Request, Response>(method, [serve](Call& call) {
+    StartTask(
+        serve(call, call.request, call.typed),
+        [&call](auto result) { call.End(ResultOf<Response>(std::move(result))); },
+        [&call](std::exception_ptr thrown) { call.End(ThrownByHandler(thrown)); });
+  });
+}
 
 template <typename Request, typename Response, typename Serve>
 Handler MakeHandler(const Method& method, Serve serve) {

@@ -119,19 +119,32 @@ const char* Session::Take(std::span<const std::byte> message) {
       credits_ += frame.credits;
       ++counters_.frames_received;
       if (credits_ > 65535) return "more credits than there are receives";
-      if (frame.kind == FrameKind::kFetched) lent_.erase(frame.call);
+      if (frame.kind == FrameKind::kFetched) lent_.erase(frame.code);
     }
-    if (frame.by_address) {
-      if (frame.carried() > max_message_) return "a message longer than this end takes";
-      to_fetch_.push_back(frame);
-      StartFetches();
-    } else if (frame.kind != FrameKind::kFetched && frame.kind != FrameKind::kCredit) {
-      const auto carried = message.subspan(kFrameHeader, frame.carried());
-      if (const char* wrong = user_.OnFrame(*this, frame, carried); wrong != nullptr) return wrong;
-    }
+    if (frame.carried() > max_message_) return "a message longer than this end takes";
+    const auto carried =
+        message.subspan(kFrameHeader, frame.by_address ? 0 : static_cast<size_t>(frame.carried()));
+    if (const char* wrong = Deliver(frame, carried); wrong != nullptr) return wrong;
     message = message.subspan(FrameBytes(frame));
   }
   return nullptr;
+}
+
+// To the user now, or behind what is still being read of the same call.
+const char* Session::Deliver(const Frame& frame, std::span<const std::byte> carried) {
+  switch (frame.kind) {
+    case FrameKind::kFetched:
+    case FrameKind::kCredit:
+      return nullptr;
+    case FrameKind::kRequest:
+    case FrameKind::kResponse:
+    case FrameKind::kMessage:
+      if (frame.by_address || lines_.contains(frame.call)) return Enqueue(frame, carried);
+      break;
+    default:
+      break;
+  }
+  return user_.OnFrame(*this, frame, carried);
 }
 
 void Session::End(const absl::Status& why) {
@@ -148,7 +161,7 @@ void Session::End(const absl::Status& why) {
   user_.OnEnd(*this, why);
   for (Transfer* transfer : waiting) {
     if (transfer->status.ok()) transfer->status = why;
-    if (transfer->in_flight == 0) transfer->done(transfer->status);
+    if (transfer->in_flight == 0) EndTransfer(*transfer);
   }
   if (quiet()) user_.OnQuiet(*this);
 }

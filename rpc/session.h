@@ -78,8 +78,8 @@ class Session final : public Flushable {
   void FlushSoon() { driver_.FlushSoon(*this); }
   void Flush() override;
 
-  // A request by address that nobody wants any more; the peer is told that its memory is free.
-  bool DropFetch(uint32_t call);
+  // Nobody wants what still waits to be read of this call. True if its request was among that.
+  bool DropWaiting(uint32_t call);
 
   // Any thread. If it is OK `transfer.done` runs in any case, on the leader; after Abandon as soon
   // as no chunk is under way.
@@ -113,11 +113,15 @@ class Session final : public Flushable {
     std::unique_ptr<std::byte[]> bytes;
     MemoryRegion region;
   };
-  // A message of the peer's that is being read.
-  struct Fetch {
+  // Frames of a call that wait for a message of it that is being read: a call's messages stay in
+  // order. The first is that message.
+  struct Waiting {
     Frame frame;
-    std::unique_ptr<std::byte[]> bytes;
-    Transfer transfer;
+    std::vector<std::byte> bytes;  // what it carries; by address: room for it
+  };
+  struct Line {
+    std::deque<Waiting> frames;
+    Transfer transfer;  // of the first
     bool dropped = false;
   };
   struct Posted {
@@ -137,10 +141,14 @@ class Session final : public Flushable {
   void PostCreditsLocked();
   bool RefillLocked();
   absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  const char* Deliver(const Frame& frame, std::span<const std::byte> carried);
+  const char* Enqueue(const Frame& frame, std::span<const std::byte> carried);
+  void SayFetched(const Frame& frame);
   void StartFetches();
   void Fetched(uint32_t call, const absl::Status& status);
   void Advance(Transfer& transfer);
   bool PostChunkLocked(Transfer& transfer);
+  static void EndTransfer(Transfer& transfer);
   void OperationDone(Transfer& transfer, const WorkCompletion& wc);
 
   Driver& driver_;
@@ -163,13 +171,17 @@ class Session final : public Flushable {
   uint32_t credits_ = 0;              // receives that the peer has for us
   uint16_t owed_ = 0;                 // receives that the peer does not know of yet
   uint32_t since_signal_ = 0;
-  absl::flat_hash_map<uint32_t, Lent> lent_;  // by call
+  absl::flat_hash_map<uint32_t, Lent> lent_;  // by number
   std::deque<Transfer*> transfers_;           // with chunks to post
   SessionCounters counters_;
 
+  uint32_t next_lent_ = 0;
+
   // Leader only.
-  std::deque<Frame> to_fetch_;
-  absl::flat_hash_map<uint32_t, std::unique_ptr<Fetch>> fetches_;  // by call
+  absl::flat_hash_map<uint32_t, std::unique_ptr<Line>> lines_;  // by call
+  std::deque<uint32_t> to_fetch_;  // calls whose first frame is to be read
+  size_t fetching_ = 0;
+  size_t waiting_bytes_ = 0;  // in all lines, of frames that carry theirs
 };
 
 }  // namespace verbena::rpc

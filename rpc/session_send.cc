@@ -57,7 +57,8 @@ absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::b
   frame.lent = lent.region.remote();
   const std::lock_guard lock(lock_);
   if (ended()) return absl::UnavailableError("rpc: the connection has ended");
-  lent_.insert_or_assign(frame.call, std::move(lent));
+  frame.lent_number = next_lent_++;
+  lent_.insert_or_assign(frame.lent_number, std::move(lent));
   return absl::OkStatus();
 }
 

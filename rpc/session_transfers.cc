@@ -9,10 +9,19 @@
 namespace verbena::rpc {
 namespace {
 
-constexpr uint32_t kChunksOfOne = 8;   // in flight, of one transfer
-constexpr size_t kFetchesAtOnce = 16;  // messages; each has memory of its own length
+constexpr uint32_t kChunksOfOne = 8;           // in flight, of one transfer
+constexpr size_t kFetchesAtOnce = 16;          // messages; each has memory of its own length
+constexpr size_t kMostWaitingBytes = 4 << 20;  // of short messages behind long ones
 
 }  // namespace
+
+// It may be gone when `done` returns, or begun anew.
+void Session::EndTransfer(Transfer& transfer) {
+  transfer.region = {};
+  const auto done = std::move(transfer.done);
+  const absl::Status status = transfer.status;
+  done(status);
+}
 
 void Transfer::Complete(const WorkCompletion& wc) { session->OperationDone(*this, wc); }
 
@@ -80,8 +89,7 @@ void Session::OperationDone(Transfer& transfer, const WorkCompletion& wc) {
     if (transfer.status.ok() && transfer.posted < transfer.local.size()) {
       transfer.status = absl::UnavailableError("rpc: the connection has ended");
     }
-    transfer.region = {};
-    transfer.done(transfer.status);
+    EndTransfer(transfer);
   }
   if (quiet()) user_.OnQuiet(*this);
 }
@@ -93,68 +101,93 @@ void Session::Abandon(Transfer& transfer, const absl::Status& why) {
     std::erase(transfers_, &transfer);
     if (transfer.in_flight > 0) return;  // its last completion ends it
   }
-  transfer.region = {};
-  transfer.done(transfer.status);
+  EndTransfer(transfer);
 }
 
-// Leader.
+// Leader, as all below.
+const char* Session::Enqueue(const Frame& frame, std::span<const std::byte> carried) {
+  auto& line = lines_[frame.call];
+  if (line == nullptr) {
+    line = std::make_unique<Line>();
+    to_fetch_.push_back(frame.call);
+  }
+  if (line->dropped) {
+    SayFetched(frame);
+    return nullptr;
+  }
+  waiting_bytes_ += carried.size() + kFrameHeader;
+  if (waiting_bytes_ > kMostWaitingBytes) return "more behind a long message than may wait there";
+  line->frames.push_back({.frame = frame, .bytes = {carried.begin(), carried.end()}});
+  StartFetches();
+  return nullptr;
+}
+
+void Session::SayFetched(const Frame& frame) {
+  if (!frame.by_address) return;
+  (void)Send({.kind = FrameKind::kFetched, .call = frame.call, .code = frame.lent_number});
+  FlushSoon();
+}
+
 void Session::StartFetches() {
-  while (!to_fetch_.empty() && fetches_.size() < kFetchesAtOnce) {
-    auto fetch = std::make_unique<Fetch>();
-    fetch->frame = to_fetch_.front();
+  while (!to_fetch_.empty() && fetching_ < kFetchesAtOnce && !ended()) {
+    const uint32_t call = to_fetch_.front();
     to_fetch_.pop_front();
-    const uint32_t call = fetch->frame.call;
-    const uint64_t length = fetch->frame.carried();
-    fetch->bytes.reset(new std::byte[length]);
-    fetch->transfer.remote = fetch->frame.lent;
-    fetch->transfer.local = {fetch->bytes.get(), length};
-    fetch->transfer.done = [this, call](const absl::Status& status) { Fetched(call, status); };
-    auto [at, is_new] = fetches_.try_emplace(call, std::move(fetch));
-    if (!is_new) {
-      End(absl::InternalError("rpc: the peer offered two messages of one call"));
-      return;
-    }
-    if (auto status = Begin(at->second->transfer); !status.ok()) return End(status);
+    Line& line = *lines_[call];
+    Waiting& first = line.frames.front();
+    first.bytes.resize(first.frame.carried());
+    line.transfer = {};
+    line.transfer.remote = first.frame.lent;
+    line.transfer.local = first.bytes;
+    line.transfer.done = [this, call](const absl::Status& status) { Fetched(call, status); };
+    ++fetching_;
+    if (auto status = Begin(line.transfer); !status.ok()) return End(status);
   }
 }
 
 void Session::Fetched(uint32_t call, const absl::Status& status) {
-  const auto found = fetches_.find(call);
-  const std::unique_ptr<Fetch> fetch = std::move(found->second);
-  fetches_.erase(found);
+  --fetching_;
   if (ended()) return;
-  if (!status.ok()) {
-    End(status);
-    return;
-  }
+  if (!status.ok()) return End(status);
+  const auto found = lines_.find(call);
+  Line& line = *found->second;
   {
     const std::lock_guard lock(lock_);
-    counters_.fetched_bytes += fetch->frame.carried();
+    counters_.fetched_bytes += line.frames.front().frame.carried();
   }
-  (void)Send({.kind = FrameKind::kFetched, .call = call});
-  FlushSoon();
-  if (!fetch->dropped) {
-    const char* wrong = user_.OnFrame(*this, fetch->frame, fetch->transfer.local);
+  SayFetched(line.frames.front().frame);
+  const char* wrong = nullptr;
+  do {
+    const Waiting next = std::move(line.frames.front());
+    line.frames.pop_front();
+    waiting_bytes_ -= kFrameHeader + (next.frame.by_address ? 0 : next.bytes.size());
+    if (!line.dropped) wrong = user_.OnFrame(*this, next.frame, next.bytes);
     if (wrong != nullptr) {
-      End(absl::InternalError(absl::StrCat("rpc: the peer sent ", wrong, "; disconnected")));
-      return;
+      return End(absl::InternalError(absl::StrCat("rpc: the peer sent ", wrong, "; disconnected")));
     }
+    if (ended()) return;
+  } while (!line.frames.empty() && !line.frames.front().frame.by_address);
+  if (line.frames.empty()) {
+    lines_.erase(call);
+  } else {
+    to_fetch_.push_back(call);
   }
   StartFetches();
 }
 
-bool Session::DropFetch(uint32_t call) {
-  if (const auto found = fetches_.find(call); found != fetches_.end()) {
-    found->second->dropped = true;
-    return true;
+bool Session::DropWaiting(uint32_t call) {
+  const auto found = lines_.find(call);
+  if (found == lines_.end() || found->second->dropped) return false;
+  Line& line = *found->second;
+  const bool had_request = line.frames.front().frame.kind == FrameKind::kRequest;
+  line.dropped = true;
+  // The first may be under way; its end ends the line.
+  while (line.frames.size() > 1) {
+    const Waiting& last = line.frames.back();
+    SayFetched(last.frame);
+    waiting_bytes_ -= kFrameHeader + last.bytes.size();
+    line.frames.pop_back();
   }
-  const auto waits = std::find_if(to_fetch_.begin(), to_fetch_.end(),
-                                  [call](const Frame& frame) { return frame.call == call; });
-  if (waits == to_fetch_.end()) return false;
-  to_fetch_.erase(waits);
-  (void)Send({.kind = FrameKind::kFetched, .call = call});
-  FlushSoon();
-  return true;
+  return had_request;
 }
 
 }  // namespace verbena::rpc

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace verbena::rpc {
 
@@ -90,25 +91,42 @@ Detached StartTask(Task<T> task, Then then, Failed failed) {
   }
 }
 
-// Blocks; never on a thread that has to move what the task awaits.
+// Starts them all, and blocks until each has its value; never on a thread that has to move what
+// they await. The first exception comes out when all have ended.
 template <typename T>
-T WaitFor(Task<T> task) {
+std::vector<T> WaitForAll(std::vector<Task<T>> tasks) {
   std::mutex lock;
   std::condition_variable ended;
-  std::optional<T> value;
+  std::vector<std::optional<T>> values(tasks.size());
   std::exception_ptr thrown;
-  const auto end = [&](auto& to, auto&& what) {
-    const std::lock_guard guard(lock);
-    to = std::forward<decltype(what)>(what);
-    ended.notify_one();
-  };
-  StartTask(
-      std::move(task), [&](T result) { end(value, std::move(result)); },
-      [&](std::exception_ptr why) { end(thrown, why); });
+  size_t left = tasks.size();
+  for (size_t i = 0; i < values.size(); ++i) {
+    StartTask(
+        std::move(tasks[i]),
+        [&, i](T value) {
+          const std::lock_guard guard(lock);
+          values[i].emplace(std::move(value));
+          if (--left == 0) ended.notify_one();
+        },
+        [&](std::exception_ptr why) {
+          const std::lock_guard guard(lock);
+          if (!thrown) thrown = std::move(why);
+          if (--left == 0) ended.notify_one();
+        });
+  }
   std::unique_lock waits(lock);
-  ended.wait(waits, [&] { return value.has_value() || thrown; });
+  ended.wait(waits, [&] { return left == 0; });
   if (thrown) std::rethrow_exception(thrown);
-  return *std::move(value);
+  std::vector<T> all;
+  for (std::optional<T>& value : values) all.push_back(*std::move(value));
+  return all;
+}
+
+template <typename T>
+T WaitFor(Task<T> task) {
+  std::vector<Task<T>> one;
+  one.push_back(std::move(task));
+  return std::move(WaitForAll(std::move(one)).front());
 }
 
 }  // namespace verbena::rpc

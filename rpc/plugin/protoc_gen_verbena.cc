@@ -50,11 +50,28 @@ bool MayRepeat(const MethodDescriptor* method) {
 }
 
 Words WordsOf(const MethodDescriptor* method) {
-  return {{"method", method->name()},
-          {"request", CppName(method->input_type())},
-          {"response", CppName(method->output_type())},
-          {"path", "/" + method->service()->full_name() + "/" + method->name()},
-          {"repeat", MayRepeat(method) ? "true" : "false"}};
+  return {
+      {"method", method->name()},
+      {"request", CppName(method->input_type())},
+      {"response", CppName(method->output_type())},
+      {"path", "/" + method->service()->full_name() + "/" + method->name()},
+      {"repeat", MayRepeat(method) ? "true" : "false"},
+      {"stream", "verbena::rpc::ServerStream<" + CppName(method->input_type()) + ", " +
+                     CppName(method->output_type()) + ">"},
+      // A handler of a stream: what it gets of the request, and what it returns.
+      {"parameter",
+       method->client_streaming() ? "" : "const " + CppName(method->input_type()) + "& request, "},
+      {"argument", method->client_streaming() ? "" : "request, "},
+      {"anonymous",
+       method->client_streaming() ? "" : "const " + CppName(method->input_type()) + "&, "},
+      {"first", method->client_streaming() ? CppName(method->input_type()) + "()" : "request"},
+      {"result", method->server_streaming()
+                     ? "absl::Status"
+                     : "absl::StatusOr<" + CppName(method->output_type()) + ">"}};
+}
+
+bool IsStream(const MethodDescriptor* method) {
+  return method->client_streaming() || method->server_streaming();
 }
 
 void PrintClient(const ServiceDescriptor* service, Printer& out) {
@@ -64,6 +81,17 @@ void PrintClient(const ServiceDescriptor* service, Printer& out) {
       "   public:\n"
       "    explicit Client(verbena::rpc::Channel& channel) : channel_(&channel) {}\n");
   for (int i = 0; i < service->method_count(); ++i) {
+    if (IsStream(service->method(i))) {
+      out.Print(
+          WordsOf(service->method(i)),
+          "\n"
+          "    std::unique_ptr<verbena::rpc::ClientStream<$request$, $response$>> $method$(\n"
+          "        $parameter$verbena::rpc::ClientContext& context) const {\n"
+          "      return std::make_unique<verbena::rpc::ClientStream<$request$, $response$>>(\n"
+          "          *channel_, k$method$, $first$, context);\n"
+          "    }\n");
+      continue;
+    }
     out.Print(WordsOf(service->method(i)),
               "\n"
               "    absl::StatusOr<$response$> $method$(\n"
@@ -91,23 +119,75 @@ void PrintClient(const ServiceDescriptor* service, Printer& out) {
       "  };\n");
 }
 
-// `virtual`, with $method$ and so on; `call` passes a call on to it.
-void PrintBase(const ServiceDescriptor* service, Printer& out, const std::string& name,
-               const std::string& maker, const char* method, const char* call) {
-  out.Print({{"name", name}},
+// How one face of a service looks: its handlers' makers, the methods to override, and the lambdas
+// that pass a call on to them; each for a call of one message each way, and for streams.
+struct Face {
+  const char* name;
+  const char* maker;
+  const char* method;
+  const char* call;
+  const char* stream_maker;
+  const char* stream_method;
+};
+
+constexpr char kPassRequest[] =
+    "            [this](verbena::rpc::ServerContext& context, const $request$& request) {\n"
+    "              return this->$method$(context, request);\n"
+    "            }),\n";
+constexpr char kPassStream[] =
+    "            [this](verbena::rpc::ServerContext& context,\n"
+    "                   [[maybe_unused]] const $request$& request, $stream$& stream) {\n"
+    "              return this->$method$(context, $argument$stream);\n"
+    "            }),\n";
+constexpr char kStreamTask[] =
+    "    virtual verbena::rpc::Task<$result$> $method$(\n"
+    "        verbena::rpc::ServerContext&, $anonymous$$stream$&) {\n"
+    "      co_return absl::UnimplementedError(\"$path$ is not implemented\");\n"
+    "    }\n";
+
+constexpr Face kFaces[] = {
+    {"Service", "BlockingHandler",
+     "    virtual absl::StatusOr<$response$> $method$(\n"
+     "        verbena::rpc::ServerContext&, const $request$&) {\n"
+     "      return absl::UnimplementedError(\"$path$ is not implemented\");\n"
+     "    }\n",
+     kPassRequest, "BlockingStreamHandler",
+     "    virtual $result$ $method$(verbena::rpc::ServerContext&, $anonymous$$stream$&) {\n"
+     "      return absl::UnimplementedError(\"$path$ is not implemented\");\n"
+     "    }\n"},
+    {"AsyncService", "AsyncHandler",
+     "    virtual void $method$(verbena::rpc::ServerCall<$request$, $response$> call) {\n"
+     "      call.Finish(absl::UnimplementedError(\"$path$ is not implemented\"));\n"
+     "    }\n",
+     "            [this](verbena::rpc::ServerCall<$request$, $response$> call) {\n"
+     "              this->$method$(std::move(call));\n"
+     "            }),\n",
+     "CoroutineStreamHandler", kStreamTask},
+    {"CoService", "CoroutineHandler",
+     "    virtual verbena::rpc::Task<absl::StatusOr<$response$>> $method$(\n"
+     "        verbena::rpc::ServerContext&, const $request$&) {\n"
+     "      co_return absl::UnimplementedError(\"$path$ is not implemented\");\n"
+     "    }\n",
+     kPassRequest, "CoroutineStreamHandler", kStreamTask},
+};
+
+void PrintBase(const ServiceDescriptor* service, Printer& out, const Face& face) {
+  out.Print({{"name", face.name}},
             "\n  class $name$ : public verbena::rpc::Service {\n"
             "   public:\n");
   for (int i = 0; i < service->method_count(); ++i) {
-    out.Print(WordsOf(service->method(i)), method);
+    const MethodDescriptor* method = service->method(i);
+    out.Print(WordsOf(method), IsStream(method) ? face.stream_method : face.method);
   }
   out.Print(
       "\n    std::vector<verbena::rpc::Handler> handlers() final {\n"
       "      return {\n");
   for (int i = 0; i < service->method_count(); ++i) {
-    Words words = WordsOf(service->method(i));
-    words["maker"] = maker;
+    const MethodDescriptor* method = service->method(i);
+    Words words = WordsOf(method);
+    words["maker"] = IsStream(method) ? face.stream_maker : face.maker;
     out.Print(words, "        verbena::rpc::$maker$<$request$, $response$>(k$method$,\n");
-    out.Print(words, call);
+    out.Print(words, IsStream(method) ? kPassStream : face.call);
   }
   out.Print(
       "      };\n"
@@ -122,29 +202,7 @@ void PrintService(const ServiceDescriptor* service, Printer& out) {
               "  static constexpr verbena::rpc::Method k$method${\"$path$\", $repeat$};\n");
   }
   PrintClient(service, out);
-  PrintBase(service, out, "Service", "BlockingHandler",
-            "    virtual absl::StatusOr<$response$> $method$(\n"
-            "        verbena::rpc::ServerContext&, const $request$&) {\n"
-            "      return absl::UnimplementedError(\"$path$ is not implemented\");\n"
-            "    }\n",
-            "            [this](verbena::rpc::ServerContext& context, const $request$& request) {\n"
-            "              return this->$method$(context, request);\n"
-            "            }),\n");
-  PrintBase(service, out, "AsyncService", "AsyncHandler",
-            "    virtual void $method$(verbena::rpc::ServerCall<$request$, $response$> call) {\n"
-            "      call.Finish(absl::UnimplementedError(\"$path$ is not implemented\"));\n"
-            "    }\n",
-            "            [this](verbena::rpc::ServerCall<$request$, $response$> call) {\n"
-            "              this->$method$(std::move(call));\n"
-            "            }),\n");
-  PrintBase(service, out, "CoService", "CoroutineHandler",
-            "    virtual verbena::rpc::Task<absl::StatusOr<$response$>> $method$(\n"
-            "        verbena::rpc::ServerContext&, const $request$&) {\n"
-            "      co_return absl::UnimplementedError(\"$path$ is not implemented\");\n"
-            "    }\n",
-            "            [this](verbena::rpc::ServerContext& context, const $request$& request) {\n"
-            "              return this->$method$(context, request);\n"
-            "            }),\n");
+  for (const Face& face : kFaces) PrintBase(service, out, face);
   out.Print("};\n");
 }
 
@@ -154,17 +212,7 @@ class Generator final : public google::protobuf::compiler::CodeGenerator {
 
   bool Generate(const FileDescriptor* file, const std::string&,
                 google::protobuf::compiler::GeneratorContext* context,
-                std::string* error) const override {
-    for (int i = 0; i < file->service_count(); ++i) {
-      for (int j = 0; j < file->service(i)->method_count(); ++j) {
-        const MethodDescriptor* method = file->service(i)->method(j);
-        if (!method->client_streaming() && !method->server_streaming()) continue;
-        *error = method->full_name() +
-                 ": protoc-gen-verbena makes no streams yet; return a page "
-                 "and a token for the next, or pass bulk data as a verbena.rpc.BulkHandle";
-        return false;
-      }
-    }
+                std::string*) const override {
     const std::string stem = WithoutProto(file->name());
     const std::unique_ptr<google::protobuf::io::ZeroCopyOutputStream> stream(
         context->Open(stem + ".verbena.h"));
@@ -172,7 +220,7 @@ class Generator final : public google::protobuf::compiler::CodeGenerator {
     out.Print({{"proto", file->name()}, {"stem", stem}},
               "// Made by protoc-gen-verbena from $proto$. Do not edit.\n"
               "#pragma once\n\n"
-              "#include <utility>\n#include <vector>\n\n"
+              "#include <memory>\n#include <utility>\n#include <vector>\n\n"
               "#include \"absl/status/statusor.h\"\n"
               "#include \"$stem$.pb.h\"\n"
               "#include \"rpc/client.h\"\n"

@@ -49,6 +49,31 @@ void TestShelf::Hold(rpc::ServerCall<Text, Text> call) {
   came_.notify_all();
 }
 
+rpc::Task<absl::Status> TestShelf::Count(rpc::ServerContext&, const Order& order,
+                                         rpc::ServerStream<Order, Text>& stream) {
+  for (uint64_t i = 0; i < order.answer_bytes(); ++i) {
+    const Text text = Say(std::to_string(i) + order.message());
+    if (!co_await stream.CoWrite(text)) co_return absl::CancelledError("nobody listens");
+    written_.fetch_add(1);
+  }
+  if (order.throw_()) throw std::runtime_error("thrown on demand");
+  co_return absl::Status(static_cast<absl::StatusCode>(order.code()), order.message());
+}
+
+rpc::Task<absl::StatusOr<Text>> TestShelf::Join(rpc::ServerContext&, Stream& stream) {
+  Text all, next;
+  while (co_await stream.CoRead(&next)) all.mutable_text()->append(next.text());
+  co_return all;
+}
+
+rpc::Task<absl::Status> TestShelf::Chat(rpc::ServerContext&, Stream& stream) {
+  Text next;
+  while (co_await stream.CoRead(&next)) {
+    if (!co_await stream.CoWrite(next)) co_return absl::CancelledError("nobody listens");
+  }
+  co_return absl::OkStatus();
+}
+
 TestShelf::HeldCall TestShelf::NextHeld() {
   std::unique_lock lock(lock_);
   if (!came_.wait_for(lock, absl::ToChronoSeconds(kPatience), [&] { return !held_.empty(); })) {

@@ -51,11 +51,19 @@ class TestShelf final : public Shelf::AsyncService {
   void Take(rpc::ServerCall<Parcel, Sum> call) override;
   void Fill(rpc::ServerCall<Parcel, Sum> call) override;
 
+  using Stream = rpc::ServerStream<Text, Text>;
+  rpc::Task<absl::Status> Count(rpc::ServerContext& context, const Order& order,
+                                rpc::ServerStream<Order, Text>& stream) override;
+  rpc::Task<absl::StatusOr<Text>> Join(rpc::ServerContext& context, Stream& stream) override;
+  rpc::Task<absl::Status> Chat(rpc::ServerContext& context, Stream& stream) override;
+
   HeldCall NextHeld();  // waits for one
   size_t echoes() const { return echoes_.load(); }
+  size_t written() const { return written_.load(); }  // by Count
 
  private:
   std::atomic<size_t> echoes_ = 0;
+  std::atomic<size_t> written_ = 0;
   std::mutex lock_;
   std::condition_variable came_;
   std::deque<HeldCall> held_;
@@ -70,7 +78,9 @@ struct Shop {
   explicit Shop(rpc::ServerOptions server_options = {}, rpc::ChannelOptions options = {})
       : server(Serve(shelf, server_options)),
         channel(ChannelTo(server->address(), options)),
-        client(*channel) {}
+        client(*channel) {
+    Check(channel->WaitUntilConnected(kPatience));
+  }
   TestShelf shelf;
   std::unique_ptr<Server> server;
   std::unique_ptr<Channel> channel;
