@@ -43,8 +43,12 @@ rpc::Task<absl::Status> MoveBlocks(Copy& copy) {
     range.set_offset(at);
     range.set_bytes(block.size());
     *range.mutable_memory() = *lent;
-    auto moved = copy.writes ? co_await client.CoWrite(range, context)
-                             : co_await client.CoRead(range, context);
+    absl::StatusOr<examples::Moved> moved;
+    if (copy.writes) {
+      moved = co_await client.CoWrite(range, context);
+    } else {
+      moved = co_await client.CoRead(range, context);
+    }
     if (!moved.ok()) co_return moved.status();
     if (moved->bytes() != block.size()) co_return absl::OutOfRangeError("the volume is shorter");
   }
