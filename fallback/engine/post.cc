@@ -30,7 +30,7 @@ uint32_t FeatureOf(Opcode op) {
 
 }  // namespace
 
-PostError QueuePair::CheckPost(const SendWr& wr) const {
+inline PostError QueuePair::CheckPost(const SendWr& wr) const {
   if (static_cast<uint8_t>(wr.opcode) >= kOpcodeCount || !TakesFlag(wr)) {
     return PostError::kInvalidOpcode;
   }
@@ -52,7 +52,7 @@ PostError QueuePair::CheckPost(const SendWr& wr) const {
   return PostError::kNone;
 }
 
-void QueuePair::Enqueue(uint64_t position, const SendWr& wr) {
+inline void QueuePair::Enqueue(uint64_t position, const SendWr& wr) {
   SendEntry& e = sq_.at(position);
   e.id = wr.id;
   e.remote_address = wr.remote.address;
