@@ -52,7 +52,7 @@ inline PostError QueuePair::CheckPost(const SendWr& wr) const {
   return PostError::kNone;
 }
 
-inline void QueuePair::Enqueue(uint64_t position, const SendWr& wr) {
+void QueuePair::Enqueue(uint64_t position, const SendWr& wr) {
   SendEntry& e = sq_.at(position);
   e.id = wr.id;
   e.remote_address = wr.remote.address;
