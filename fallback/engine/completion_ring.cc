@@ -10,9 +10,7 @@ CompletionRing::CompletionRing(uint32_t entries, CompletionObserver* observer)
 
 void CompletionRing::Push(const WorkCompletion& completion, bool solicited,
                           std::atomic<uint64_t>* retrieved, uint64_t position) {
-  bool notify = false;
-  bool waited = false;
-  bool overflow = false;
+  bool notify = false, waited = false, overflow = false;
   {
     std::lock_guard lock(lock_);
     const uint32_t count = count_.load(std::memory_order_relaxed);
@@ -33,9 +31,11 @@ void CompletionRing::Push(const WorkCompletion& completion, bool solicited,
     }
     waited = waiters_ > 0;
   }
-  if (notify) observer_->OnNotify();
-  if (waited) observer_->OnPushed();
-  if (overflow) observer_->OnOverflow();
+  if (notify || waited || overflow) [[unlikely]] {
+    if (notify) observer_->OnNotify();
+    if (waited) observer_->OnPushed();
+    if (overflow) observer_->OnOverflow();
+  }
 }
 
 size_t CompletionRing::Pop(std::span<WorkCompletion> out) {

@@ -41,8 +41,8 @@ void QueuePair::Poison(const Sge* sges, uint32_t count, uint32_t domain, uint32_
       continue;
     }
     const uint32_t part = std::min(sge->length - from, n);
-    const Translation t = config_.keys->Check(sge->key, domain, config_.number, sge->address + from,
-                                              part, Access::kLocalWrite);
+    const Translation t = config_.keys->Check(
+        {sge->key, domain, config_.number, Access::kLocalWrite, sge->address + from, part});
     if (t.ok() && !t.region->guarded) std::memset(t.host, kPoison, part);
     n -= part;
     from = 0;

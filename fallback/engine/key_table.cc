@@ -107,39 +107,37 @@ Region* KeyTable::Find(uint32_t key) const {
   }
 }
 
-Translation KeyTable::Check(uint32_t key, uint32_t domain, uint32_t queue_pair, uint64_t address,
-                            uint64_t length, Access needed) const {
+AccessFault KeyTable::JudgeWindow(const Region& w, const Reach& reach) {
+  if (w.domain != reach.domain) return AccessFault::kDomain;
+  if ((reach.needed & kRemoteBits) == Access::kLocalRead) return AccessFault::kKey;
+  if (w.bound_qp != reach.queue_pair) return AccessFault::kDomain;
+  const Region* parent = w.parent;
+  if (parent == nullptr || !parent->alive.load(std::memory_order_acquire)) return AccessFault::kKey;
+  return Judge(w, reach);
+}
+
+Translation KeyTable::Check(const Reach& reach) const {
   for (;;) {
     const uint64_t before = moves_.load(std::memory_order_acquire);
-    const Translation t = CheckOnce(key, domain, queue_pair, address, length, needed);
+    Region* const r = Walk(reach.key);
+    const AccessFault fault = r == nullptr ? AccessFault::kKey
+                              : r->window  ? JudgeWindow(*r, reach)
+                                           : Judge(*r, reach);
+    std::byte* const host =
+        fault == AccessFault::kNone ? r->host + (reach.address - r->first) : nullptr;
     // Every load above was an acquire, so this one comes after them.
-    if (before % 2 == 0 && moves_.load(std::memory_order_relaxed) == before) return t;
+    if (before % 2 == 0 && moves_.load(std::memory_order_relaxed) == before) {
+      return {host, r, fault};
+    }
     CpuRelax();
   }
 }
 
-Translation KeyTable::CheckOnce(uint32_t key, uint32_t domain, uint32_t queue_pair,
-                                uint64_t address, uint64_t length, Access needed) const {
-  Region* r = Walk(key);
-  if (r == nullptr) return {nullptr, nullptr, AccessFault::kKey};
-  if (r->domain != domain) return {nullptr, r, AccessFault::kDomain};
-  const bool remote = (needed & kRemoteBits) != Access::kLocalRead;
-  if (r->window) {
-    if (!remote) return {nullptr, r, AccessFault::kKey};
-    if (r->bound_qp != queue_pair) return {nullptr, r, AccessFault::kDomain};
-    const Region* parent = r->parent;
-    if (parent == nullptr || !parent->alive.load(std::memory_order_acquire)) {
-      return {nullptr, r, AccessFault::kKey};
-    }
-  }
-  const uint64_t first = r->first;
-  const uint64_t size = r->length;
-  if (address + length < address) return {nullptr, r, AccessFault::kWrap};
-  if (address < first || length > size || address - first > size - length) {
-    return {nullptr, r, AccessFault::kBounds};
-  }
-  if (!Allows(r->access, needed)) return {nullptr, r, AccessFault::kAccess};
-  return {r->host + (address - first), r, AccessFault::kNone};
+Translation KeyTable::CheckAndRemember(Reach reach, Recent* recent) const {
+  const uint64_t moves = moves_.load(std::memory_order_seq_cst);
+  const Translation t = Check(reach);
+  if (t.ok() && !t.region->window) *recent = {moves, t.region};
+  return t;
 }
 
 void ReleaseWindow(KeyTable* keys, Region* window) {

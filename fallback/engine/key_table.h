@@ -63,11 +63,28 @@ struct Region {
 enum class AccessFault : uint8_t { kNone, kKey, kDomain, kBounds, kWrap, kAccess };
 const char* AccessFaultText(AccessFault fault);
 
+// What somebody wants to touch, and on whose behalf.
+struct Reach {
+  uint32_t key = 0;
+  uint32_t domain = 0;
+  uint32_t queue_pair = 0;             // matters for windows
+  Access needed = Access::kLocalRead;  // without a remote bit windows are refused
+  uint64_t address = 0;
+  uint64_t length = 0;
+};
+
 struct Translation {
   std::byte* host = nullptr;
   Region* region = nullptr;
   AccessFault fault = AccessFault::kNone;
   bool ok() const { return fault == AccessFault::kNone; }
+};
+
+// The region that Check found last: nothing about it changes before a key comes or goes. Windows
+// are not remembered.
+struct Recent {
+  uint64_t moves = ~uint64_t{0};  // of the table then; not so many yet
+  Region* region = nullptr;
 };
 
 class KeyTable {
@@ -86,10 +103,10 @@ class KeyTable {
   // Changes whenever a key dies: a translation made under another version must be made again.
   uint64_t version() const { return version_.load(std::memory_order_seq_cst); }
 
-  // Only inside a drive. `queue_pair` matters for windows; local accesses (no remote bit in
-  // `needed`) refuse windows.
-  Translation Check(uint32_t key, uint32_t domain, uint32_t queue_pair, uint64_t address,
-                    uint64_t length, Access needed) const;
+  // Only inside a drive.
+  Translation Check(const Reach& reach) const;
+  // The same for one who asks again and again.
+  Translation Check(Reach reach, Recent* recent) const;
   Region* Find(uint32_t key) const;
 
   SpinLock atomics;  // of Hardships::device_atomics
@@ -101,8 +118,9 @@ class KeyTable {
     std::unique_ptr<std::atomic<Region*>[]> heads;
   };
   Region* Walk(uint32_t key) const;
-  Translation CheckOnce(uint32_t key, uint32_t domain, uint32_t queue_pair, uint64_t address,
-                        uint64_t length, Access needed) const;
+  static AccessFault Judge(const Region& r, const Reach& reach);
+  static AccessFault JudgeWindow(const Region& w, const Reach& reach);
+  Translation CheckAndRemember(Reach reach, Recent* recent) const;
   static size_t Hash(uint32_t key) { return (key * 0x9e3779b97f4a7c15ull) >> 32; }
   void Grow();
 
@@ -114,6 +132,31 @@ class KeyTable {
   std::atomic<uint64_t> moves_{0};  // odd while links change; a miss under change looks again
   std::atomic<uint64_t> version_{0};
 };
+
+// Of what is no window.
+inline AccessFault KeyTable::Judge(const Region& r, const Reach& reach) {
+  if (r.domain != reach.domain) return AccessFault::kDomain;
+  const uint64_t first = r.first;
+  const uint64_t size = r.length;
+  const uint64_t address = reach.address, length = reach.length;
+  if (address + length < address) return AccessFault::kWrap;
+  if (address < first || length > size || address - first > size - length) {
+    return AccessFault::kBounds;
+  }
+  return Allows(r.access, reach.needed) ? AccessFault::kNone : AccessFault::kAccess;
+}
+
+inline Translation KeyTable::Check(Reach reach, Recent* recent) const {
+  Region* const r = recent->region;
+  if (moves_.load(std::memory_order_seq_cst) != recent->moves || r->key != reach.key) [[unlikely]] {
+    return CheckAndRemember(reach, recent);
+  }
+  const AccessFault fault = Judge(*r, reach);
+  if (fault != AccessFault::kNone) [[unlikely]] {
+    return {nullptr, r, fault};
+  }
+  return {r->host + (reach.address - r->first), r, AccessFault::kNone};
+}
 
 // Ends what a bind began: the key is dead, the region has one window less, the window is free.
 void ReleaseWindow(KeyTable* keys, Region* window);

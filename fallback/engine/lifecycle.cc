@@ -159,15 +159,10 @@ void QueuePair::FlushSends() {
 }
 
 void QueuePair::FlushReceives() {
-  if (current_.has_value()) FailReceive(WcStatus::kFlushed);
+  if (receiving_) FailReceive(WcStatus::kFlushed);
   if (own_receives_ == nullptr) return;
   bool limit = false;
-  current_.emplace();
-  while (own_receives_->Take(&*current_, &limit)) {
-    FailReceive(WcStatus::kFlushed);
-    current_.emplace();
-  }
-  current_.reset();
+  while (own_receives_->Take(&current_, &limit)) FailReceive(WcStatus::kFlushed);
 }
 
 void QueuePair::FlushPosted() {
@@ -184,7 +179,7 @@ void QueuePair::ReceiveEnded(int error, Nanos) {
   }
   if (error == 0 && !session_.features.has(wire::kAcknowledge)) {
     // Its way of a goodbye (decision 0004), if it leaves neither end with half of something.
-    const bool nothing_open = outstanding() == 0 && !current_.has_value() &&
+    const bool nothing_open = outstanding() == 0 && !receiving_ &&
                               segment_.kind == Segment::Kind::kNone && rx_begin_ == rx_end_;
     EnterError(nothing_open ? absl::OkStatus()
                             : absl::UnavailableError(
@@ -241,7 +236,7 @@ void QueuePair::Reset() {
     sq_.Retire(head + 1);
   }
   if (own_receives_ != nullptr) own_receives_->Clear();
-  current_.reset();
+  receiving_ = false;
   cursor_ = begun_ = sq_.tail();
   cursor_started_ = cursor_immediate_ = false;
   cursor_offset_ = 0;

@@ -30,7 +30,7 @@ uint32_t FeatureOf(Opcode op) {
 
 }  // namespace
 
-PostError QueuePair::CheckPost(const SendWr& wr) const {
+inline PostError QueuePair::CheckPost(const SendWr& wr) const {
   if (static_cast<uint8_t>(wr.opcode) >= kOpcodeCount || !TakesFlag(wr)) {
     return PostError::kInvalidOpcode;
   }

@@ -259,17 +259,31 @@ class QueuePair {
   struct Piece {
     const std::byte* host;
     uint32_t length;
-    uint32_t key;  // 0: inline data, ours
   };
-  // The parts of an entry's local data that make up [offset, offset + n); -1: a key, its bounds or
-  // its access is wrong.
-  int Pieces(const SendEntry& entry, uint32_t offset, uint32_t n, Piece* out);
+  // As this queue pair, or its peer by it.
+  Reach ReachOf(uint32_t key, uint64_t address, uint64_t length, Access needed) const {
+    return {key, config_.domain, config_.number, needed, address, length};
+  }
+  Translation Check(uint32_t key, uint64_t address, uint64_t length, Access needed) const {
+    return config_.keys->Check(ReachOf(key, address, length, needed));
+  }
+  // The parts of the local data at the cursor that make up [offset, offset + n). False: a key,
+  // its bounds or its access is wrong, or `use` said so.
+  template <typename Use>
+  bool WalkPayload(uint32_t offset, uint32_t n, Use use);
+  bool CopyPayload(const SendEntry& entry, uint32_t offset, uint32_t n, std::byte* to);
+  int Pieces(uint32_t offset, uint32_t n, Piece* out);  // -1: false
   void AppendControlMessage(const wire::Control& control, absl::string_view text = {});
+  // `outside`: a large payload. Any other is at PlaceOfPayload already.
   template <typename Header>
-  void AppendFpdu(const Header& header, std::span<const Piece> payload);
+  void AppendFpdu(Header header, uint32_t payload, std::span<const Piece> outside);
+  std::byte* PlaceOfPayload(uint32_t header) { return batch_.next() + header; }
   template <typename Header>
   void AppendWhole(Header header, std::span<const std::byte> body);
-  uint32_t SegmentSize(uint32_t length, uint32_t header) const;
+  uint32_t SegmentSize(uint32_t length, uint32_t header) const {
+    return length <= session_.features.max_payload ? length : PartSize(length, header);
+  }
+  uint32_t PartSize(uint32_t length, uint32_t header) const;
   uint8_t AckBit(const SendEntry& entry) const;
   void AdvanceCursor();
   void BindWindow(SendEntry& entry);
@@ -283,6 +297,8 @@ class QueuePair {
   void OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
                    uint32_t payload);
   bool ResolveTargets();
+  bool LookUpTargets();
+  bool LookUpEntries(const Sge* sge, uint32_t count, uint32_t domain);
   bool Place(const std::byte* from, uint32_t n);  // false: the memory is not there any more
   bool PublishHeld(const std::byte* from, uint32_t n);
   void SkipTargets(uint32_t n);
@@ -312,10 +328,20 @@ class QueuePair {
   void RefuseAnswer(wire::TerminateError error, const char* why);
 
   // responder.cc
-  void HeardFromPeer();
+  void HeardFromPeer() {
+    if (!may_send_) [[unlikely]] {
+      MaySend();
+    }
+  }
+  void MaySend();
   void HandleControl(const wire::Control& control, absl::string_view text, Nanos now);
   bool AllowedHere(Access kind, const char* what);
-  bool ShortEnough(uint64_t length, WcStatus receive = WcStatus::kSuccess);
+  bool ShortEnough(uint64_t length, WcStatus receive = WcStatus::kSuccess) {
+    return length <= kMaxMessage || RefuseLength(receive);
+  }
+  bool RefuseLength(WcStatus receive);  // these: false
+  bool RefuseForShortReceive();
+  bool RefuseTarget(AccessFault fault);
   bool BeginWrite(const wire::TaggedHeader& header);
   bool BeginSend(const wire::UntaggedHeader& header);
   void FinishWrite();
@@ -328,7 +354,8 @@ class QueuePair {
   bool TakeReceive();
   void RefuseForLackOfReceive();
   void Applied(uint8_t rdmap, uint64_t bytes);
-  void CompleteReceive(WorkCompletion wc, bool solicited);
+  void RefuseInvalidation();
+  void CompleteReceive(WorkCompletion& wc, bool solicited);
   void FailReceive(WcStatus status);
   bool Invalidate(uint32_t key);
   void RefuseAccess(uint32_t rsn, const char* what, AccessFault fault, uint32_t key,
@@ -411,7 +438,8 @@ class QueuePair {
   // --- responder
   std::unique_ptr<ReceiveQueue> own_receives_;
   ReceiveQueue* receives_;
-  std::optional<Receive> current_;  // taken, not complete
+  Receive current_;  // if receiving_: it was taken and is not complete
+  bool receiving_ = false;
   uint32_t applied_rsn_ = 0;
   uint32_t told_rsn_ = 0;  // up to here the peer knows: acknowledged or answered
   bool ack_owed_ = false;
@@ -444,6 +472,7 @@ class QueuePair {
   size_t rx_end_ = 0;
   size_t direct_ = 0;  // bytes of the last ReceiveSpace that lie in the segment's targets
   Segment segment_;
+  Recent target_region_, source_region_;
   TransmitBatch batch_;
   uint64_t left_ = 0;       // bytes that were sent, of this connection and those before it
   uint32_t batch_rsn_ = 0;  // last request that the batch finishes: foreign peers complete locally

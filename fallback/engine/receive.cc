@@ -15,6 +15,15 @@ using wire::Opcode;
 using wire::TaggedHeader;
 using wire::UntaggedHeader;
 
+// Where the rest of the segment goes. Looked up once a segment, and again when keys have died
+// since: a region may be deregistered between two receive calls of one message.
+inline bool QueuePair::ResolveTargets() {
+  const uint64_t version = config_.keys->version();
+  if (segment_.version == version) return true;
+  segment_.version = version;
+  return LookUpTargets();
+}
+
 int QueuePair::ReceiveSpace(iovec* into, int max) {
   direct_ = 0;
   int count = 0;
@@ -32,7 +41,10 @@ int QueuePair::ReceiveSpace(iovec* into, int max) {
     direct_ = left - want;
   }
   if (rx_begin_ == rx_end_) rx_begin_ = rx_end_ = 0;
-  into[count++] = {rx_.get() + rx_end_, kReceiveBuffer - rx_end_};
+  // Behind payload that is received in place come its trailer and the next header, whose payload
+  // may be received in place as well.
+  const size_t room = kReceiveBuffer - rx_end_;
+  into[count++] = {rx_.get() + rx_end_, direct_ > 0 ? std::min(room, kBehindDirect) : room};
   return count;
 }
 
@@ -67,7 +79,7 @@ void QueuePair::Parse(Nanos now) {
 }
 
 // False: more bytes are needed, or the connection is dying.
-bool QueuePair::ParseNext(Nanos now) {
+inline bool QueuePair::ParseNext(Nanos now) {
   if (segment_.kind != Segment::Kind::kNone) return ContinueSegment(now);
   if (available() < 4) return false;
   const uint8_t ddp = static_cast<uint8_t>(input()[2]);
@@ -75,8 +87,8 @@ bool QueuePair::ParseNext(Nanos now) {
   return wire::IsTagged(ddp) ? BeginTagged(now) : BeginUntagged(now);
 }
 
-void QueuePair::OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
-                            uint32_t payload) {
+inline void QueuePair::OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint32_t header,
+                                   uint32_t payload) {
   Segment& s = segment_;
   s.kind = kind;
   s.ddp = ddp;
@@ -91,7 +103,7 @@ void QueuePair::OpenSegment(Segment::Kind kind, uint8_t ddp, uint8_t rdmap, uint
   rx_begin_ += header;
 }
 
-bool QueuePair::BeginTagged(Nanos) {
+bool QueuePair::BeginTagged(Nanos now) {
   const TaggedHeader h = wire::Load<TaggedHeader>(input());
   if (const wire::Fault fault = wire::Invalid(h)) {
     ProtocolFault(fault);
@@ -122,7 +134,7 @@ bool QueuePair::BeginTagged(Nanos) {
   segment_.key = h.stag;
   segment_.address = h.tagged_offset;
   OpenSegment(Segment::Kind::kWrite, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
-  return ResolveTargets();
+  return ResolveTargets() && ContinueSegment(now);
 }
 
 bool QueuePair::BeginUntagged(Nanos now) {
@@ -151,7 +163,7 @@ bool QueuePair::BeginUntagged(Nanos now) {
     }
     segment_.address = h.message_offset;
     OpenSegment(Segment::Kind::kSend, h.ddp, h.rdmap, sizeof(h), payload);
-    return payload == 0 || ResolveTargets();
+    return (payload == 0 || ResolveTargets()) && ContinueSegment(now);
   }
   // Everything else is one small FPDU, handled when it is there as a whole.
   const size_t size = wire::FpduSize(sizeof(h), payload);
@@ -231,53 +243,46 @@ void QueuePair::FinishSegment(Nanos) {
   segment_.kind = Segment::Kind::kNone;
 }
 
-// Where the rest of the segment goes. Looked up once a segment, and again when keys have died
-// since: a region may be deregistered between two receive calls of one message.
-bool QueuePair::ResolveTargets() {
+bool QueuePair::LookUpTargets() {
   Segment& s = segment_;
-  const uint64_t version = config_.keys->version();
-  if (s.version == version) return true;
-  s.version = version;
   s.targets = s.target = 0;
   s.guarded = false;
-  const uint32_t left = s.total - s.done;
-  if (s.kind == Segment::Kind::kWrite) {
-    if (left == 0) return true;  // zero length: nothing is checked (IBTA 9.7.4.1.3)
-    const Translation t = config_.keys->Check(s.key, config_.domain, config_.number,
-                                              s.address + s.done, left, Access::kRemoteWrite);
-    if (!t.ok()) {
-      RefuseAccess(applied_rsn_ + 1, "write to", t.fault, s.key, s.address + s.done, left);
-      return false;
-    }
-    t.region->writes.fetch_add(s.done == 0 ? 1 : 0, std::memory_order_relaxed);
-    s.guarded = t.region->guarded;
-    s.target_list[s.targets++] = {t.host, left};
-    return true;
+  if (s.kind == Segment::Kind::kSend) {
+    return LookUpEntries(current_.sges, current_.sge_count, config_.receive_domain);
   }
-  const bool send = s.kind == Segment::Kind::kSend;
-  const Sge* sge = send ? current_->sges : sq_.sges(orq_.front().position);
-  const uint32_t count = send ? current_->sge_count : sq_.at(orq_.front().position).sge_count;
+  if (s.kind == Segment::Kind::kReadResponse) {
+    const uint64_t position = orq_.front().position;
+    return LookUpEntries(sq_.sges(position), sq_.at(position).sge_count, config_.domain);
+  }
+  const uint32_t left = s.total - s.done;
+  if (left == 0) return true;  // zero length: nothing is checked (IBTA 9.7.4.1.3)
+  const Translation t = config_.keys->Check(
+      ReachOf(s.key, s.address + s.done, left, Access::kRemoteWrite), &target_region_);
+  if (!t.ok()) [[unlikely]] {
+    RefuseAccess(applied_rsn_ + 1, "write to", t.fault, s.key, s.address + s.done, left);
+    return false;
+  }
+  if (s.done == 0) t.region->writes.fetch_add(1, std::memory_order_relaxed);
+  s.guarded = t.region->guarded;
+  s.target_list[s.targets++] = {t.host, left};
+  return true;
+}
+
+bool QueuePair::LookUpEntries(const Sge* sge, uint32_t count, uint32_t domain) {
+  Segment& s = segment_;
   uint64_t offset = s.address + s.done;
-  uint32_t want = left;
+  uint32_t want = s.total - s.done;
   for (uint32_t i = 0; i < count && want > 0; ++i, ++sge) {
     if (offset >= sge->length) {
       offset -= sge->length;
       continue;
     }
     const uint32_t n = static_cast<uint32_t>(std::min<uint64_t>(sge->length - offset, want));
-    const Translation t =
-        config_.keys->Check(sge->key, send ? config_.receive_domain : config_.domain,
-                            config_.number, sge->address + offset, n, Access::kLocalWrite);
-    if (!t.ok()) {
-      const std::string text =
-          std::string("a local buffer to receive into cannot be used: ") + AccessFaultText(t.fault);
-      if (send) {
-        RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
-                      text, std::nullopt, WcStatus::kLocalProtectionError);
-      } else {
-        FailRead(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
-      }
-      return false;
+    const Translation t = config_.keys->Check(
+        {sge->key, domain, config_.number, Access::kLocalWrite, sge->address + offset, n},
+        &target_region_);
+    if (!t.ok()) [[unlikely]] {
+      return RefuseTarget(t.fault);
     }
     s.guarded |= t.region->guarded;
     s.target_list[s.targets++] = {t.host, n};
@@ -287,7 +292,19 @@ bool QueuePair::ResolveTargets() {
   return true;
 }
 
-bool QueuePair::Place(const std::byte* from, uint32_t n) {
+bool QueuePair::RefuseTarget(AccessFault fault) {
+  const std::string text =
+      std::string("a local buffer to receive into cannot be used: ") + AccessFaultText(fault);
+  if (segment_.kind == Segment::Kind::kSend) {
+    RefuseRequest(applied_rsn_ + 1, wire::NakCode::kRemoteOperation, wire::error::kUnspecified,
+                  text, std::nullopt, WcStatus::kLocalProtectionError);
+  } else {
+    FailRead(WcStatus::kLocalProtectionError, absl::InvalidArgumentError(text));
+  }
+  return false;
+}
+
+inline bool QueuePair::Place(const std::byte* from, uint32_t n) {
   Segment& s = segment_;
   if (session_.crc) s.crc = wire::Crc32c(s.crc, {from, n});
   s.done += n;

@@ -9,8 +9,7 @@ namespace verbena::engine {
 ReceiveQueue::ReceiveQueue(uint32_t max_wr, uint32_t max_sge)
     : max_wr_(max_wr),
       max_sge_(max_sge),
-      ids_(new uint64_t[max_wr]),
-      sge_counts_(new uint32_t[max_wr]),
+      slots_(new Slot[max_wr]),
       sges_(new Sge[size_t{max_wr} * max_sge]) {}
 
 PostResult ReceiveQueue::Post(std::span<const ReceiveWr> requests, bool* wake) {
@@ -27,9 +26,13 @@ PostResult ReceiveQueue::Post(std::span<const ReceiveWr> requests, bool* wake) {
       break;
     }
     const uint32_t at = static_cast<uint32_t>((uint64_t{head_} + count) % max_wr_);
-    ids_[at] = wr.id;
-    sge_counts_[at] = wr.local.size();
-    std::copy(wr.local.begin(), wr.local.end(), &sges_[size_t{at} * max_sge_]);
+    uint64_t length = 0;
+    Sge* to = &sges_[size_t{at} * max_sge_];
+    for (const Sge& sge : wr.local) {
+      length += sge.length;
+      *to++ = sge;
+    }
+    slots_[at] = {wr.id, length, wr.local.size()};
     ++count;
     ++result.accepted;
   }
@@ -49,13 +52,12 @@ bool ReceiveQueue::Take(Receive* out, bool* limit_reached) {
     ++counters_.empty;
     return false;
   }
-  out->id = ids_[head_];
-  out->sge_count = sge_counts_[head_];
-  out->length = 0;
-  for (uint32_t i = 0; i < out->sge_count; ++i) {
-    out->sges[i] = sges_[size_t{head_} * max_sge_ + i];
-    out->length += out->sges[i].length;
-  }
+  const Slot& slot = slots_[head_];
+  out->id = slot.id;
+  out->sge_count = slot.sge_count;
+  out->length = slot.length;
+  const Sge* from = &sges_[size_t{head_} * max_sge_];
+  for (uint32_t i = 0; i < slot.sge_count; ++i) out->sges[i] = from[i];
   if (++head_ == max_wr_) head_ = 0;
   count_.store(count - 1, std::memory_order_seq_cst);
   ++counters_.taken;

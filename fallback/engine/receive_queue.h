@@ -43,9 +43,13 @@ class ReceiveQueue {
   mutable SpinLock lock_;
   const uint32_t max_wr_;
   const uint32_t max_sge_;
-  std::unique_ptr<uint64_t[]> ids_;
-  std::unique_ptr<uint32_t[]> sge_counts_;
-  std::unique_ptr<Sge[]> sges_;
+  struct Slot {
+    uint64_t id;
+    uint64_t length;  // bytes of all entries
+    uint32_t sge_count;
+  };
+  std::unique_ptr<Slot[]> slots_;
+  std::unique_ptr<Sge[]> sges_;  // max_sge_ of each
   uint32_t head_ = 0;
   std::atomic<uint32_t> count_{0};
   uint32_t limit_ = 0;

@@ -313,8 +313,7 @@ void QueuePair::HandleAtomicResponse(const wire::UntaggedHeader&, const std::byt
   const Sge* sge = sq_.sges(orq_.front().position);
   for (uint32_t i = 0; i < e->sge_count; ++i, ++sge) {
     if (sge->length == 0) continue;
-    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
-                                              sge->address, sge->length, Access::kLocalWrite);
+    const Translation t = Check(sge->key, sge->address, sge->length, Access::kLocalWrite);
     if (!t.ok()) {
       FailRead(WcStatus::kLocalProtectionError,
                absl::InvalidArgumentError(

@@ -13,9 +13,9 @@ namespace verbena::engine {
 
 using wire::NakCode;
 
-void QueuePair::HeardFromPeer() {
-  if (may_send_) return;
-  may_send_ = true;  // RFC 5044 7.1.2: the initiator has spoken, a whole FPDU
+// RFC 5044 7.1.2: the initiator has spoken, a whole FPDU.
+void QueuePair::MaySend() {
+  may_send_ = true;
   config_.observer->OnEvent(EventType::kEstablished, absl::OkStatus());
 }
 
@@ -96,8 +96,7 @@ bool QueuePair::AllowedHere(Access kind, const char* what) {
 }
 
 // IBTA 9.7.2: 2^31 bytes. Nothing that counts a message's bytes may wrap.
-bool QueuePair::ShortEnough(uint64_t length, WcStatus receive) {
-  if (length <= kMaxMessage) return true;
+bool QueuePair::RefuseLength(WcStatus receive) {
   RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kUnspecified,
                 absl::StrCat("a message longer than ", kMaxMessage, " bytes"),
                 EventType::kQpRequestError, receive);
@@ -128,13 +127,11 @@ void QueuePair::FinishWrite() {
 }
 
 bool QueuePair::TakeReceive() {
-  if (current_.has_value()) return true;
+  if (receiving_) return true;
   bool limit = false;
-  current_.emplace();
-  const bool taken = receives_->Take(&*current_, &limit);
-  if (!taken) current_.reset();
+  receiving_ = receives_->Take(&current_, &limit);
   if (limit) config_.observer->OnSharedLimit();
-  return taken;
+  return receiving_;
 }
 
 // RNR (IBTA 9.7.5.2.8): not an error. Requests are dropped from here on, answers still flow, until
@@ -147,6 +144,14 @@ void QueuePair::RefuseForLackOfReceive() {
   dropping_ = rnr_nak_owed_ = true;
   immediate_pending_ = false;
   write_bytes_ = 0;
+}
+
+bool QueuePair::RefuseForShortReceive() {
+  RefuseRequest(
+      applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kTooLong,
+      absl::StrCat("a message longer than the receive posted for it (", current_.length, " bytes)"),
+      EventType::kQpRequestError, WcStatus::kLocalLengthError);
+  return false;
 }
 
 bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
@@ -164,17 +169,12 @@ bool QueuePair::BeginSend(const wire::UntaggedHeader& h) {
   }
   segment_.key = h.ulp;
   const uint64_t total = uint64_t{send_offset_} + wire::PayloadSize(h);
-  if (total > current_->length) {
-    const uint64_t length = current_->length;
-    RefuseRequest(
-        applied_rsn_ + 1, NakCode::kRemoteInvalidRequest, wire::error::kTooLong,
-        absl::StrCat("a message longer than the receive posted for it (", length, " bytes)"),
-        EventType::kQpRequestError, WcStatus::kLocalLengthError);
-    return false;
+  if (total > current_.length) [[unlikely]] {
+    return RefuseForShortReceive();
   }
   if (!ShortEnough(total, WcStatus::kLocalLengthError)) return false;
   if (config_.hardships.poison) [[unlikely]] {
-    Poison(current_->sges, current_->sge_count, config_.receive_domain, send_offset_,
+    Poison(current_.sges, current_.sge_count, config_.receive_domain, send_offset_,
            wire::PayloadSize(h));
   }
   return true;
@@ -194,12 +194,8 @@ void QueuePair::FinishSend() {
   wc.has_immediate = !invalidate && (segment_.rdmap & wire::kWithImmediate) != 0 &&
                      session_.features.has(wire::kImmediate);
   if (!wc.has_immediate && !invalidate) wc.immediate_or_key = 0;
-  if (invalidate && !Invalidate(segment_.key)) {
-    return RefuseRequest(applied_rsn_ + 1, NakCode::kRemoteAccess, wire::error::kCannotInvalidate,
-                         absl::StrFormat("key 0x%x names no window that this queue pair's peer may "
-                                         "invalidate",
-                                         segment_.key),
-                         EventType::kQpAccessError, WcStatus::kLocalProtectionError);
+  if (invalidate && !Invalidate(segment_.key)) [[unlikely]] {
+    return RefuseInvalidation();
   }
   ++expected_send_msn_;
   send_offset_ = 0;
@@ -208,11 +204,19 @@ void QueuePair::FinishSend() {
   Applied(segment_.rdmap, wc.length);
 }
 
+void QueuePair::RefuseInvalidation() {
+  RefuseRequest(
+      applied_rsn_ + 1, NakCode::kRemoteAccess, wire::error::kCannotInvalidate,
+      absl::StrFormat("key 0x%x names no window that this queue pair's peer may invalidate",
+                      segment_.key),
+      EventType::kQpAccessError, WcStatus::kLocalProtectionError);
+}
+
 void QueuePair::HandleImmediate(const wire::UntaggedHeader& h, const std::byte* body) {
   if (!session_.features.has(wire::kImmediate) || !immediate_pending_) {
     return ProtocolFault({"an Immediate that follows no Write", wire::error::kUnexpectedOpcode});
   }
-  if (h.msn != expected_send_msn_ || current_.has_value()) {  // or inside a Send
+  if (h.msn != expected_send_msn_ || receiving_) {  // or inside a Send
     return ProtocolFault({"an Immediate out of sequence", wire::error::kMsn});
   }
   if (!TakeReceive()) return RefuseForLackOfReceive();
@@ -258,8 +262,7 @@ void QueuePair::HandleReadRequest(const wire::UntaggedHeader& h, const std::byte
   read.size = size;
   read.rsn = applied_rsn_ + 1;
   if (size > 0) {  // zero length: nothing is checked
-    const Translation t = config_.keys->Check(read.source_stag, config_.domain, config_.number,
-                                              read.source_offset, size, Access::kRemoteRead);
+    const Translation t = Check(read.source_stag, read.source_offset, size, Access::kRemoteRead);
     if (!t.ok()) {
       return RefuseAccess(read.rsn, "read from", t.fault, read.source_stag, read.source_offset,
                           size);
@@ -286,8 +289,7 @@ void QueuePair::HandleAtomicRequest(const wire::UntaggedHeader& h, const std::by
                          EventType::kQpRequestError);
   }
   const uint64_t address = request.tagged_offset;
-  const Translation t = config_.keys->Check(request.stag, config_.domain, config_.number, address,
-                                            sizeof(uint64_t), Access::kRemoteAtomic);
+  const Translation t = Check(request.stag, address, sizeof(uint64_t), Access::kRemoteAtomic);
   if (!t.ok()) {
     return RefuseAccess(rsn, "operate on", t.fault, request.stag, address, sizeof(uint64_t));
   }
@@ -333,10 +335,10 @@ void QueuePair::Applied(uint8_t rdmap, uint64_t bytes) {
   }
 }
 
-void QueuePair::CompleteReceive(WorkCompletion wc, bool solicited) {
-  wc.id = current_->id;
+void QueuePair::CompleteReceive(WorkCompletion& wc, bool solicited) {
+  wc.id = current_.id;
   wc.qp_number = config_.number;
-  current_.reset();
+  receiving_ = false;
   count_.receive_completions.Add();
   config_.receive_ring->Push(wc, solicited);
 }

@@ -20,18 +20,25 @@ inline void CpuRelax() {
 class SpinLock {
  public:
   void lock() {
-    for (int spins = 0; held_.exchange(true, std::memory_order_acquire);) {
-      while (held_.load(std::memory_order_relaxed)) {
-        // The holder may have been preempted: on few cores, spinning on would keep it so.
-        if (++spins % 64 == 0) sched_yield();
-        CpuRelax();
-      }
+    if (held_.exchange(true, std::memory_order_acquire)) [[unlikely]] {
+      Wait();
     }
   }
   bool try_lock() { return !held_.exchange(true, std::memory_order_acquire); }
   void unlock() { held_.store(false, std::memory_order_release); }
 
  private:
+  [[gnu::noinline]] void Wait() {
+    int spins = 0;
+    do {
+      while (held_.load(std::memory_order_relaxed)) {
+        // The holder may have been preempted: on few cores, spinning on would keep it so.
+        if (++spins % 64 == 0) sched_yield();
+        CpuRelax();
+      }
+    } while (held_.exchange(true, std::memory_order_acquire));
+  }
+
   std::atomic<bool> held_{false};
 };
 

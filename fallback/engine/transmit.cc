@@ -71,7 +71,7 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
       u.ddp |= wire::kLast;
       u.rdmap = RdmapByte(Opcode::kSend);
       u.msn = send_msn_++;
-      AppendFpdu(u, {});
+      AppendFpdu(u, 0, {});
     } else if (session_.ready_frame == ReadyFrame::kRead) {
       UntaggedHeader u;
       u.rdmap = RdmapByte(Opcode::kReadRequest);
@@ -82,7 +82,7 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
     } else if (session_.ready_frame == ReadyFrame::kWrite) {
       h.ddp |= wire::kLast;
       h.rdmap = RdmapByte(Opcode::kWrite);
-      AppendFpdu(h, {});
+      AppendFpdu(h, 0, {});
     }
     may_send_ = true;
   }
@@ -171,31 +171,35 @@ void QueuePair::AppendControlMessage(const wire::Control& control, absl::string_
 template <typename Header>
 void QueuePair::AppendWhole(Header header, std::span<const std::byte> body) {
   header.ddp |= wire::kLast;
-  const Piece piece{body.data(), static_cast<uint32_t>(body.size()), 0};
-  AppendFpdu(header, {&piece, 1});
+  std::copy(body.begin(), body.end(), PlaceOfPayload(sizeof(Header)));
+  AppendFpdu(header, static_cast<uint32_t>(body.size()), {});
 }
 
 template <typename Header>
-void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload) {
-  uint32_t length = 0;
-  for (const Piece& p : payload) length += p.length;
-  Header h = header;
-  h.length = static_cast<uint16_t>(sizeof(Header) - wire::kLengthSize + length);
-  wire::Store(batch_.Append(sizeof(Header)), h);
+void QueuePair::AppendFpdu(Header header, uint32_t length, std::span<const Piece> outside) {
+  header.length = static_cast<uint16_t>(sizeof(Header) - wire::kLengthSize + length);
+  const uint32_t pad = wire::PadBytes(length);
+  if (outside.empty()) [[likely]] {
+    std::byte* const at = batch_.Append(wire::FpduSize(sizeof(Header), length));
+    std::byte* const trailer = wire::Store(at, header) + length;
+    std::memset(trailer, 0, wire::kCrcSize);
+    std::memset(trailer + pad, 0, wire::kCrcSize);
+    if (session_.crc) {
+      const uint32_t crc = wire::Crc32c(wire::kCrcBegin, {at, trailer + pad});
+      wire::Store(trailer + pad, wire::WireCrc(crc));
+    }
+    return;
+  }
+  wire::Store(batch_.Append(sizeof(Header)), header);
   uint32_t crc = wire::kCrcBegin;
-  if (session_.crc) crc = wire::Crc32c(crc, wire::AsBytes(h));
-  for (const Piece& p : payload) {
-    if (p.length == 0) continue;
-    if (p.key == 0) {
-      std::memcpy(batch_.Append(p.length), p.host, p.length);
-      if (session_.crc) crc = wire::Crc32c(crc, {p.host, p.length});
-    } else if (session_.crc) {
+  if (session_.crc) crc = wire::Crc32c(crc, wire::AsBytes(header));
+  for (const Piece& p : outside) {
+    if (session_.crc) {
       crc = wire::Crc32c(crc, {batch_.AppendCopy(p.host, p.length), p.length});
     } else {
       batch_.AppendExternal(p.host, p.length);
     }
   }
-  const uint32_t pad = wire::PadBytes(length);
   std::byte* trailer = batch_.Append(pad + wire::kCrcSize);
   std::memset(trailer, 0, pad + wire::kCrcSize);
   if (session_.crc) {
@@ -204,16 +208,15 @@ void QueuePair::AppendFpdu(const Header& header, std::span<const Piece> payload)
   }
 }
 
-template void QueuePair::AppendFpdu(const TaggedHeader&, std::span<const Piece>);
-template void QueuePair::AppendFpdu(const UntaggedHeader&, std::span<const Piece>);
+template void QueuePair::AppendFpdu(TaggedHeader, uint32_t, std::span<const Piece>);
+template void QueuePair::AppendFpdu(UntaggedHeader, uint32_t, std::span<const Piece>);
 template void QueuePair::AppendWhole(UntaggedHeader, std::span<const std::byte>);
 
 // Equal segments in whole pages between own peers: a short last one would drop the receiver to its
 // copying path. Foreign peers get what fits a TCP segment (RFC 5044 4.5).
-uint32_t QueuePair::SegmentSize(uint32_t length, uint32_t header) const {
+uint32_t QueuePair::PartSize(uint32_t length, uint32_t header) const {
   const uint32_t max = session_.features.max_payload;
   if (max == 0) return wire::MaxPayloadForMss(session_.mss, header);
-  if (length <= max) return length;
   const uint32_t segments = (length + max - 1) / max;
   const uint32_t even = (length + segments - 1) / segments;
   return std::min(max, (even + 4095) & ~4095u);
@@ -235,11 +238,11 @@ void QueuePair::AppendResponse() {
     return;
   }
   const uint32_t n = std::min(SegmentSize(read.size, sizeof(TaggedHeader)), read.size - read.sent);
-  Piece piece{nullptr, n, read.source_stag};
+  Piece piece{nullptr, n};
+  std::span<const Piece> outside;
   if (n > 0) {
     const Translation t =
-        config_.keys->Check(read.source_stag, config_.domain, config_.number,
-                            read.source_offset + read.sent, n, Access::kRemoteRead);
+        Check(read.source_stag, read.source_offset + read.sent, n, Access::kRemoteRead);
     if (!t.ok()) {  // the region died after the request was taken
       const InboundRead failed = read;
       irq_ = Ring<InboundRead>();
@@ -258,13 +261,18 @@ void QueuePair::AppendResponse() {
       return;
     }
     piece.host = t.host;
+    if (n > kCopyLimit) {
+      outside = {&piece, 1};
+    } else {
+      std::copy_n(t.host, n, PlaceOfPayload(sizeof(TaggedHeader)));
+    }
   }
   TaggedHeader h;
   if (read.sent + n == read.size) h.ddp |= wire::kLast;
   h.rdmap = RdmapByte(Opcode::kReadResponse);
   h.stag = read.sink_stag;
   h.tagged_offset = read.sink_offset + read.sent;
-  AppendFpdu(h, {&piece, 1});
+  AppendFpdu(h, n, outside);
   read.sent += n;
   if (read.sent != read.size) return;
   Answered(read.rsn);

@@ -14,20 +14,10 @@ TransmitBatch::TransmitBatch()
       vector_(new iovec[kBatchVectors]),
       external_(new bool[kBatchVectors]) {}
 
-std::byte* TransmitBatch::Append(size_t n) {
-  std::byte* at = arena_.get() + arena_used_;
-  arena_used_ += n;
-  bytes_ += n;
-  if (vectors_ > first_ && !external_[vectors_ - 1]) {
-    iovec& last = vector_[vectors_ - 1];
-    if (static_cast<std::byte*>(last.iov_base) + last.iov_len == at) {
-      last.iov_len += n;
-      return at;
-    }
-  }
-  vector_[vectors_] = {at, n};
+void TransmitBatch::OpenVector(std::byte* at) {
+  vector_[vectors_] = {at, 0};
   external_[vectors_++] = false;
-  return at;
+  in_arena_ = true;
 }
 
 void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
@@ -37,6 +27,7 @@ void TransmitBatch::AppendExternal(const std::byte* data, size_t n) {
   }
   vector_[vectors_] = {const_cast<std::byte*>(data), n};
   external_[vectors_++] = true;
+  in_arena_ = false;
   bytes_ += n;
 }
 
@@ -55,6 +46,7 @@ const std::byte* TransmitBatch::AppendCopy(const std::byte* data, size_t n) {
   bytes_ += n;
   vector_[vectors_] = {at, n};
   external_[vectors_++] = true;
+  in_arena_ = false;
   return at;
 }
 
@@ -79,6 +71,7 @@ void TransmitBatch::Sent(size_t n) {
 void TransmitBatch::Clear() {
   arena_used_ = copied_ = bytes_ = sent_ = 0;
   vectors_ = first_ = 0;
+  in_arena_ = false;
 }
 
 bool TransmitBatch::Detach() {

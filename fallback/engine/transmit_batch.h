@@ -27,7 +27,15 @@ class TransmitBatch {
   }
 
   // Appends `n` bytes of arena, to be filled by the caller.
-  std::byte* Append(size_t n);
+  std::byte* Append(size_t n) {
+    std::byte* at = arena_.get() + arena_used_;
+    arena_used_ += n;
+    bytes_ += n;
+    if (!in_arena_) OpenVector(at);
+    vector_[vectors_ - 1].iov_len += n;
+    return at;
+  }
+  std::byte* next() { return arena_.get() + arena_used_; }  // of what Append will append
   // Appends memory that stays where it is. Small pieces are copied.
   void AppendExternal(const std::byte* data, size_t n);
   // Makes room for AppendCopy, once. False: there is no memory for that.
@@ -51,6 +59,7 @@ class TransmitBatch {
   // One FPDU at most: header with body, then for each entry a copied piece, and the trailer.
   static constexpr size_t kFpduArena = 96 + (kMaxSge + 2) * kCopyLimit;
   static constexpr int kFpduVectors = 2 * kMaxSge + 2;
+  void OpenVector(std::byte* at);
 
   std::unique_ptr<std::byte[]> arena_;
   std::unique_ptr<iovec[]> vector_;
@@ -62,7 +71,8 @@ class TransmitBatch {
   size_t bytes_ = 0;  // gathered
   size_t sent_ = 0;
   int vectors_ = 0;
-  int first_ = 0;  // vector not yet fully sent
+  int first_ = 0;          // vector not yet fully sent
+  bool in_arena_ = false;  // the last vector ends where the arena goes on
 };
 
 }  // namespace verbena::engine

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Our own requests: when the next one may start, and its FPDUs.
 #include <algorithm>
+#include <cstring>
 
 #include "fallback/engine/guarded_copy.h"
 #include "fallback/engine/queue_pair.h"
@@ -11,7 +12,7 @@ using wire::RdmapByte;
 using wire::TaggedHeader;
 using wire::UntaggedHeader;
 
-bool QueuePair::MayStart(const SendEntry& e) const {
+inline bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.waiting || rnr_.resume_owed) return false;
   if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
   if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
@@ -64,7 +65,7 @@ bool QueuePair::AppendRequest() {
   return false;
 }
 
-void QueuePair::Begin(SendEntry& e) {
+inline void QueuePair::Begin(SendEntry& e) {
   e.rsn = next_rsn_++;
   e.send_msn = send_msn_;
   e.read_msn = read_msn_;
@@ -74,7 +75,7 @@ void QueuePair::Begin(SendEntry& e) {
   cursor_immediate_ = false;
 }
 
-void QueuePair::AdvanceCursor() {
+inline void QueuePair::AdvanceCursor() {
   sq_.at(cursor_).end = left_ + batch_.unsent();
   ++cursor_;
   cursor_started_ = false;
@@ -86,32 +87,50 @@ bool QueuePair::Readable(const Translation& where, uint32_t n) {
   return !where.region->guarded || GuardedProbe(where.host, n);
 }
 
-int QueuePair::Pieces(const SendEntry& e, uint32_t offset, uint32_t n, Piece* out) {
-  if (n == 0) return 0;
-  if (e.is_inline) {
-    *out = {sq_.inline_data(cursor_) + offset, n, 0};
-    return 1;
-  }
-  int count = 0;
-  const Sge* sge = sq_.sges(cursor_);
-  for (uint32_t i = 0; i < e.sge_count && n > 0; ++i, ++sge) {
+template <typename Use>
+bool QueuePair::WalkPayload(uint32_t offset, uint32_t n, Use use) {
+  for (const Sge* sge = sq_.sges(cursor_); n > 0; ++sge) {  // n is within their sum
     if (offset >= sge->length) {
       offset -= sge->length;
       continue;
     }
     const uint32_t part = std::min(sge->length - offset, n);
-    const Translation t = config_.keys->Check(sge->key, config_.domain, config_.number,
-                                              sge->address + offset, part, Access::kLocalRead);
-    if (!t.ok() || !Readable(t, part)) return -1;
-    out[count++] = {t.host, part, sge->key};
+    const Translation t = config_.keys->Check(
+        ReachOf(sge->key, sge->address + offset, part, Access::kLocalRead), &source_region_);
+    if (!t.ok() || !use(t, part)) return false;
     n -= part;
     offset = 0;
   }
-  return count;
+  return true;
+}
+
+inline bool QueuePair::CopyPayload(const SendEntry& e, uint32_t offset, uint32_t n, std::byte* to) {
+  if (e.is_inline) {
+    std::copy_n(sq_.inline_data(cursor_) + offset, n, to);
+    return true;
+  }
+  return WalkPayload(offset, n, [&](const Translation& t, uint32_t part) {
+    if (t.region->guarded) [[unlikely]] {
+      if (!GuardedRead(to, t.host, part)) return false;
+    } else {
+      std::memcpy(to, t.host, part);
+    }
+    to += part;
+    return true;
+  });
+}
+
+int QueuePair::Pieces(uint32_t offset, uint32_t n, Piece* out) {
+  int count = 0;
+  const bool there = WalkPayload(offset, n, [&](const Translation& t, uint32_t part) {
+    out[count++] = {t.host, part};
+    return Readable(t, part);
+  });
+  return there ? count : -1;
 }
 
 // Own peers: this request is worth an acknowledgement soon.
-uint8_t QueuePair::AckBit(const SendEntry& e) const {
+inline uint8_t QueuePair::AckBit(const SendEntry& e) const {
   if (!session_.features.has(wire::kAcknowledge)) return 0;
   const bool half_full = outstanding() * 2 > sq_.max_wr();
   return e.signaled || Has(e.flags, SendFlags::kFence) || half_full ? wire::kAckRequest : 0;
@@ -136,14 +155,19 @@ bool QueuePair::AppendDataSegment(SendEntry& e) {
   const uint32_t header = send ? sizeof(UntaggedHeader) : sizeof(TaggedHeader);
   const uint32_t n = std::min(SegmentSize(e.length, header), e.length - cursor_offset_);
   Piece pieces[kMaxSge];
-  const int count = Pieces(e, cursor_offset_, n, pieces);
+  int count = 0;
+  if (n > kCopyLimit && !e.is_inline) {
+    count = Pieces(cursor_offset_, n, pieces);
+  } else if (!CopyPayload(e, cursor_offset_, n, PlaceOfPayload(header))) {
+    count = -1;
+  }
   if (count < 0) {
     e.failure = WcStatus::kLocalProtectionError;
     return false;
   }
   const bool last = cursor_offset_ + n == e.length;
   const bool solicited = Has(e.flags, SendFlags::kSolicited);
-  const std::span<const Piece> payload(pieces, static_cast<size_t>(count));
+  const std::span<const Piece> outside(pieces, static_cast<size_t>(count));
   if (send) {
     UntaggedHeader h;
     wire::Opcode op = solicited ? wire::Opcode::kSendSolicited : wire::Opcode::kSend;
@@ -160,7 +184,7 @@ bool QueuePair::AppendDataSegment(SendEntry& e) {
       h.rdmap |= AckBit(e);
       ++send_msn_;
     }
-    AppendFpdu(h, payload);
+    AppendFpdu(h, n, outside);
   } else {
     TaggedHeader h;
     h.rdmap = RdmapByte(wire::Opcode::kWrite);
@@ -172,7 +196,7 @@ bool QueuePair::AppendDataSegment(SendEntry& e) {
       h.ddp |= wire::kLast;
       if (!immediate) h.rdmap |= AckBit(e);
     }
-    AppendFpdu(h, payload);
+    AppendFpdu(h, n, outside);
     if (last && immediate) {
       cursor_immediate_ = true;
       return true;

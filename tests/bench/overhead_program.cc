@@ -20,9 +20,9 @@ using namespace verbena;
 // Not static and not inlined: callgrind counts by their names. stub_driver/ has the like without
 // us.
 extern "C" {
-#define POST(NAME)                                                              \
+#define POST(NAME)                                                               \
   __attribute__((noinline, no_icf)) bool NAME(QueuePair& qp, const SendWr& wr) { \
-    return qp.PostSend({&wr, 1}).ok();                                          \
+    return qp.PostSend({&wr, 1}).ok();                                           \
   }
 POST(MeasuredSend)
 POST(MeasuredWrite)
