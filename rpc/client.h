@@ -58,9 +58,9 @@ class CallAwaiter final : CallDone {
       : channel_(channel), method_(method), request_(request), context_(context) {}
 
   bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> caller) {
-    caller_ = caller;
+  bool await_suspend(std::coroutine_handle<> caller) {
     channel_.Start(method_, request_, &response_, context_, *this);
+    return suspension_.Suspend(caller);
   }
   absl::StatusOr<Response> await_resume() {
     if (!status_.ok()) return status_;
@@ -70,7 +70,7 @@ class CallAwaiter final : CallDone {
  private:
   void Run(const absl::Status& status) override {
     status_ = status;
-    caller_.resume();
+    suspension_.Resume();
   }
   Channel& channel_;
   const Method& method_;
@@ -78,7 +78,7 @@ class CallAwaiter final : CallDone {
   ClientContext& context_;
   Response response_;
   absl::Status status_;
-  std::coroutine_handle<> caller_;
+  Suspension suspension_;
 };
 
 // co_await an operation of a stream: bool.
@@ -87,17 +87,19 @@ class StreamAwaiter {
   using Begin = std::function<void(MessageStream::Done)>;
   explicit StreamAwaiter(Begin begin) : begin_(std::move(begin)) {}
   bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> caller) {
-    begin_([this, caller](bool told) {
+  bool await_suspend(std::coroutine_handle<> caller) {
+    begin_([this](bool told) {
       told_ = told;
-      caller.resume();
+      suspension_.Resume();
     });
+    return suspension_.Suspend(caller);
   }
   bool await_resume() const noexcept { return told_; }
 
  private:
   Begin begin_;
   bool told_ = false;
+  Suspension suspension_;
 };
 
 // The caller's end of a call of many messages; running since it was made. One reader and one writer

@@ -127,11 +127,13 @@ void ServerContext::Attach(MessageStream& stream) {
     return status.ok() && told;
   });
   stream.SetBroken([this](const absl::Status& why) {
-    connection_->driver.Post([connection = connection_, id = id_, why] {
-      if (IncomingCall* call = connection->Hold(id); call != nullptr) {
-        call->Cancel(why);
-        call->DropPart();
-      }
+    {
+      const std::lock_guard lock(lock_);
+      ++parts_;
+    }
+    connection_->driver.Post([call = static_cast<IncomingCall*>(this), why] {
+      call->Cancel(why);
+      call->DropPart();
     });
   });
   stream.Attach(*connection_->session, id_);

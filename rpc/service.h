@@ -193,17 +193,19 @@ class BulkAwaiter {
   using Begin = std::function<void(ServerContext::Done)>;
   explicit BulkAwaiter(Begin begin) : begin_(std::move(begin)) {}
   bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> caller) {
-    begin_([this, caller](const absl::Status& how) {
+  bool await_suspend(std::coroutine_handle<> caller) {
+    begin_([this](const absl::Status& how) {
       status_ = how;
-      caller.resume();
+      suspension_.Resume();
     });
+    return suspension_.Suspend(caller);
   }
   absl::Status await_resume() { return status_; }
 
  private:
   Begin begin_;
   absl::Status status_;
+  Suspension suspension_;
 };
 BulkAwaiter PullInto(ServerContext& context, const BulkHandle& from, uint64_t offset,
                      std::span<std::byte> bytes);

@@ -125,8 +125,9 @@ class Session final : public Flushable {
     bool dropped = false;
   };
   struct Posted {
-    SendRing::Message message;
+    bool in_ring = false;
     bool signaled = false;
+    SendRing::Message message = {};  // if in_ring
   };
 
   Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user);
@@ -139,6 +140,8 @@ class Session final : public Flushable {
   void FlushLocked();
   bool PostMessageLocked();
   void PostCreditsLocked();
+  bool NextIsSignaled() const { return since_signal_ + 1 >= kSignalEvery; }
+  void CountPostedLocked(const Posted& posted);
   bool RefillLocked();
   absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
   const char* Deliver(const Frame& frame, std::span<const std::byte> carried);

@@ -79,7 +79,7 @@ void Session::FlushLocked() {
 bool Session::PostMessageLocked() {
   const SendRing::Message& message = *ring_.Front();
   const auto bytes = ring_.BytesOf(message);
-  const bool signaled = since_signal_ + 1 >= kSignalEvery;
+  const bool signaled = NextIsSignaled();
   SetCredits(bytes, owed_);
   const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
   const PostResult posted =
@@ -87,26 +87,28 @@ bool Session::PostMessageLocked() {
                     .id = IdOf(&sent_),
                     .flags = signaled ? SendFlags::kSignaled : SendFlags::kNone});
   if (!posted.ok()) return false;  // full: SendsDone comes back here; in ERR: End does
+  CountPostedLocked({.in_ring = true, .signaled = signaled, .message = ring_.Take()});
+  return true;
+}
+
+void Session::CountPostedLocked(const Posted& posted) {
   owed_ = 0;
   --credits_;
   ++counters_.messages_sent;
-  since_signal_ = signaled ? 0 : since_signal_ + 1;
-  posted_.push_back({.message = ring_.Take(), .signaled = signaled});
-  return true;
+  since_signal_ = posted.signaled ? 0 : since_signal_ + 1;
+  posted_.push_back(posted);
 }
 
 // By itself, and not through the ring: it may overtake what waits there for credit.
 void Session::PostCreditsLocked() {
   std::array<std::byte, kFrameHeader> bytes;
   Encode({.kind = FrameKind::kCredit, .credits = owed_}, bytes);
+  const bool signaled = NextIsSignaled();
   const PostResult posted = qp_.PostSend(
       {.local = Sge{.address = reinterpret_cast<uint64_t>(bytes.data()), .length = kFrameHeader},
        .id = IdOf(&sent_),
-       .flags = SendFlags::kInline});
-  if (!posted.ok()) return;
-  owed_ = 0;
-  --credits_;
-  ++counters_.messages_sent;
+       .flags = signaled ? SendFlags::kInline | SendFlags::kSignaled : SendFlags::kInline});
+  if (posted.ok()) CountPostedLocked({.signaled = signaled});
 }
 
 // One completion is for all messages up to the next signaled one.
@@ -121,7 +123,7 @@ void Session::SendsDone(const WorkCompletion& wc) {
   const std::lock_guard lock(lock_);
   for (bool last = false; !last && !posted_.empty();) {
     last = posted_.front().signaled;
-    ring_.Release(posted_.front().message);
+    if (posted_.front().in_ring) ring_.Release(posted_.front().message);
     posted_.pop_front();
   }
   FlushLocked();

@@ -3,6 +3,7 @@
 // returns, StartTask runs one from ordinary code, WaitFor blocks until it has its value.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <coroutine>
 #include <exception>
@@ -12,6 +13,25 @@
 #include <vector>
 
 namespace verbena::rpc {
+
+// Where an awaiter waits for a callback that may run at once, or on another thread before the
+// coroutine is suspended. If it ran at once the coroutine goes on without a nested call, or a loop
+// over such awaits would use up the stack.
+class Suspension {
+ public:
+  // What await_suspend returns, as its last act: false if Resume() was called before.
+  bool Suspend(std::coroutine_handle<> caller) {
+    caller_ = caller;
+    return !other_is_there_.exchange(true);
+  }
+  void Resume() {
+    if (other_is_there_.exchange(true)) caller_.resume();
+  }
+
+ private:
+  std::coroutine_handle<> caller_;
+  std::atomic<bool> other_is_there_ = false;
+};
 
 // Runs when it is awaited, once, on whatever thread that happens; what it awaits may move it to
 // another. Move-only; the frame goes with the Task. An exception comes out of co_await.

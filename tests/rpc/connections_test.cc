@@ -134,7 +134,8 @@ TEST(RpcConnections, SeveralServerThreads) {
 class RawPeer {
  public:
   explicit RawPeer(const std::string& address, const std::string& hello)
-      : context_(Check(Context::Open(kTcp))), path_(Check(context_.Resolve(address))) {
+      : context_(Check(Context::Open(ContextUnderTest()))),
+        path_(Check(context_.Resolve(address))) {
     domain_ = Check(path_.device().AllocateProtectionDomain());
     completions_ = Check(path_.device().CreateCompletionQueue());
     bytes_.resize(rpc::kReceiveBytes);

@@ -2,6 +2,7 @@
 #include "tests/rpc/fixture.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "absl/strings/cord.h"
@@ -13,6 +14,16 @@ extern "C" const char* __tsan_default_suppressions() { return "race:absl::*::Sta
 #endif
 
 namespace verbena::testing {
+
+ContextOptions ContextUnderTest() {
+  if (std::getenv("VERBENA_RPC_ADDRESS") != nullptr) return {};
+  return {.device = "tcp", .rdma = Rdma::kOff};
+}
+
+std::string AnyPort() {
+  const char* address = std::getenv("VERBENA_RPC_ADDRESS");
+  return std::string(address == nullptr ? "127.0.0.1" : address) + ":0";
+}
 
 std::vector<std::byte> Pattern(size_t bytes, uint32_t seed) {
   std::vector<std::byte> made(bytes);
@@ -119,7 +130,7 @@ void TestShelf::Fill(rpc::ServerCall<Parcel, Sum> call) {
 
 std::unique_ptr<Server> Serve(rpc::Service& service, rpc::ServerOptions options,
                               const std::string& address) {
-  options.context = kTcp;
+  options.context = ContextUnderTest();
   auto server = Check(Server::Open(options));
   Check(server->Add(service));
   Check(server->Start(address));
@@ -127,7 +138,7 @@ std::unique_ptr<Server> Serve(rpc::Service& service, rpc::ServerOptions options,
 }
 
 std::unique_ptr<Channel> ChannelTo(const std::string& address, rpc::ChannelOptions options) {
-  options.context = kTcp;
+  options.context = ContextUnderTest();
   return Check(Channel::Open(address, options));
 }
 

@@ -28,7 +28,10 @@ using rpc::Channel;
 using rpc::ClientContext;
 using rpc::Server;
 
-inline const ContextOptions kTcp = {.device = "tcp", .rdma = Rdma::kOff};
+// Kernel TCP on loopback; or, where VERBENA_RPC_ADDRESS names an address of this machine, the
+// device that VERBENA_DEVICE and VERBENA_RDMA choose there.
+ContextOptions ContextUnderTest();
+std::string AnyPort();  // of that address
 // A failed wait fails its test; nothing waits so long otherwise.
 inline constexpr absl::Duration kPatience = absl::Seconds(60);
 
@@ -70,7 +73,7 @@ class TestShelf final : public Shelf::AsyncService {
 };
 
 std::unique_ptr<Server> Serve(rpc::Service& service, rpc::ServerOptions options = {},
-                              const std::string& address = "127.0.0.1:0");
+                              const std::string& address = AnyPort());
 std::unique_ptr<Channel> ChannelTo(const std::string& address, rpc::ChannelOptions options = {});
 
 // A server and a channel to it.

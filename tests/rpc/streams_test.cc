@@ -27,6 +27,23 @@ Order Numbers(uint64_t count) {
   return order;
 }
 
+// A coroutine of which every step is done at once takes no stack for it: as many nested calls would
+// not fit.
+rpc::Task<size_t> ReadMany(rpc::ClientStream<Text, Text>& stream, size_t count) {
+  Text text;
+  size_t read = 0;
+  while (read < count && co_await rpc::StreamAwaiter([&](auto done) { done(true); })) ++read;
+  co_return co_await stream.CoRead(&text) ? read : 0;
+}
+
+TEST(RpcTask, NoStackForWhatIsDoneAtOnce) {
+  Shop shop;
+  ClientContext context;
+  auto stream = shop.client.Chat(context);
+  ASSERT_TRUE(stream->Write(Say("x")));
+  EXPECT_EQ(rpc::WaitFor(ReadMany(*stream, 1'000'000)), 1'000'000u);
+}
+
 // More than fits the window, in order, then the status.
 TEST_P(Streams, FromTheServer) {
   Order order = Numbers(20'000);
