@@ -74,9 +74,9 @@ void Channel::StartWith(const Method& method, const MessageLite& request, Messag
   context.response_ = response;
   context.done_ = &done;
   context.session_ = nullptr;
-  const int64_t timeout = absl::ToInt64Nanoseconds(context.timeout_);
   const bool forever = context.timeout_ == absl::InfiniteDuration();
-  const int64_t deadline = forever ? std::numeric_limits<int64_t>::max() : NowNs() + timeout;
+  const int64_t deadline = forever ? std::numeric_limits<int64_t>::max()
+                                   : NowNs() + absl::ToInt64Nanoseconds(context.timeout_);
   context.deadline_ns_ = deadline;
   {
     const std::lock_guard lock(lock_);
@@ -240,12 +240,14 @@ const char* Channel::OnFrame(Session& session, const Frame& frame,
 const char* Channel::OnResponse(Session& session, const Frame& frame,
                                 std::span<const std::byte> carried) {
   ClientContext* call = nullptr;
+  bool leaving = false;
   {
     const std::lock_guard lock(lock_);
     call = FindLocked(frame.call);
     // Of a call that ended early.
     if (call == nullptr || call->session_ != &session) return nullptr;
     RemoveLocked(*call);
+    leaving = !old_.empty();
   }
   absl::Status status;
   if (frame.head > 0 || frame.code != 0) {
@@ -262,7 +264,7 @@ const char* Channel::OnResponse(Session& session, const Frame& frame,
                                          " does not parse; do both ends have the same .proto?"));
   }
   Finish(*call, status);
-  EndIdle();
+  if (leaving) EndIdle();
   return nullptr;
 }
 

@@ -38,7 +38,6 @@ const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const st
         const auto found = calls.find(frame.call);
         if (found == calls.end()) return nullptr;  // it has just been answered
         call = found->second;
-        const std::lock_guard parts(call->lock_);
         ++call->parts_;
       }
       call->Cancel(absl::CancelledError("rpc: cancelled by the caller"));
@@ -71,7 +70,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   }
   if (!is_new) {
     delete call;
-    CallEnded();
+    running_.fetch_sub(1);
     return "a request with the number of a call that still runs";
   }
   if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
@@ -101,15 +100,14 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
     return absl::UnimplementedError("rpc: this server does not have that method");
   }
   *handler = &found->second;
-  const std::lock_guard lock(lock_);
-  if (draining_) return absl::UnavailableError("rpc: the server shuts down");
-  if (counters_.running >= options_.max_calls) {
-    ++counters_.refused;
+  if (draining_.load()) return absl::UnavailableError("rpc: the server shuts down");
+  if (running_.fetch_add(1) >= options_.max_calls) {
+    running_.fetch_sub(1);
+    refused_.fetch_add(1);
     return absl::ResourceExhaustedError(
-        absl::StrCat("rpc: the server runs ", counters_.running, " calls, its limit; try later"));
+        absl::StrCat("rpc: the server runs ", options_.max_calls, " calls, its limit; try later"));
   }
-  ++counters_.running;
-  ++counters_.calls;
+  calls_.fetch_add(1);
   return absl::OkStatus();
 }
 
@@ -137,7 +135,6 @@ int64_t Connection::CancelUntil(int64_t deadline_ns, const absl::Status& why) {
         next = std::min(next, call->deadline_ns_);
         continue;
       }
-      const std::lock_guard parts(call->lock_);
       ++call->parts_;
       late.push_back(call);
     }

@@ -102,6 +102,9 @@ void Driver::Post(std::function<void()> task) {
 }
 
 void Driver::FlushSoon(Flushable& who) {
+  // Whoever set it is about to queue it, and it is cleared before the flush: what was put before
+  // this line leaves with that one.
+  if (who.flush_due.exchange(true)) return;
   {
     const std::lock_guard lock(work_lock_);
     dirty_.push_back(&who);

@@ -2,6 +2,7 @@
 // Sizes that both ends of a connection live with. Each with its unit and its reason.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace verbena::rpc {
@@ -14,7 +15,12 @@ inline constexpr uint32_t kReceiveBytes = 8192;
 // Frames that wait for credit, or for the peer to have taken them: a ring that the device reads.
 inline constexpr uint32_t kSendRingBytes = 256 * 1024;
 
-// One send in so many asks for a completion, which frees the ring up to there.
+// Messages in one post.
+inline constexpr size_t kMessagesAPost = 8;
+
+// So often a send asks for a completion, which frees the ring up to there; and whenever no other is
+// on its way: on kernel TCP the acknowledgement that it causes travels with the peer's answer, and
+// one that nobody asked for goes alone.
 inline constexpr uint32_t kSignalEvery = 8;
 
 // One-sided operations of a connection in the send queue at once; others wait behind them.

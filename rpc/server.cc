@@ -85,7 +85,7 @@ absl::Status Server::Accept(ConnectionRequest& request) {
     const std::lock_guard lock(lock_);
     if (draining_) return absl::UnavailableError("the server is shutting down");
     connections_.push_back(std::move(connection));
-    ++counters_.connections;
+    ++accepted_;
   }
   const absl::Status status =
       request.Accept(made.session->queue_pair(), {.private_data = made.session->hello()});
@@ -106,11 +106,6 @@ void Server::HandlerThread() {
     }
     call->Handle();
   }
-}
-
-void Server::CallEnded() {
-  const std::lock_guard lock(lock_);
-  if (--counters_.running == 0) ended_.notify_all();
 }
 
 void Server::ReapSoon(Driver& driver) {
@@ -164,7 +159,7 @@ void Server::ForEachConnection(const std::function<void(Connection&)>& what) {
 
 absl::Status Server::Shutdown(absl::Duration timeout) {
   std::unique_lock lock(lock_);
-  const bool first = !std::exchange(draining_, true);
+  const bool first = !draining_.exchange(true);
   lock.unlock();
   if (first) {
     ForEachConnection([](Connection& connection) {
@@ -173,10 +168,10 @@ absl::Status Server::Shutdown(absl::Duration timeout) {
     });
   }
   lock.lock();
-  const auto all_gone = [this] { return counters_.running == 0 && connections_.empty(); };
+  const auto all_gone = [this] { return connections_.empty(); };
   const auto most = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
   if (ended_.wait_for(lock, most, all_gone)) return absl::OkStatus();
-  const uint64_t running = counters_.running;
+  const uint64_t running = running_.load();
   lock.unlock();
   ForEachConnection([](Connection& connection) {
     const auto why = absl::UnavailableError("rpc: the server shuts down");
@@ -192,7 +187,7 @@ Server::~Server() {
   if (listener_.is_open()) {
     (void)Shutdown(absl::ZeroDuration());
     std::unique_lock lock(lock_);
-    ended_.wait(lock, [this] { return counters_.running == 0 && connections_.empty(); });
+    ended_.wait(lock, [this] { return connections_.empty(); });
   }
   {
     const std::lock_guard lock(queue_lock_);
@@ -205,7 +200,10 @@ Server::~Server() {
 
 ServerCounters Server::counters() const {
   const std::lock_guard lock(lock_);
-  return counters_;
+  return {.connections = accepted_,
+          .calls = calls_.load(),
+          .refused = refused_.load(),
+          .running = running_.load()};
 }
 
 }  // namespace verbena::rpc

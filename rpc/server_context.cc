@@ -123,10 +123,7 @@ void IncomingCall::Finish(const absl::Status& status,
 
 void IncomingCall::Answer(const absl::Status& status,
                           const google::protobuf::MessageLite* response) {
-  {
-    const std::lock_guard lock(lock_);
-    if (std::exchange(answered_, true)) return;
-  }
+  if (answered_.exchange(true)) return;
   {
     const std::lock_guard lock(connection_->lock);
     connection_->calls.erase(id_);
@@ -175,20 +172,16 @@ void IncomingCall::Cancel(const absl::Status& why) {
 }
 
 void IncomingCall::DropPart() {
-  {
-    const std::lock_guard lock(lock_);
-    if (--parts_ > 0) return;
-  }
+  if (parts_.fetch_sub(1) > 1) return;
   Connection& connection = *connection_;
   Server& server = connection.server;
   delete this;
-  bool last = false;
-  {
-    const std::lock_guard lock(connection.lock);
-    last = --connection.open_calls == 0 && connection.session->ended();
-    if (last) server.ReapSoon(connection.driver);
+  server.running_.fetch_sub(1);
+  // The server stays for its connections, and this one until it has no more open calls.
+  const std::lock_guard lock(connection.lock);
+  if (--connection.open_calls == 0 && connection.session->ended()) {
+    server.ReapSoon(connection.driver);
   }
-  server.CallEnded();
 }
 
 }  // namespace verbena::rpc

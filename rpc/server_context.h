@@ -75,8 +75,10 @@ class ServerContext {
   std::mutex lock_;  // before a session's
   std::vector<Transfer*> transfers_;
   absl::Status stopped_ = {};  // not OK: no transfer begins any more
-  bool answered_ = false;
-  int parts_ = 1;  // the handler, and each transfer: the call is freed with the last
+  std::atomic<bool> answered_ = false;
+  // The handler, and each transfer: the call is freed with the last. One more only while the
+  // connection's table has the call, or by who has a part.
+  std::atomic<int> parts_ = 1;
 };
 
 // A request on its way through its handler. Whoever has the pointer ends it with Finish, once.

@@ -103,7 +103,10 @@ void Session::Received(Receive& receive, const WorkCompletion& wc) {
   {
     const std::lock_guard lock(lock_);
     ++owed_;
-    flush = owed_ >= kReceives / 2 || ring_.Front() != nullptr;
+    // At depth the other end works on these while this one works on: it does not wait for the round
+    // to end, and this one not for it.
+    if (ring_.unsent_bytes() * 2 >= peer_.receive_bytes) FlushLocked();
+    flush = owed_ >= kReceives / 2 || !ring_.unsent().empty();
   }
   if (flush) FlushSoon();
 }
@@ -114,10 +117,11 @@ const char* Session::Take(std::span<const std::byte> message) {
   while (!message.empty() && !ended()) {
     Frame frame;
     if (const char* wrong = Decode(message, &frame); wrong != nullptr) return wrong;
-    {
+    frames_received_.store(frames_received_.load(std::memory_order_relaxed) + 1,
+                           std::memory_order_relaxed);
+    if (frame.credits != 0 || frame.kind == FrameKind::kFetched) {
       const std::lock_guard lock(lock_);
       credits_ += frame.credits;
-      ++counters_.frames_received;
       if (credits_ > 65535) return "more credits than there are receives";
       if (frame.kind == FrameKind::kFetched) lent_.erase(frame.call);
     }
@@ -155,7 +159,9 @@ void Session::End(const absl::Status& why) {
 
 SessionCounters Session::counters() const {
   const std::lock_guard lock(lock_);
-  return counters_;
+  SessionCounters counters = counters_;
+  counters.frames_received = frames_received_.load();
+  return counters;
 }
 
 }  // namespace verbena::rpc

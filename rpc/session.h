@@ -120,11 +120,6 @@ class Session final : public Flushable {
     Transfer transfer;
     bool dropped = false;
   };
-  struct Posted {
-    SendRing::Message message;
-    bool signaled = false;
-  };
-
   Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user);
   absl::Status SetUp();
   void Received(Receive& receive, const WorkCompletion& wc);
@@ -133,7 +128,7 @@ class Session final : public Flushable {
   void SendsDone(const WorkCompletion& wc);
   bool PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
   void FlushLocked();
-  bool PostMessageLocked();
+  bool PostMessagesLocked();
   void PostCreditsLocked();
   bool RefillLocked();
   absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
@@ -158,16 +153,17 @@ class Session final : public Flushable {
 
   mutable std::mutex lock_;  // all below, and the order of sends
   SendRing ring_;
-  std::deque<Posted> posted_;
-  std::deque<std::string> overflow_;  // encoded frames that the ring has no room for
-  uint32_t credits_ = 0;              // receives that the peer has for us
-  uint16_t owed_ = 0;                 // receives that the peer does not know of yet
-  uint32_t since_signal_ = 0;
+  std::deque<SendRing::Message> signaled_;    // posted, and not known to have been sent
+  uint32_t since_signal_ = 0;                 // messages
+  std::deque<std::string> overflow_;          // encoded frames that the ring has no room for
+  uint32_t credits_ = 0;                      // receives that the peer has for us
+  uint16_t owed_ = 0;                         // receives that the peer does not know of yet
   absl::flat_hash_map<uint32_t, Lent> lent_;  // by call
   std::deque<Transfer*> transfers_;           // with chunks to post
   SessionCounters counters_;
 
-  // Leader only.
+  // Leader only, but for counters().
+  std::atomic<uint64_t> frames_received_ = 0;
   std::deque<Frame> to_fetch_;
   absl::flat_hash_map<uint32_t, std::unique_ptr<Fetch>> fetches_;  // by call
 };

@@ -5,7 +5,9 @@
 // ever refused for want of a receive. The last one is kept for a message that does nothing but tell
 // credits: without it both ends could wait for each other.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -70,27 +72,39 @@ void Session::FlushLocked() {
   if (ended()) return;
   bool takes = true;  // the queue pair
   do {
-    while (takes && ring_.Front() != nullptr && credits_ > 1) takes = PostMessageLocked();
+    while (takes && !ring_.unsent().empty() && credits_ > 1) takes = PostMessagesLocked();
   } while (takes && credits_ > 1 && RefillLocked());
   if (owed_ >= kReceives / 2 && credits_ > 0) PostCreditsLocked();
 }
 
-bool Session::PostMessageLocked() {
-  const SendRing::Message& message = *ring_.Front();
-  const auto bytes = ring_.BytesOf(message);
-  const bool signaled = since_signal_ + 1 >= kSignalEvery;
-  SetCredits(bytes, owed_);
-  const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
-  const PostResult posted =
-      qp_.PostSend({.local = region_.slice(offset, message.length),
-                    .id = IdOf(&sent_),
-                    .flags = signaled ? SendFlags::kSignaled : SendFlags::kNone});
-  if (!posted.ok()) return false;  // full: SendsDone comes back here; in ERR: End does
+// One post for several, since each is a way through the device, or a system call. False: it takes
+// no more now.
+bool Session::PostMessagesLocked() {
+  std::array<SendWr, kMessagesAPost> requests;
+  size_t count = 0;
+  uint16_t credits = owed_;
+  for (const SendRing::Message& message : ring_.unsent()) {
+    if (count == requests.size() || count + 1 >= credits_) break;
+    const auto bytes = ring_.BytesOf(message);
+    SetCredits(bytes, std::exchange(credits, 0));
+    const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
+    requests[count++] = {.local = region_.slice(offset, message.length), .id = IdOf(&sent_)};
+  }
+  const bool signaled = signaled_.empty() || since_signal_ + count >= kSignalEvery;
+  if (signaled) requests[count - 1].flags = SendFlags::kSignaled;
+  const size_t accepted = qp_.PostSend(std::span(requests).first(count)).accepted;
+  if (accepted == 0) return false;  // full: SendsDone comes back here; in ERR: End does
   owed_ = 0;
-  --credits_;
-  ++counters_.messages_sent;
-  since_signal_ = signaled ? 0 : since_signal_ + 1;
-  posted_.push_back({.message = ring_.Take(), .signaled = signaled});
+  credits_ -= static_cast<uint32_t>(accepted);
+  counters_.messages_sent += accepted;
+  since_signal_ += static_cast<uint32_t>(accepted);
+  SendRing::Message last;
+  for (size_t i = 0; i < accepted; ++i) last = ring_.Take();
+  if (accepted < count) return false;
+  if (signaled) {
+    signaled_.push_back(last);
+    since_signal_ = 0;
+  }
   return true;
 }
 
@@ -108,7 +122,7 @@ void Session::PostCreditsLocked() {
   ++counters_.messages_sent;
 }
 
-// One completion is for all messages up to the next signaled one.
+// Each is for all messages up to a signaled one.
 void Session::SendsDone(const WorkCompletion& wc) {
   if (ended()) return;
   if (!wc.ok()) {
@@ -118,11 +132,8 @@ void Session::SendsDone(const WorkCompletion& wc) {
     return;
   }
   const std::lock_guard lock(lock_);
-  for (bool last = false; !last && !posted_.empty();) {
-    last = posted_.front().signaled;
-    ring_.Release(posted_.front().message);
-    posted_.pop_front();
-  }
+  ring_.Release(signaled_.front());
+  signaled_.pop_front();
   FlushLocked();
 }
 
