@@ -18,14 +18,23 @@ using google::protobuf::MessageLite;
 constexpr uint32_t kIndexBits = 16;  // of a call's number; above them, how often it was used
 constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
 
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+constexpr absl::Duration kForEver = absl::Hours(24 * 365 * 100);
+
+// A channel that was idle for so long looks whether its connection still stands: nobody did.
+constexpr int64_t kIdleNs = 10'000'000;
+
 // How long a server may take to let go of lent memory when the call ended early. It is taken from
 // it then, and the connection lost if it was using it.
 constexpr int64_t kLeaseGraceNs = 100'000'000;
 
+// 0, no deadline, also for what does not fit the header, 71 minutes: the caller ends that by
+// itself.
 uint32_t TimeLeftUs(int64_t deadline_ns) {
-  if (deadline_ns == std::numeric_limits<int64_t>::max()) return 0;
+  if (deadline_ns == kNever) return 0;
   const int64_t left = (deadline_ns - NowNs()) / 1000;
-  return static_cast<uint32_t>(std::clamp<int64_t>(left, 1, std::numeric_limits<uint32_t>::max()));
+  if (left > std::numeric_limits<uint32_t>::max()) return 0;
+  return static_cast<uint32_t>(std::max<int64_t>(left, 1));
 }
 
 absl::Status Expired(const Method& method) {
@@ -35,6 +44,7 @@ absl::Status Expired(const Method& method) {
 }  // namespace
 
 void ClientContext::Cancel() {
+  cancelled_.store(true);
   if (Channel* channel = channel_.load(); channel != nullptr) channel->Cancel(*this);
 }
 
@@ -99,26 +109,14 @@ void Channel::StartWith(const Method& method, const MessageLite& request, Messag
   context.response_ = response;
   context.done_ = &done;
   context.session_ = nullptr;
-  const int64_t timeout = absl::ToInt64Nanoseconds(context.timeout_);
-  const bool forever = context.timeout_ == absl::InfiniteDuration();
-  const int64_t deadline = forever ? std::numeric_limits<int64_t>::max() : NowNs() + timeout;
+  const bool forever = context.timeout_ >= kForEver;
+  const int64_t deadline = forever ? kNever : NowNs() + absl::ToInt64Nanoseconds(context.timeout_);
   context.deadline_ns_ = deadline;
   {
     const std::lock_guard lock(lock_);
-    if (closing_) {
-      status = absl::CancelledError("rpc: the channel is being closed");
-    } else if (free_.empty()) {
-      status = absl::ResourceExhaustedError(absl::StrCat(
-          "rpc: ", running_, " calls are running on this channel; raise max_calls or wait"));
-    } else {
-      ++counters_.calls;
-      ++running_;
-      context.id_ = free_.back();
-      free_.pop_back();
-      calls_[context.id_ & kIndexMask] = &context;
-      context.channel_.store(this);
-      const bool may_repeat = MayRepeat(context);
-      if (session_ == nullptr || may_repeat) context.kept_ = request.SerializeAsString();
+    if (status = AdmitLocked(context, request); status.ok()) {
+      if (session_ != nullptr && running_ == 1) LookAfterIdlingLocked();
+      if (session_ == nullptr || MayRepeat(context)) context.kept_ = request.SerializeAsString();
       if (session_ != nullptr) {
         status = SendLocked(context, &request);
         flush = session_.get();
@@ -138,6 +136,39 @@ void Channel::StartWith(const Method& method, const MessageLite& request, Messag
   if (!status.ok()) Finish(context, status);
 }
 
+absl::Status Channel::AdmitLocked(ClientContext& context, const MessageLite& request) {
+  if (closing_) return absl::CancelledError("rpc: the channel is being closed");
+  if (context.cancelled_.load()) return absl::CancelledError("rpc: cancelled by the caller");
+  if (request.ByteSizeLong() > kMostMessage) {
+    return absl::ResourceExhaustedError("rpc: a request of more than 2 GiB");
+  }
+  if (free_.empty()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "rpc: ", running_, " calls are running on this channel; raise max_calls or wait"));
+  }
+  ++counters_.calls;
+  ++running_;
+  context.id_ = free_.front();
+  free_.pop_front();
+  calls_[context.id_ & kIndexMask] = &context;
+  context.channel_.store(this);
+  return absl::OkStatus();
+}
+
+// What is sent on a connection that has ended is lost, and may not be tried again.
+void Channel::LookAfterIdlingLocked() {
+  if (!session_->ended() && NowNs() - idle_since_ns_ < kIdleNs) return;
+  if (!session_->ended() && session_->queue_pair().state() == QpState::kRts) return;
+  Session* gone = session_.get();
+  gone->pins.fetch_add(1);
+  old_.push_back(std::move(session_));
+  driver_.Post([this, gone] {
+    gone->pins.fetch_sub(1);
+    gone->End(absl::UnavailableError("the connection was lost while nothing was running"));
+    Reap();
+  });
+}
+
 // `request`: null for one that was kept.
 absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request) {
   if (!call.leases_.empty() && call.leased_on_ != connections_) {
@@ -151,9 +182,7 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
                        .timeout_us = TimeLeftUs(call.deadline_ns_),
                        .head = static_cast<uint32_t>(head.size()),
                        .body = static_cast<uint32_t>(body)};
-  if (body > std::numeric_limits<int32_t>::max()) {
-    return absl::ResourceExhaustedError("rpc: a request of more than 2 GiB");
-  }
+
   ++call.attempts_;
   call.session_ = session_.get();
   absl::Status sent = session_->Send(frame, [&](std::span<std::byte> out) {
@@ -165,7 +194,11 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
       request->SerializeWithCachedSizesToArray(at);
     }
   });
-  if (sent.ok() && call.stream_ != nullptr) call.stream_->Attach(*session_, call.id_);
+  if (sent.ok() && call.stream_ != nullptr) {
+    MessageStream::Done written = call.stream_->Attach(*session_, call.id_);
+    // Not under the lock: what follows may be the next call.
+    if (written) driver_.Post([written] { written(true); });
+  }
   return sent;
 }
 
@@ -184,16 +217,19 @@ ClientContext* Channel::FindLocked(uint32_t id) {
 void Channel::RemoveLocked(ClientContext& call) {
   calls_[call.id_ & kIndexMask] = nullptr;
   free_.push_back(call.id_ + (1u << kIndexBits));
-  --running_;
+  if (--running_ == 0) idle_since_ns_ = NowNs();
 }
 
 // It is in no table any more; whoever took it out calls this, without the lock.
 void Channel::Finish(ClientContext& call, const absl::Status& status) {
   call.leases_.clear();  // from here on the server cannot reach the memory
-  if (call.stream_ != nullptr) call.stream_->OnEnd();
+  MessageStream::Ends ends;
+  if (call.stream_ != nullptr) ends = call.stream_->OnEnd();
   call.channel_.store(nullptr);
   const bool attended = call.attended_;
   call.done_->Run(status);  // the context may be gone
+  // A coroutine that goes on here may ask for that status.
+  ends.Run();
   if (attended) driver_.Unattend();
 }
 
@@ -233,6 +269,7 @@ void Channel::EndEarly(ClientContext& call, const absl::Status& status) {
     RemoveLocked(call);
   }
   Finish(call, call.ending_.ok() ? status : absl::Status(call.ending_));
+  EndIdle();
 }
 
 // Leader: whose time has come? Says when to look again.
@@ -264,6 +301,7 @@ const char* Channel::OnFrame(Session& session, const Frame& frame,
     case FrameKind::kGoAway: {
       {
         const std::lock_guard lock(lock_);
+        session.goes_away = true;
         if (session_.get() == &session) old_.push_back(std::move(session_));
       }
       EndIdle();
@@ -295,12 +333,14 @@ const char* Channel::OnStream(Session& session, const Frame& frame,
 const char* Channel::OnResponse(Session& session, const Frame& frame,
                                 std::span<const std::byte> carried) {
   ClientContext* call = nullptr;
+  bool leaving = false;
   {
     const std::lock_guard lock(lock_);
     call = FindLocked(frame.call);
     // Of a call that ended early.
     if (call == nullptr || call->session_ != &session) return nullptr;
     RemoveLocked(*call);
+    leaving = !old_.empty();
   }
   absl::Status status;
   if (frame.head > 0 || frame.code != 0) {
@@ -317,7 +357,7 @@ const char* Channel::OnResponse(Session& session, const Frame& frame,
                                          " does not parse; do both ends have the same .proto?"));
   }
   Finish(*call, status);
-  EndIdle();
+  if (leaving) EndIdle();
   return nullptr;
 }
 
@@ -348,14 +388,25 @@ void Channel::OnEnd(Session& session, const absl::Status& why) {
       const bool again = MayRepeat(*call) && call->attempts_ < options_.max_attempts && !closing_;
       if (again) {
         ++counters_.retries;
-        waiting_.push_back(call->id_);
-        if (!connecting_) ConnectLocked();
+        if (session_ != nullptr) {
+          // If that has ended, too, OnEnd comes for it.
+          const absl::Status sent = SendLocked(*call, nullptr);
+          if (!sent.ok() && !session_->ended()) {
+            RemoveLocked(*call);
+            over.push_back(call);
+          }
+          session_->FlushSoon();
+        } else {
+          waiting_.push_back(call->id_);
+          if (!connecting_) ConnectLocked();
+        }
       } else {
         RemoveLocked(*call);
         over.push_back(call);
       }
     }
   }
+
   for (ClientContext* call : over) {
     Finish(*call, !call->ending_.ok()
                       ? absl::Status(call->ending_)

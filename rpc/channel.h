@@ -93,6 +93,8 @@ class Channel final : SessionUser {
 
   void StartWith(const Method& method, const google::protobuf::MessageLite& request,
                  google::protobuf::MessageLite* response, ClientContext& context, CallDone& done);
+  absl::Status AdmitLocked(ClientContext& context, const google::protobuf::MessageLite& request);
+  void LookAfterIdlingLocked();
   absl::Status SendLocked(ClientContext& call, const google::protobuf::MessageLite* request);
   ClientContext* FindLocked(uint32_t id);
   void RemoveLocked(ClientContext& call);
@@ -122,9 +124,12 @@ class Channel final : SessionUser {
 
   mutable std::mutex lock_;            // before a session's
   std::vector<ClientContext*> calls_;  // by the low bits of their number
-  std::vector<uint32_t> free_;         // numbers, for their next use
-  std::deque<uint32_t> waiting_;       // for a connection
+  // Numbers, for their next use: the one that was not used for longest first, as a server may still
+  // have to do with the last ones.
+  std::deque<uint32_t> free_;
+  std::deque<uint32_t> waiting_;  // for a connection
   size_t running_ = 0;
+  int64_t idle_since_ns_ = 0;
   std::unique_ptr<Session> session_;           // null: none, or it is being made
   std::vector<std::unique_ptr<Session>> old_;  // no new calls; some may be running
   uint64_t connections_ = 0;

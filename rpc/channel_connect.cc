@@ -24,6 +24,9 @@ absl::StatusOr<std::unique_ptr<Channel>> Channel::Open(const std::string& addres
   if (options.max_calls == 0 || options.max_calls > 65535) {
     return absl::InvalidArgumentError("rpc: max_calls has to be 1 to 65535");
   }
+  if (options.max_message < kLeastMessage || options.max_message > kMostMessage) {
+    return absl::InvalidArgumentError("rpc: max_message has to be 4 KiB to 2 GiB");
+  }
   auto context = Context::Open(options.context);
   if (!context.ok()) return context.status();
   return std::unique_ptr<Channel>(new Channel(address, options, *std::move(context)));
@@ -155,7 +158,8 @@ absl::StatusOr<std::unique_ptr<Session>> Channel::ConnectOnce() {
 
 // Leader.
 void Channel::Connected(std::unique_ptr<Session> session) {
-  if (session->ended()) {
+  if (session->ended() || session->goes_away) {
+    if (!session->ended()) session->End(absl::UnavailableError("rpc: the server goes away"));
     {
       const std::lock_guard lock(lock_);
       old_.push_back(std::move(session));
@@ -167,6 +171,7 @@ void Channel::Connected(std::unique_ptr<Session> session) {
   {
     const std::lock_guard lock(lock_);
     connecting_ = false;
+    if (session_ != nullptr) old_.push_back(std::move(session_));
     session_ = std::move(session);
     failures_ = 0;
     not_before_ns_ = 0;
@@ -227,6 +232,10 @@ void Channel::NotConnected(const absl::Status& why) {
 absl::Status Channel::WaitUntilConnected(absl::Duration timeout) {
   std::unique_lock lock(lock_);
   if (session_ != nullptr) return absl::OkStatus();
+  if (driver_.OnLeader()) {
+    return absl::UnavailableError(
+        "rpc: there is no connection, and to wait for one on the channel's own thread is for ever");
+  }
   const int before = failures_;
   if (!connecting_) ConnectLocked();
   const bool in_time = changed_.wait_for(

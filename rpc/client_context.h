@@ -48,7 +48,7 @@ class ClientContext {
     metadata_.insert_or_assign(std::move(key), std::move(value));
   }
 
-  // CANCELLED, unless it has ended. The server's handler is told.
+  // CANCELLED, unless it has ended; also of one that is yet to start. The server's handler is told.
   void Cancel();
 
   // After the call. Metadata of the server's; how often it was tried.
@@ -62,6 +62,8 @@ class ClientContext {
   bool wait_for_ready_ = false;
   Metadata metadata_;
   Metadata server_metadata_;
+
+  std::atomic<bool> cancelled_ = false;
 
   // The channel's, and only under its lock.
   std::atomic<Channel*> channel_ = nullptr;  // since it was started

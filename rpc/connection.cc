@@ -88,7 +88,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   }
   if (!is_new) {
     delete call;
-    CallEnded();
+    running_.fetch_sub(1);
     return "a request with the number of a call that still runs";
   }
   if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
@@ -119,15 +119,14 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
     return absl::UnimplementedError("rpc: this server does not have that method");
   }
   *handler = &found->second;
-  const std::lock_guard lock(lock_);
-  if (draining_) return absl::UnavailableError("rpc: the server shuts down");
-  if (counters_.running >= options_.max_calls) {
-    ++counters_.refused;
+  if (draining_.load()) return absl::UnavailableError("rpc: the server shuts down");
+  if (running_.fetch_add(1) >= options_.max_calls) {
+    running_.fetch_sub(1);
+    refused_.fetch_add(1);
     return absl::ResourceExhaustedError(
-        absl::StrCat("rpc: the server runs ", counters_.running, " calls, its limit; try later"));
+        absl::StrCat("rpc: the server runs ", options_.max_calls, " calls, its limit; try later"));
   }
-  ++counters_.running;
-  ++counters_.calls;
+  calls_.fetch_add(1);
   return absl::OkStatus();
 }
 
@@ -147,7 +146,7 @@ void Connection::OnEnd(Session&, const absl::Status&) {
     calls.clear();
   }
   for (IncomingCall* call : running) {
-    if (call->stream() != nullptr) call->stream()->OnEnd();
+    if (call->stream() != nullptr) call->stream()->OnEnd().Run();
     call->DropPart();
   }
 }
@@ -164,7 +163,6 @@ int64_t Connection::CancelUntil(int64_t deadline_ns, const absl::Status& why) {
         next = std::min(next, call->deadline_ns_);
         continue;
       }
-      const std::lock_guard parts(call->lock_);
       ++call->parts_;
       late.push_back(call);
     }
@@ -174,6 +172,15 @@ int64_t Connection::CancelUntil(int64_t deadline_ns, const absl::Status& why) {
     call->DropPart();
   }
   return next;
+}
+
+// A caller that is idle does not hear that the server goes away.
+void Connection::EndIfIdle() {
+  {
+    const std::lock_guard guard(lock);
+    if (open_calls > 0) return;
+  }
+  if (session->AllSent()) session->End(absl::UnavailableError("rpc: the server shuts down"));
 }
 
 bool Connection::Over() {

@@ -27,7 +27,8 @@ struct Connection final : SessionUser {
   int64_t CancelUntil(int64_t deadline_ns, const absl::Status& why);
   // The running call of that number, with a part of it that the caller drops; null: it has ended.
   IncomingCall* Hold(uint32_t id);
-  bool Over();  // it may go
+  void EndIfIdle();  // leader, while the server shuts down
+  bool Over();       // it may go
 
   Server& server;
   Driver& driver;

@@ -44,7 +44,12 @@ absl::StatusOr<Lane*> Driver::LaneOn(Device& device, uint32_t entries) {
     Lane& lane = *lanes_[i];
     if (lane.device != &device) continue;
     if (lane.promised + entries > lane.completions.entries()) {
-      const uint32_t wanted = std::max(2 * lane.completions.entries(), lane.promised + entries);
+      const uint32_t needed = lane.promised + entries;
+      const uint32_t most = device.attributes().max_completions;
+      if (needed > most) {
+        return absl::ResourceExhaustedError("rpc: the device's longest completion queue is full");
+      }
+      const uint32_t wanted = std::clamp(2 * lane.completions.entries(), needed, most);
       if (auto status = lane.completions.Resize(wanted); !status.ok()) return status;
     }
     lane.promised += entries;
@@ -102,6 +107,9 @@ void Driver::Post(std::function<void()> task) {
 }
 
 void Driver::FlushSoon(Flushable& who) {
+  // Whoever set it is about to queue it, and it is cleared before the flush: what was put before
+  // this line leaves with that one.
+  if (who.flush_due.exchange(true)) return;
   {
     const std::lock_guard lock(work_lock_);
     dirty_.push_back(&who);

@@ -50,6 +50,8 @@ inline uint64_t IdOf(Completer* completer) { return reinterpret_cast<uint64_t>(c
 class Flushable {
  public:
   virtual void Flush() = 0;  // any thread
+  // The driver's: it will be flushed, and has not been called yet.
+  std::atomic<bool> flush_due = false;
 
  protected:
   ~Flushable() = default;

@@ -108,6 +108,7 @@ void Driver::FlushDirty() {
       who = dirty_.back();
       dirty_.pop_back();
     }
+    who->flush_due.store(false);
     who->Flush();
   }
 }
@@ -139,8 +140,10 @@ void Driver::AwaitDescriptors(int64_t timeout_ns) {
       uint64_t count = 0;
       (void)!read(wake_, &count, sizeof(count));
     } else if (tag < kMaxLanes) {
-      for (CqEvent event; lanes_[tag]->channel.TryNext(&event);) {
-      }
+      // One: there is one queue, armed once. To ask for another would settle what is owed to peers,
+      // which an answer may soon take along.
+      CqEvent event;
+      (void)lanes_[tag]->channel.TryNext(&event);
     } else {
       watches_[tag - kMaxLanes]();
     }

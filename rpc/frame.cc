@@ -6,6 +6,7 @@
 #include "absl/base/internal/endian.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "rpc/limits.h"
 
 namespace verbena::rpc {
 namespace {
@@ -138,10 +139,11 @@ absl::StatusOr<Hello> DecodeHello(absl::string_view bytes) {
                        .receive_bytes = Load32(bytes.data() + 8),
                        .max_message = Load32(bytes.data() + 12)};
   // Two receives are the least with which credits get round; any frame by address must fit.
-  if (hello.receives < 2 || hello.receive_bytes < Padded(kFrameHeader + kLentBytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("the peer posts ", hello.receives,
-                                                   " receives of ", hello.receive_bytes,
-                                                   " bytes: too little for any call"));
+  if (hello.receives < 2 || hello.receive_bytes < Padded(kFrameHeader + kLentBytes) ||
+      hello.max_message < kLeastMessage) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the peer posts ", hello.receives, " receives of ", hello.receive_bytes,
+        " bytes, and takes messages of ", hello.max_message, ": too little for any call"));
   }
   return hello;
 }

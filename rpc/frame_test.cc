@@ -98,20 +98,25 @@ TEST(RpcFrame, WhatCannotBeIsRefused) {
 }
 
 TEST(RpcHello, ComesBackOrSaysWhy) {
-  const std::string good = EncodeHello({.receives = 64, .receive_bytes = 8192, .max_message = 100});
+  const std::string good =
+      EncodeHello({.receives = 64, .receive_bytes = 8192, .max_message = 5000});
   ASSERT_EQ(good.size(), kHelloBytes);
   const auto hello = DecodeHello(good + "padding");
   ASSERT_TRUE(hello.ok());
   EXPECT_EQ(hello->receives, 64);
   EXPECT_EQ(hello->receive_bytes, 8192u);
-  EXPECT_EQ(hello->max_message, 100u);
+  EXPECT_EQ(hello->max_message, 5000u);
   EXPECT_FALSE(DecodeHello(good.substr(0, 15)).ok());
   EXPECT_FALSE(DecodeHello("XRPC" + good.substr(4)).ok());
   std::string other = good;
   other[5] = 2;
   EXPECT_THAT(DecodeHello(other).status().message(), ::testing::HasSubstr("version 2"));
-  EXPECT_FALSE(DecodeHello(EncodeHello({.receives = 1, .receive_bytes = 8192})).ok());
-  EXPECT_FALSE(DecodeHello(EncodeHello({.receives = 2, .receive_bytes = 55})).ok());
+  EXPECT_FALSE(
+      DecodeHello(EncodeHello({.receives = 1, .receive_bytes = 8192, .max_message = 5000})).ok());
+  EXPECT_FALSE(
+      DecodeHello(EncodeHello({.receives = 2, .receive_bytes = 55, .max_message = 5000})).ok());
+  EXPECT_FALSE(
+      DecodeHello(EncodeHello({.receives = 2, .receive_bytes = 56, .max_message = 4095})).ok());
 }
 
 TEST(RpcEnvelope, StatusAndMetadata) {
@@ -133,14 +138,14 @@ TEST(RpcEnvelope, StatusAndMetadata) {
 TEST(RpcSendRing, Gathers) {
   std::vector<std::byte> memory(256);
   SendRing ring(memory, 100);
-  EXPECT_EQ(ring.Front(), nullptr);
+  EXPECT_TRUE(ring.unsent().empty());
   EXPECT_EQ(ring.Reserve(40).data(), memory.data());
   EXPECT_EQ(ring.Reserve(40).data(), memory.data() + 40);
-  EXPECT_EQ(ring.Front()->length, 80u);
+  EXPECT_EQ(ring.unsent().front().length, 80u);
   EXPECT_EQ(ring.Reserve(40).data(), memory.data() + 80);  // the next message
   const auto first = ring.Take();
   EXPECT_EQ(first.length, 80u);
-  EXPECT_EQ(ring.Front()->length, 40u);
+  EXPECT_EQ(ring.unsent().front().length, 40u);
   EXPECT_EQ(ring.Reserve(100).data(), memory.data() + 120);
   EXPECT_TRUE(ring.Reserve(60).empty());  // 36 to the end, and the front is not free
   ring.Release(first);

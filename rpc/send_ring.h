@@ -25,12 +25,13 @@ class SendRing {
   // Room for a frame of at most `most` bytes; empty if there is none before some are Released.
   std::span<std::byte> Reserve(uint32_t bytes);
 
-  // The oldest message that was not taken yet; null if there is none.
-  const Message* Front() const { return unsent_.empty() ? nullptr : &unsent_.front(); }
+  // Not taken yet, the oldest first.
+  const std::deque<Message>& unsent() const { return unsent_; }
+  uint64_t unsent_bytes() const { return unsent_.empty() ? 0 : head_ - unsent_.front().start; }
   std::span<std::byte> BytesOf(const Message& message) const {
     return memory_.subspan(message.start % memory_.size(), message.length);
   }
-  // It is being sent: nothing more goes into it.
+  // The oldest is being sent: nothing more goes into it.
   Message Take();
   // All messages up to this one were sent.
   void Release(const Message& message) { tail_ = message.end(); }

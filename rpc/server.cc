@@ -16,9 +16,12 @@ constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Open(const ServerOptions& options) {
-  if (options.threads < 1 || options.handler_threads < 0 || options.max_calls < 1) {
+  if (options.threads < 1 || options.handler_threads < 0 || options.max_calls < 1 ||
+      options.max_message < kLeastMessage || options.max_message > kMostMessage) {
     return absl::InvalidArgumentError(
-        "rpc: a server needs threads >= 1, handler_threads >= 0 and max_calls >= 1");
+        "rpc: a server needs threads >= 1, handler_threads >= 0, max_calls >= 1, and max_message "
+        "of "
+        "4 KiB to 2 GiB");
   }
   auto context = Context::Open(options.context);
   if (!context.ok()) return context.status();
@@ -81,16 +84,22 @@ absl::Status Server::Accept(ConnectionRequest& request) {
     return status;
   }
   Connection& made = *connection;
+  // Its own thread may see its end, and want to be rid of it, before this one is through with it.
+  made.session->pins.fetch_add(1);
   {
     const std::lock_guard lock(lock_);
     if (draining_) return absl::UnavailableError("the server is shutting down");
     connections_.push_back(std::move(connection));
-    ++counters_.connections;
+    ++accepted_;
   }
   const absl::Status status =
       request.Accept(made.session->queue_pair(), {.private_data = made.session->hello()});
   // Its own thread may be using it by now, and is to take it down.
-  if (!status.ok()) driver.Post([&made, status] { made.session->End(status); });
+  driver.Post([this, &made, status] {
+    if (!status.ok()) made.session->End(status);
+    made.session->pins.fetch_sub(1);
+    Reap(made.driver);
+  });
   return absl::OkStatus();
 }
 
@@ -106,11 +115,6 @@ void Server::HandlerThread() {
     }
     call->Handle();
   }
-}
-
-void Server::CallEnded() {
-  const std::lock_guard lock(lock_);
-  if (--counters_.running == 0) ended_.notify_all();
 }
 
 void Server::ReapSoon(Driver& driver) {
@@ -144,7 +148,9 @@ int64_t Server::Tick(Driver& driver, int64_t now) {
     next = std::min(next, connection->CancelUntil(
                               now, absl::DeadlineExceededError("rpc: the call's time was up")));
   }
-  return std::max(next, now + kResolutionNs);
+  if (!draining_.load()) return std::max(next, now + kResolutionNs);
+  for (Connection* connection : mine) connection->EndIfIdle();
+  return now + kResolutionNs;
 }
 
 void Server::ForEachConnection(const std::function<void(Connection&)>& what) {
@@ -164,19 +170,20 @@ void Server::ForEachConnection(const std::function<void(Connection&)>& what) {
 
 absl::Status Server::Shutdown(absl::Duration timeout) {
   std::unique_lock lock(lock_);
-  const bool first = !std::exchange(draining_, true);
+  const bool first = !draining_.exchange(true);
   lock.unlock();
   if (first) {
     ForEachConnection([](Connection& connection) {
       (void)connection.session->Send({.kind = FrameKind::kGoAway});
       connection.session->FlushSoon();
+      connection.driver.TickBy(0);
     });
   }
   lock.lock();
-  const auto all_gone = [this] { return counters_.running == 0 && connections_.empty(); };
+  const auto all_gone = [this] { return connections_.empty(); };
   const auto most = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
   if (ended_.wait_for(lock, most, all_gone)) return absl::OkStatus();
-  const uint64_t running = counters_.running;
+  const uint64_t running = running_.load();
   lock.unlock();
   ForEachConnection([](Connection& connection) {
     const auto why = absl::UnavailableError("rpc: the server shuts down");
@@ -192,7 +199,7 @@ Server::~Server() {
   if (listener_.is_open()) {
     (void)Shutdown(absl::ZeroDuration());
     std::unique_lock lock(lock_);
-    ended_.wait(lock, [this] { return counters_.running == 0 && connections_.empty(); });
+    ended_.wait(lock, [this] { return connections_.empty(); });
   }
   {
     const std::lock_guard lock(queue_lock_);
@@ -205,7 +212,10 @@ Server::~Server() {
 
 ServerCounters Server::counters() const {
   const std::lock_guard lock(lock_);
-  return counters_;
+  return {.connections = accepted_,
+          .calls = calls_.load(),
+          .refused = refused_.load(),
+          .running = running_.load()};
 }
 
 }  // namespace verbena::rpc

@@ -3,6 +3,7 @@
 // callers come in on.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -85,7 +86,6 @@ class Server {
                         std::span<const std::byte> carried);
   absl::Status Admit(const Frame& frame, const Handler** handler);
   void HandlerThread();
-  void CallEnded();
   void ReapSoon(Driver& driver);
   void Reap(Driver& driver);
   void ForEachConnection(const std::function<void(Connection&)>& what);
@@ -99,10 +99,14 @@ class Server {
   size_t next_driver_ = 0;  // leader of the first: it accepts
 
   mutable std::mutex lock_;
-  std::condition_variable ended_;  // a call, or a connection
+  std::condition_variable ended_;  // the last connection, which stays for its calls
   std::vector<std::unique_ptr<Connection>> connections_;
-  ServerCounters counters_;
-  bool draining_ = false;
+  uint64_t accepted_ = 0;  // connections
+  std::atomic<bool> draining_ = false;
+
+  std::atomic<uint64_t> calls_ = 0;
+  std::atomic<uint64_t> refused_ = 0;
+  std::atomic<uint64_t> running_ = 0;  // each is counted out before its connection lets it go
 
   std::mutex queue_lock_;
   std::condition_variable queued_;

@@ -136,7 +136,7 @@ void ServerContext::Attach(MessageStream& stream) {
       call->DropPart();
     });
   });
-  stream.Attach(*connection_->session, id_);
+  (void)stream.Attach(*connection_->session, id_);  // nobody has written yet
 }
 
 void IncomingCall::Finish(const absl::Status& status,
@@ -147,19 +147,24 @@ void IncomingCall::Finish(const absl::Status& status,
 
 void IncomingCall::Answer(const absl::Status& status,
                           const google::protobuf::MessageLite* response) {
-  {
-    const std::lock_guard lock(lock_);
-    if (std::exchange(answered_, true)) return;
-  }
+  if (answered_.exchange(true)) return;
   {
     const std::lock_guard lock(connection_->lock);
     connection_->calls.erase(id_);
   }
-  if (stream() != nullptr) stream()->OnEnd();
+  if (stream() != nullptr) stream()->OnEnd().Run();
+  Metadata metadata;
+  {
+    const std::lock_guard lock(lock_);  // a handler that does not know yet may be adding to it
+    metadata = std::move(answer_metadata_);
+  }
   Session& session = *connection_->session;
-  const std::string head = EncodeEnd(status, answer_metadata_);
   const bool has_body = status.ok() && response != nullptr;
   const size_t body = has_body ? response->ByteSizeLong() : 0;
+  if (body > kMostMessage) {
+    return AnswerFailed(absl::ResourceExhaustedError("rpc: a response of more than 2 GiB"));
+  }
+  const std::string head = EncodeEnd(status, metadata);
   const Frame frame = {.kind = FrameKind::kResponse,
                        .call = id_,
                        .code = static_cast<uint32_t>(status.code()),
@@ -172,16 +177,20 @@ void IncomingCall::Answer(const absl::Status& status,
           reinterpret_cast<uint8_t*>(out.data() + head.size()));
     }
   });
-  if (absl::IsResourceExhausted(sent)) {
-    // The caller must hear of it all the same.
-    const std::string why = EncodeEnd(sent, {});
-    (void)session.Send(
-        {.kind = FrameKind::kResponse,
-         .call = id_,
-         .code = static_cast<uint32_t>(sent.code()),
-         .head = static_cast<uint32_t>(why.size())},
-        [&](std::span<std::byte> out) { std::memcpy(out.data(), why.data(), why.size()); });
-  }
+  if (!sent.ok()) return AnswerFailed(sent);
+  session.FlushSoon();
+}
+
+// The caller must hear of it all the same.
+void IncomingCall::AnswerFailed(const absl::Status& why) {
+  Session& session = *connection_->session;
+  const std::string end = EncodeEnd(why, {});
+  (void)session.Send(
+      {.kind = FrameKind::kResponse,
+       .call = id_,
+       .code = static_cast<uint32_t>(why.code()),
+       .head = static_cast<uint32_t>(end.size())},
+      [&](std::span<std::byte> out) { std::memcpy(out.data(), end.data(), end.size()); });
   session.FlushSoon();
 }
 
@@ -200,20 +209,16 @@ void IncomingCall::Cancel(const absl::Status& why) {
 }
 
 void IncomingCall::DropPart() {
-  {
-    const std::lock_guard lock(lock_);
-    if (--parts_ > 0) return;
-  }
+  if (parts_.fetch_sub(1) > 1) return;
   Connection& connection = *connection_;
   Server& server = connection.server;
   delete this;
-  bool last = false;
-  {
-    const std::lock_guard lock(connection.lock);
-    last = --connection.open_calls == 0 && connection.session->ended();
-    if (last) server.ReapSoon(connection.driver);
+  server.running_.fetch_sub(1);
+  // The server stays for its connections, and this one until it has no more open calls.
+  const std::lock_guard lock(connection.lock);
+  if (--connection.open_calls == 0 && connection.session->ended()) {
+    server.ReapSoon(connection.driver);
   }
-  server.CallEnded();
 }
 
 }  // namespace verbena::rpc

@@ -34,6 +34,7 @@ class ServerContext {
 
   const Metadata& metadata() const { return metadata_; }
   void AddMetadata(std::string key, std::string value) {  // goes with the response
+    const std::lock_guard lock(lock_);
     answer_metadata_.insert_or_assign(std::move(key), std::move(value));
   }
   const std::string& peer() const;                      // "10.0.0.1:51022"
@@ -77,8 +78,10 @@ class ServerContext {
   std::mutex lock_;  // before a session's
   std::vector<Transfer*> transfers_;
   absl::Status stopped_ = {};  // not OK: no transfer begins any more
-  bool answered_ = false;
-  int parts_ = 1;  // the handler, and each transfer: the call is freed with the last
+  std::atomic<bool> answered_ = false;
+  // The handler, and each transfer: the call is freed with the last. One more only while the
+  // connection's table has the call, or by who has a part.
+  std::atomic<int> parts_ = 1;
 };
 
 // A request on its way through its handler. Whoever has the pointer ends it with Finish, once.
@@ -99,6 +102,7 @@ class IncomingCall : public ServerContext {
   friend class ServerContext;
   friend struct Connection;
   void Answer(const absl::Status& status, const google::protobuf::MessageLite* response);
+  void AnswerFailed(const absl::Status& why);
   void Cancel(const absl::Status& why);  // leader
   void DropPart();
 };

@@ -85,6 +85,7 @@ void Session::PostReceive(Receive& receive) {
 }
 
 void Session::Received(Receive& receive, const WorkCompletion& wc) {
+  bool too_many = false;
   if (ended()) return;
   if (!wc.ok()) {
     const absl::Status cause = qp_.cause();
@@ -93,6 +94,15 @@ void Session::Received(Receive& receive, const WorkCompletion& wc) {
     return;
   }
   const size_t offset = kSendRingBytes + size_t{receive.index} * kReceiveBytes;
+  {
+    const std::lock_guard lock(lock_);
+    if (told_ > 0) {
+      --told_;
+    } else {
+      too_many = true;
+    }
+  }
+  if (too_many) return End(absl::InternalError("rpc: the peer sends without credit; disconnected"));
   if (const char* wrong = Take({memory_.get() + offset, wc.length}); wrong != nullptr) {
     End(absl::InternalError(absl::StrCat("rpc: the peer sent ", wrong, "; disconnected")));
     return;
@@ -103,7 +113,10 @@ void Session::Received(Receive& receive, const WorkCompletion& wc) {
   {
     const std::lock_guard lock(lock_);
     ++owed_;
-    flush = owed_ >= kReceives / 2 || ring_.Front() != nullptr;
+    // At depth the other end works on these while this one works on: it does not wait for the round
+    // to end, and this one not for it.
+    if (ring_.unsent_bytes() * 2 >= peer_.receive_bytes) FlushLocked();
+    flush = owed_ >= kReceives / 2 || !ring_.unsent().empty() || !overflow_.empty();
   }
   if (flush) FlushSoon();
 }
@@ -114,12 +127,13 @@ const char* Session::Take(std::span<const std::byte> message) {
   while (!message.empty() && !ended()) {
     Frame frame;
     if (const char* wrong = Decode(message, &frame); wrong != nullptr) return wrong;
-    {
+    frames_received_.store(frames_received_.load(std::memory_order_relaxed) + 1,
+                           std::memory_order_relaxed);
+    if (frame.credits != 0 || frame.kind == FrameKind::kFetched) {
       const std::lock_guard lock(lock_);
       credits_ += frame.credits;
-      ++counters_.frames_received;
       if (credits_ > 65535) return "more credits than there are receives";
-      if (frame.kind == FrameKind::kFetched) lent_.erase(frame.code);
+      if (frame.kind == FrameKind::kFetched) TakeBackLocked(frame.code);
     }
     if (frame.carried() > max_message_) return "a message longer than this end takes";
     const auto carried =
@@ -128,6 +142,13 @@ const char* Session::Take(std::span<const std::byte> message) {
     message = message.subspan(FrameBytes(frame));
   }
   return nullptr;
+}
+
+void Session::TakeBackLocked(uint32_t number) {
+  const auto found = lent_.find(number);
+  if (found == lent_.end()) return;
+  lent_bytes_ -= found->second.length;
+  lent_.erase(found);
 }
 
 // To the user now, or behind what is still being read of the same call.
@@ -168,7 +189,9 @@ void Session::End(const absl::Status& why) {
 
 SessionCounters Session::counters() const {
   const std::lock_guard lock(lock_);
-  return counters_;
+  SessionCounters counters = counters_;
+  counters.frames_received = frames_received_.load();
+  return counters;
 }
 
 }  // namespace verbena::rpc

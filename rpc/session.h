@@ -67,6 +67,7 @@ class Session final : public Flushable {
   absl::Status SetPeer(absl::string_view private_data);
   // While it is not 0 the user's other threads may be in here, and it is not destroyed.
   std::atomic<int> pins = 0;
+  bool goes_away = false;  // leader: the peer begins no more here
 
   // Puts a frame behind those that wait; `fill` writes the head and the body. It leaves when the
   // round ends, or FlushSoon is called. Unavailable: it has ended. ResourceExhausted: longer than
@@ -75,6 +76,8 @@ class Session final : public Flushable {
   absl::Status Send(const Frame& frame) {
     return Send(frame, [](std::span<std::byte>) {});
   }
+  // Leader. All that was put here has arrived; if nobody knows, this asks for it to be known.
+  bool AllSent();
   void FlushSoon() { driver_.FlushSoon(*this); }
   void Flush() override;
 
@@ -112,6 +115,7 @@ class Session final : public Flushable {
   struct Lent {
     std::unique_ptr<std::byte[]> bytes;
     MemoryRegion region;
+    uint64_t length = 0;
   };
   // Frames of a call that wait for a message of it that is being read: a call's messages stay in
   // order. The first is that message.
@@ -124,12 +128,6 @@ class Session final : public Flushable {
     Transfer transfer;  // of the first
     bool dropped = false;
   };
-  struct Posted {
-    bool in_ring = false;
-    bool signaled = false;
-    SendRing::Message message = {};  // if in_ring
-  };
-
   Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user);
   absl::Status SetUp();
   void Received(Receive& receive, const WorkCompletion& wc);
@@ -138,12 +136,12 @@ class Session final : public Flushable {
   void SendsDone(const WorkCompletion& wc);
   bool PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
   void FlushLocked();
-  bool PostMessageLocked();
-  void PostCreditsLocked();
-  bool NextIsSignaled() const { return since_signal_ + 1 >= kSignalEvery; }
-  void CountPostedLocked(const Posted& posted);
+  bool PostMessagesLocked();
+  void PostCreditsLocked(bool signaled);
+  void CountPostedLocked(size_t messages, bool signaled);
   bool RefillLocked();
   absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  void TakeBackLocked(uint32_t number);
   const char* Deliver(const Frame& frame, std::span<const std::byte> carried);
   const char* Enqueue(const Frame& frame, std::span<const std::byte> carried);
   void SayFetched(const Frame& frame);
@@ -169,18 +167,21 @@ class Session final : public Flushable {
 
   mutable std::mutex lock_;  // all below, and the order of sends
   SendRing ring_;
-  std::deque<Posted> posted_;
-  std::deque<std::string> overflow_;  // encoded frames that the ring has no room for
-  uint32_t credits_ = 0;              // receives that the peer has for us
-  uint16_t owed_ = 0;                 // receives that the peer does not know of yet
-  uint32_t since_signal_ = 0;
+  std::deque<SendRing::Message> signaled_;  // posted, and not known to have been sent
+  SendRing::Message last_posted_;
+  uint32_t since_signal_ = 0;                 // messages
+  std::deque<std::string> overflow_;          // encoded frames that the ring has no room for
+  uint32_t credits_ = 0;                      // receives that the peer has for us
+  uint16_t owed_ = 0;                         // receives that the peer does not know of yet
+  uint32_t told_ = kReceives;                 // receives that the peer knows of and has not used
   absl::flat_hash_map<uint32_t, Lent> lent_;  // by number
-  std::deque<Transfer*> transfers_;           // with chunks to post
+  uint64_t lent_bytes_ = 0;
+  uint32_t next_lent_ = 0;
+  std::deque<Transfer*> transfers_;  // with chunks to post
   SessionCounters counters_;
 
-  uint32_t next_lent_ = 0;
-
-  // Leader only.
+  // Leader only, but for counters().
+  std::atomic<uint64_t> frames_received_ = 0;
   absl::flat_hash_map<uint32_t, std::unique_ptr<Line>> lines_;  // by call
   std::deque<uint32_t> to_fetch_;  // calls whose first frame is to be read
   size_t fetching_ = 0;

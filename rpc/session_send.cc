@@ -5,7 +5,10 @@
 // ever refused for want of a receive. The last one is kept for a message that does nothing but tell
 // credits: without it both ends could wait for each other.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -47,8 +50,17 @@ bool Session::PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std
 
 // The peer reads it, and says kFetched.
 absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
-  Lent lent = {.bytes = std::unique_ptr<std::byte[]>(new std::byte[frame.carried()]), .region = {}};
+  Lent lent = {.bytes = std::unique_ptr<std::byte[]>(new std::byte[frame.carried()]),
+               .region = {},
+               .length = frame.carried()};
   const std::span bytes(lent.bytes.get(), frame.carried());
+  {
+    const std::lock_guard lock(lock_);
+    if (lent_bytes_ > 0 && lent_bytes_ + bytes.size() > kMostLentBytes) {
+      return absl::ResourceExhaustedError(
+          "rpc: the peer has a GiB of this connection's messages yet to read");
+    }
+  }
   fill(bytes);
   auto region = lane_.domain.Register(bytes, Access::kRemoteRead);
   if (!region.ok()) return region.status();
@@ -58,8 +70,16 @@ absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::b
   const std::lock_guard lock(lock_);
   if (ended()) return absl::UnavailableError("rpc: the connection has ended");
   frame.lent_number = next_lent_++;
+  lent_bytes_ += lent.length;
   lent_.insert_or_assign(frame.lent_number, std::move(lent));
   return absl::OkStatus();
+}
+
+bool Session::AllSent() {
+  const std::lock_guard lock(lock_);
+  if (!ring_.unsent().empty() || !overflow_.empty() || !signaled_.empty()) return false;
+  if (since_signal_ > 0 && credits_ > 0) PostCreditsLocked(true);
+  return since_signal_ == 0 && signaled_.empty();
 }
 
 void Session::Flush() {
@@ -71,47 +91,53 @@ void Session::FlushLocked() {
   if (ended()) return;
   bool takes = true;  // the queue pair
   do {
-    while (takes && ring_.Front() != nullptr && credits_ > 1) takes = PostMessageLocked();
+    while (takes && !ring_.unsent().empty() && credits_ > 1) takes = PostMessagesLocked();
   } while (takes && credits_ > 1 && RefillLocked());
-  if (owed_ >= kReceives / 2 && credits_ > 0) PostCreditsLocked();
+  if (owed_ >= kReceives / 2 && credits_ > 0) PostCreditsLocked(since_signal_ + 1 >= kSignalEvery);
 }
 
-bool Session::PostMessageLocked() {
-  const SendRing::Message& message = *ring_.Front();
-  const auto bytes = ring_.BytesOf(message);
-  const bool signaled = NextIsSignaled();
-  SetCredits(bytes, owed_);
-  const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
-  const PostResult posted =
-      qp_.PostSend({.local = region_.slice(offset, message.length),
-                    .id = IdOf(&sent_),
-                    .flags = signaled ? SendFlags::kSignaled : SendFlags::kNone});
-  if (!posted.ok()) return false;  // full: SendsDone comes back here; in ERR: End does
-  CountPostedLocked({.in_ring = true, .signaled = signaled, .message = ring_.Take()});
-  return true;
+// One post for several, since each is a way through the device, or a system call. False: it takes
+// no more now.
+bool Session::PostMessagesLocked() {
+  std::array<SendWr, kMessagesAPost> requests;
+  size_t count = 0;
+  uint16_t credits = owed_;
+  for (const SendRing::Message& message : ring_.unsent()) {
+    if (count == requests.size() || count + 1 >= credits_) break;
+    const auto bytes = ring_.BytesOf(message);
+    SetCredits(bytes, std::exchange(credits, 0));
+    const auto offset = static_cast<uint64_t>(bytes.data() - memory_.get());
+    requests[count++] = {.local = region_.slice(offset, message.length), .id = IdOf(&sent_)};
+  }
+  const bool signaled = signaled_.empty() || since_signal_ + count >= kSignalEvery;
+  if (signaled) requests[count - 1].flags = SendFlags::kSignaled;
+  const size_t accepted = qp_.PostSend(std::span(requests).first(count)).accepted;
+  if (accepted == 0) return false;  // full: SendsDone comes back here; in ERR: End does
+  for (size_t i = 0; i < accepted; ++i) last_posted_ = ring_.Take();
+  CountPostedLocked(accepted, signaled && accepted == count);
+  return accepted == count;
 }
 
-void Session::CountPostedLocked(const Posted& posted) {
-  owed_ = 0;
-  --credits_;
-  ++counters_.messages_sent;
-  since_signal_ = posted.signaled ? 0 : since_signal_ + 1;
-  posted_.push_back(posted);
+void Session::CountPostedLocked(size_t messages, bool signaled) {
+  told_ += std::exchange(owed_, 0);
+  credits_ -= static_cast<uint32_t>(messages);
+  counters_.messages_sent += messages;
+  since_signal_ = signaled ? 0 : since_signal_ + static_cast<uint32_t>(messages);
+  if (signaled) signaled_.push_back(last_posted_);
 }
 
 // By itself, and not through the ring: it may overtake what waits there for credit.
-void Session::PostCreditsLocked() {
+void Session::PostCreditsLocked(bool signaled) {
   std::array<std::byte, kFrameHeader> bytes;
   Encode({.kind = FrameKind::kCredit, .credits = owed_}, bytes);
-  const bool signaled = NextIsSignaled();
   const PostResult posted = qp_.PostSend(
       {.local = Sge{.address = reinterpret_cast<uint64_t>(bytes.data()), .length = kFrameHeader},
        .id = IdOf(&sent_),
        .flags = signaled ? SendFlags::kInline | SendFlags::kSignaled : SendFlags::kInline});
-  if (posted.ok()) CountPostedLocked({.signaled = signaled});
+  if (posted.ok()) CountPostedLocked(1, signaled);
 }
 
-// One completion is for all messages up to the next signaled one.
+// Each is for all messages up to a signaled one.
 void Session::SendsDone(const WorkCompletion& wc) {
   if (ended()) return;
   if (!wc.ok()) {
@@ -121,11 +147,8 @@ void Session::SendsDone(const WorkCompletion& wc) {
     return;
   }
   const std::lock_guard lock(lock_);
-  for (bool last = false; !last && !posted_.empty();) {
-    last = posted_.front().signaled;
-    if (posted_.front().in_ring) ring_.Release(posted_.front().message);
-    posted_.pop_front();
-  }
+  ring_.Release(signaled_.front());
+  signaled_.pop_front();
   FlushLocked();
 }
 

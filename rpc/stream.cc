@@ -15,20 +15,15 @@ uint32_t Weight(size_t bytes) { return static_cast<uint32_t>(bytes + kFrameHeade
 
 }  // namespace
 
-void MessageStream::Attach(Session& session, uint32_t call) {
-  Done done;
-  {
-    const std::lock_guard lock(lock_);
-    session_ = &session;
-    call_ = call;
-    may_send_ = kStreamWindow;
-    if (std::exchange(has_pending_, false)) {
-      SendLocked(pending_);
-      done = std::exchange(writing_, nullptr);
-    }
-    if (writes_done_) SendLastLocked();
-  }
-  if (done) done(true);
+MessageStream::Done MessageStream::Attach(Session& session, uint32_t call) {
+  const std::lock_guard lock(lock_);
+  session_ = &session;
+  call_ = call;
+  may_send_ = kStreamWindow;
+  const bool waited = std::exchange(has_pending_, false);
+  if (waited) SendLocked(pending_);
+  if (writes_done_) SendLastLocked();
+  return waited ? std::exchange(writing_, nullptr) : Done();
 }
 
 void MessageStream::Write(const google::protobuf::MessageLite& message, Done done) {
@@ -36,6 +31,10 @@ void MessageStream::Write(const google::protobuf::MessageLite& message, Done don
   {
     const std::lock_guard lock(lock_);
     can = !ended_ && !writes_done_ && !has_pending_;
+    if (can && message.ByteSizeLong() > kMostMessage) {
+      can = false;
+      if (broken_) broken_(absl::ResourceExhaustedError("rpc: a message of more than 2 GiB"));
+    }
     if (can) {
       pending_ = message.SerializeAsString();
       if (session_ == nullptr || may_send_ <= 0) {
@@ -60,7 +59,7 @@ void MessageStream::SendLocked(const std::string& message) {
   const absl::Status sent = session_->Send(
       {.kind = FrameKind::kMessage, .call = call_, .body = static_cast<uint32_t>(message.size())},
       [&](std::span<std::byte> out) { std::memcpy(out.data(), message.data(), message.size()); });
-  if (absl::IsResourceExhausted(sent) && broken_) broken_(sent);
+  if (!sent.ok() && broken_) broken_(sent);
   session_->FlushSoon();
 }
 
@@ -142,20 +141,16 @@ bool MessageStream::TakeLocked(Done* done, bool* result, absl::Status* broken) {
   return true;
 }
 
-void MessageStream::OnEnd() {
-  Done write, read;
-  {
-    const std::lock_guard lock(lock_);
-    if (std::exchange(ended_, true)) return;
-    session_ = nullptr;
-    has_pending_ = false;
-    write = std::exchange(writing_, nullptr);
-    // A read that waits has seen all that came.
-    if (reading_ != nullptr) read = std::exchange(read_, nullptr);
-    reading_ = nullptr;
-  }
-  if (write) write(false);
-  if (read) read(false);
+MessageStream::Ends MessageStream::OnEnd() {
+  const std::lock_guard lock(lock_);
+  if (std::exchange(ended_, true)) return {};
+  session_ = nullptr;
+  has_pending_ = false;
+  Ends ends = {.write = std::exchange(writing_, nullptr), .read = nullptr};
+  // A read that waits has seen all that came.
+  if (reading_ != nullptr) ends.read = std::exchange(read_, nullptr);
+  reading_ = nullptr;
+  return ends;
 }
 
 }  // namespace verbena::rpc

@@ -43,12 +43,21 @@ class MessageStream {
   // For whoever owns the call.
   void SetBlocker(Blocker block) { block_ = std::move(block); }
   void SetBroken(std::function<void(absl::Status)> broken) { broken_ = std::move(broken); }
-  void Attach(Session& session, uint32_t call);  // from now on it can send
+  // From now on it can send. What to tell true of a write that was waiting, if there is one.
+  [[nodiscard]] Done Attach(Session& session, uint32_t call);
   // Leader. Null, or what rule the peer broke.
   const char* OnMessage(bool last, std::span<const std::byte> bytes);
   void OnWindow(uint32_t bytes);
+  // Whoever still waits, to be told false.
+  struct Ends {
+    Done write, read;
+    void Run() const {
+      if (write) write(false);
+      if (read) read(false);
+    }
+  };
   // The call has ended: what came before may still be read, all else is false.
-  void OnEnd();
+  [[nodiscard]] Ends OnEnd();
 
  private:
   void SendLocked(const std::string& message);

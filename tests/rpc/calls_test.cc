@@ -123,6 +123,8 @@ TEST_P(Calls, AHandlerThatThrows) {
 }
 
 TEST_P(Calls, OutOfTime) {
+  // Connecting is not what its time is for: the server would never hear of the call.
+  ASSERT_THAT(shop_.channel->WaitUntilConnected(kLongEnough), IsOk());
   ClientContext context(absl::Milliseconds(20));
   EXPECT_THAT(shop_.client.Hold(Say(""), context), StatusIs(absl::StatusCode::kDeadlineExceeded));
   auto held = shop_.shelf.NextHeld();
@@ -145,6 +147,12 @@ TEST_P(Calls, Cancelled) {
   EXPECT_TRUE(held.context().cancelled());
   held.Finish(Say("too late"));
   EXPECT_THAT(shop_.client.Echo(Say("still there")), IsOk());
+}
+
+TEST_P(Calls, CancelledBeforeItStarts) {
+  ClientContext context;
+  context.Cancel();
+  EXPECT_THAT(shop_.client.Echo(Say("x"), context), StatusIs(absl::StatusCode::kCancelled));
 }
 
 TEST_P(Calls, AnAnswerThatIsTooLong) {

@@ -35,7 +35,7 @@ TEST(RpcConnections, WaitForReady) {
   std::promise<absl::StatusOr<Text>> answered;
   client.Echo(Say("patience"), context,
               [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
-  EXPECT_THAT(channel->WaitUntilConnected(kPatience), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(channel->WaitUntilConnected(kLongEnough), StatusIs(absl::StatusCode::kUnavailable));
   TestShelf shelf;
   auto server = Serve(shelf, {}, address);
   EXPECT_EQ(Check(answered.get_future().get()).text(), "patience");
@@ -67,6 +67,31 @@ TEST(RpcConnections, TheServerGoesAndComesBack) {
   EXPECT_EQ(channel->counters().connections, 2u);
 }
 
+// A channel on which nothing ran does not send into a connection that is gone.
+TEST(RpcConnections, ARestartWhileNothingRan) {
+  TestShelf shelf;
+  auto server = Serve(shelf);
+  const std::string address = server->address();
+  auto channel = ChannelTo(address);
+  const Shelf::Client client(*channel);
+  ASSERT_THAT(client.Do(Order()), IsOk());
+  server.reset();
+  server = Serve(shelf, {}, address);
+  const auto noticed = absl::Now() + absl::Milliseconds(20);
+  for (auto other = ChannelTo(address); absl::Now() < noticed;) {
+    ASSERT_THAT(Shelf::Client(*other).Do(Order()), IsOk());
+  }
+  EXPECT_THAT(client.Do(Order()), IsOk());
+  EXPECT_EQ(channel->counters().connections, 2u);
+}
+
+// So does one of which nobody hears: it is idle, and leaves nobody waiting for it.
+TEST(RpcConnections, ShutdownDoesNotWaitForIdleChannels) {
+  Shop shop;
+  ASSERT_THAT(shop.client.Echo(Say("x")), IsOk());
+  EXPECT_THAT(shop.server->Shutdown(kLongEnough), IsOk());
+}
+
 // Calls in flight end well; new ones are not begun.
 TEST(RpcConnections, GracefulShutdown) {
   Shop shop;
@@ -75,7 +100,7 @@ TEST(RpcConnections, GracefulShutdown) {
   shop.client.Hold(Say(""), context,
                    [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
   auto held = shop.shelf.NextHeld();
-  auto stopped = std::async(std::launch::async, [&] { return shop.server->Shutdown(kPatience); });
+  auto stopped = std::async(std::launch::async, [&] { return shop.server->Shutdown(kLongEnough); });
   absl::Status refused;
   while ((refused = shop.client.Do(Order()).status()).ok()) {
   }
@@ -148,7 +173,7 @@ class RawPeer {
     std::copy(message.begin(), message.end(), bytes_.begin());
     Check(qp_.PostSend({.local = region_.slice(0, static_cast<uint32_t>(message.size()))}));
   }
-  absl::Status AwaitEnd() { return qp_.WaitUntilDisconnected(kPatience); }
+  absl::Status AwaitEnd() { return qp_.WaitUntilDisconnected(kLongEnough); }
 
  private:
   Context context_;

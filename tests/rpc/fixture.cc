@@ -87,7 +87,7 @@ rpc::Task<absl::Status> TestShelf::Chat(rpc::ServerContext&, Stream& stream) {
 
 TestShelf::HeldCall TestShelf::NextHeld() {
   std::unique_lock lock(lock_);
-  if (!came_.wait_for(lock, absl::ToChronoSeconds(kPatience), [&] { return !held_.empty(); })) {
+  if (!came_.wait_for(lock, absl::ToChronoSeconds(kLongEnough), [&] { return !held_.empty(); })) {
     conformance::Stop("no call came to be held", conformance::Line::Here());
   }
   HeldCall call = std::move(held_.front());

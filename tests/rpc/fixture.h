@@ -33,7 +33,7 @@ using rpc::Server;
 ContextOptions ContextUnderTest();
 std::string AnyPort();  // of that address
 // A failed wait fails its test; nothing waits so long otherwise.
-inline constexpr absl::Duration kPatience = absl::Seconds(60);
+inline constexpr absl::Duration kLongEnough = absl::Seconds(60);
 
 inline Text Say(const std::string& text) {
   Text made;
@@ -82,7 +82,7 @@ struct Shop {
       : server(Serve(shelf, server_options)),
         channel(ChannelTo(server->address(), options)),
         client(*channel) {
-    Check(channel->WaitUntilConnected(kPatience));
+    Check(channel->WaitUntilConnected(kLongEnough));
   }
   TestShelf shelf;
   std::unique_ptr<Server> server;

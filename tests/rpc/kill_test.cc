@@ -49,7 +49,7 @@ TEST_P(Killed, NothingRunsTwiceThatMayNot) {
   const std::string address = "127.0.0.1:" + line.substr(line.find_last_of(' ') + 1);
   auto channel = ChannelTo(address);
   const Shelf::Client client(*channel);
-  Check(channel->WaitUntilConnected(kPatience));
+  Check(channel->WaitUntilConnected(kLongEnough));
 
   std::vector<ClientContext> contexts(2 * kCalls);
   std::vector<absl::Status> ends(2 * kCalls);
@@ -80,7 +80,8 @@ TEST_P(Killed, NothingRunsTwiceThatMayNot) {
       std::make_unique<Process>(std::vector<std::string>{Program(), file, address, "never", "0"});
   {
     std::unique_lock waits(lock);
-    ASSERT_TRUE(ended.wait_for(waits, absl::ToChronoSeconds(kPatience), [&] { return left == 0; }));
+    ASSERT_TRUE(
+        ended.wait_for(waits, absl::ToChronoSeconds(kLongEnough), [&] { return left == 0; }));
   }
   const auto times = Written(file);
   int ok = 0;
