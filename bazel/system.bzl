@@ -25,6 +25,7 @@ PACKAGES = {
     "benchmark": ["benchmark"],
     "fabric": ["libfabric"],
     "gmock": ["gmock"],
+    "grpc": ["grpc++"],
     "gtest": ["gtest"],
     "gtest_main": ["gtest_main"],
     "ibverbs": ["libibverbs"],
@@ -36,7 +37,7 @@ PACKAGES = {
 }
 
 # Without one of these its target is empty; with it, HAVE_ and its name are defined.
-OPTIONAL = ["fabric"]
+OPTIONAL = ["fabric", "grpc"]
 
 _HEADER = """\
 load("@rules_cc//cc:defs.bzl", "cc_library")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""tests/bench/compare on programs that only pretend to measure."""
+"""tests/bench/compare and compare_rpc on programs that only pretend to measure."""
 
 import json
 import os
@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(SCRIPT)))
 import report  # noqa: E402
 import rows  # noqa: E402
+import rpc_rows  # noqa: E402
 
 PING = "8 B send/receive, both poll"
 
@@ -97,7 +98,9 @@ class RowsTest(unittest.TestCase):
                 self.assertIn(work.what, names)
 
 
-class WholeTest(unittest.TestCase):
+class Pretending(unittest.TestCase):
+    SCRIPT, PROGRAMS = SCRIPT, rows.PROGRAMS
+
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         os.mkdir(os.path.join(self.folder, "peers"))
@@ -119,18 +122,20 @@ sys.exit({status})
         os.chmod(path, 0o755)
 
     def programs(self, **values):
-        for name in rows.PROGRAMS:
+        for name in self.PROGRAMS:
             self.program(name, values.get(name))
 
     def compare(self, *args):
-        return subprocess.run([sys.executable, SCRIPT, "--here", "--programs", self.folder, *args],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command = [sys.executable, self.SCRIPT, "--here", "--programs", self.folder, *args]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               check=False)
 
     def logged(self):
         with open(self.log, encoding="utf-8") as file:
             return file.read().splitlines()
 
+
+class WholeTest(Pretending):
     def test_status_table_and_json(self):
         file = os.path.join(self.folder, "json")
         for ping, status in ((3.1, 0), (3.2, 1)):
@@ -199,6 +204,38 @@ sys.exit({status})
         done = self.compare("--smoke")
         self.assertEqual(done.returncode, 1)
         self.assertIn("bazel build -c opt //tests/bench/...", done.stderr)
+
+
+class RpcTest(Pretending):
+    SCRIPT, PROGRAMS = os.path.join(HERE, "compare_rpc"), rpc_rows.PROGRAMS
+    DEEP = "64 B echo, 512 in flight"
+
+    def test_a_smoke_runs_every_row(self):
+        self.programs()
+        done = self.compare("--smoke")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        lines = self.logged()
+        for work in rpc_rows.WORKS:
+            for source in work.sources():
+                self.assertIn(f"{source.program} {source.row}", lines)
+
+    def test_verdicts_and_what_a_call_costs(self):
+        self.programs(raw_socket={"calls_deep": 4.0}, grpc_bench={"echo_deep": 0.1})
+        self.program(rows.RPC, {"echo_deep": 2.0}, line={
+            "unit": "M/s", "probe_ns": [60, 61], "delayed": 0,
+            "client": {"calls": 1000, "cpu_ns": 500000, "system_calls": 20},
+            "server": {"cpu_ns": 250000, "system_calls": 30}})
+        done = self.compare("--rounds", "1", "--only", self.DEEP)
+        self.assertIn(f"{self.DEEP} own echo_deep 0.75 0.05".split(),
+                      [line.split() for line in done.stdout.splitlines()])
+        self.assertTrue(done.stdout.endswith("2 passed, 1 failed, 0 skipped\n"), done.stdout)
+
+    def test_without_grpc_its_rows_are_skipped(self):
+        self.programs()
+        self.program(rows.GRPC, status=77, line={"skipped": "built without gRPC"})
+        done = self.compare("--rounds", "1", "--only", self.DEEP)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("skipped: built without gRPC: " + self.DEEP, done.stdout)
 
 
 if __name__ == "__main__":

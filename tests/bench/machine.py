@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where tests/bench/compare measures: a network namespace of its own, whose congestion control it
-sets without touching the machine's, and a second one behind a veth pair."""
+"""Where the comparisons of tests/bench measure: a network namespace of its own, whose congestion
+control they set without touching the machine's, and a second one behind a veth pair."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def enter():
     """Starts this program again, inside. Comes back if that is not to be had."""
     command = unshare()
     if command is None or shutil.which("ip") is None:
-        print("compare: no network namespace to be had (unshare, ip): the machine's own loopback, "
+        print("bench: no network namespace to be had (unshare, ip): the machine's own loopback, "
               "with its own congestion control", file=sys.stderr)
         return
     os.environ[MARK] = "1"

@@ -1,63 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The reference that Verbena's figures are held against: the same work on a TCP socket of the
 // kernel, without anything in between. TCP_NODELAY, one thread a side.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
-#include <string>
 #include <vector>
 
+#include "tests/bench/raw_connection.h"
 #include "tests/bench/sides.h"
 
 namespace verbena::bench {
 namespace {
 
 enum class How { kSpin, kBlock, kEpoll };  // kEpoll: epoll_wait(2) before each receive
-
-sockaddr_in At(const Options& options, int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  if (inet_pton(AF_INET, options.address.c_str(), &address.sin_addr) != 1) Die("--address: IPv4");
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  return address;
-}
-
-void Need(bool good, const char* what) {
-  if (!good) Die(std::string(what) + ": " + std::strerror(errno));
-}
-
-int WithoutDelay(int fd) {
-  const int on = 1;
-  Need(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0, "TCP_NODELAY");
-  return fd;
-}
-
-int AcceptOne(const Options& options, Shared& shared) {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = At(options, 0);
-  socklen_t size = sizeof(address);
-  auto* raw = reinterpret_cast<sockaddr*>(&address);
-  Need(bind(listener, raw, size) == 0 && listen(listener, 1) == 0, "listen");
-  Need(getsockname(listener, raw, &size) == 0, "getsockname");
-  shared.port.store(ntohs(address.sin_port), std::memory_order_release);
-  const int fd = accept(listener, nullptr, nullptr);
-  Need(fd >= 0, "accept");
-  close(listener);
-  return WithoutDelay(fd);
-}
-
-int ConnectOne(const Options& options, const Shared& shared) {
-  const sockaddr_in address = At(options, WaitForPort(shared));
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  Need(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0, "connect");
-  return WithoutDelay(fd);
-}
 
 // Waits for one socket in a set of its own, or does nothing.
 class Waiter {
@@ -108,7 +65,9 @@ void SendAll(int fd, const char* from, size_t n, How how) {
   }
 }
 
-Row PingPong(const char* name, How how) {
+using Figure = Result (*)(Samples&);
+
+Row PingPong(const char* name, How how, Figure figure = Latency) {
   Row row;
   row.name = name;
   row.serve = [how](const Options& options, Shared& shared) {
@@ -118,7 +77,7 @@ Row PingPong(const char* name, How how) {
     while (ReceiveAll(fd, ball, kSmall, how, waiter)) SendAll(fd, ball, kSmall, how);
     close(fd);
   };
-  row.measure = [how](const Options& options, Shared& shared) {
+  row.measure = [how, figure](const Options& options, Shared& shared) {
     char ball[kSmall] = {};
     Samples samples;
     const int fd = ConnectOne(options, shared);
@@ -132,7 +91,7 @@ Row PingPong(const char* name, How how) {
       begin = end;
     }
     close(fd);
-    return Latency(samples);
+    return figure(samples);
   };
   return row;
 }
@@ -213,7 +172,8 @@ int main(int argc, char** argv) {
   return Main(
       argc, argv,
       {PingPong("ping_spin", How::kSpin), PingPong("ping_block", How::kBlock),
-       PingPong("ping_epoll", How::kEpoll),
+       PingPong("ping_epoll", How::kEpoll), PingPong("trip_spin", How::kSpin, RoundTrip),
+       PingPong("trip_block", How::kBlock, RoundTrip), BatchedCalls(),
        Stream({.name = "stream_spin", .how = How::kSpin, .call = kLarge}),
        Stream({.name = "stream_block", .how = How::kBlock, .call = kLarge}),
        Stream({.name = "cpu_spin", .how = How::kSpin, .call = kLarge, .cpu = true}),

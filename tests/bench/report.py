@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests/bench/compare makes of its runs: medians, verdicts, a table."""
+"""What tests/bench/compare and compare_rpc make of their runs: medians, verdicts, a table."""
 
 import dataclasses
 import os
@@ -146,7 +146,7 @@ def figure(value, unit=""):
     return f"{text} {unit}".strip()
 
 
-def lines(row):
+def lines(row, columns):
     """One for each claim; the first has all peers' figures, the others only what they are about."""
     peers = {}
     for each in row["series"]:
@@ -161,30 +161,63 @@ def lines(row):
         # The same row of another of our own rows stands in the target, not in a column.
         yield (row["work"] if first else "", figure(row["ours"], row["unit"]) if first else "",
                *(figure(shown.get(p)) if p in shown else "" for p in
-                 (rows.RAW, rows.LIBFABRIC, rows.UCX)),
+                 columns),
                ratio, claim["target"], met[claim["met"]])
 
 
-def table(sections):
-    heads = ("work", "ours", "raw", "libfabric", "UCX", "ratio", "target", "met?")
+def table(sections, columns):
+    heads = ("work", "ours", *(rows.NAMES[c] for c in columns), "ratio", "target", "met?")
     all_lines = [heads]
     for title, rows_of in sections:
         all_lines.append((f"-- {title}",) + ("",) * (len(heads) - 1))
         for row in rows_of:
-            all_lines.extend(lines(row))
+            all_lines.extend(lines(row, columns))
+    return aligned(all_lines)
+
+
+def aligned(all_lines):
     widths = [max(len(line[i]) for line in all_lines if not line[0].startswith("--"))
-              for i in range(len(heads))]
+              for i in range(len(all_lines[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip()
                      for line in all_lines)
 
 
-def show(facts, sections, lacks, smoke):
+def cost(runs):
+    """CPU µs and system calls a call of both sides, the middle of some runs; None: not counted."""
+    found = {"cpu_ns": [], "system_calls": []}
+    for run in runs:
+        calls = run.get("client", {}).get("calls", 0)
+        for what, values in found.items():
+            if calls > 0:
+                values.append(sum(run[side].get(what, 0) for side in ("client", "server")) / calls)
+    if not found["cpu_ns"]:
+        return None
+    return (statistics.median(found["cpu_ns"]) / 1000, statistics.median(found["system_calls"]))
+
+
+def costs(sections):
+    """A table of what each source that counts calls spends on one."""
+    all_lines = [("a call costs", "program", "row", "CPU us", "system calls")]
+    for _, rows_of in sections:
+        for row in rows_of:
+            what = row["work"]
+            for each in row["series"]:
+                spent = cost([r for r in each["runs"] if r["trusted"]] or each["runs"])
+                if spent is not None:
+                    all_lines.append((what, rows.NAMES[each["program"]], each["row"],
+                                      figure(spent[0]), figure(spent[1])))
+                    what = ""
+    return "" if len(all_lines) == 1 else "\n" + aligned(all_lines) + "\n\n"
+
+
+def show(facts, sections, columns, lacks, smoke):
     """Prints it all; the exit status."""
     print(f"{facts['machine']}; cores {facts['cores'][0]} and {facts['cores'][1]}; "
           f"{facts['congestion_control']}; load {facts['load'][0]:.1f} to {facts['load'][1]:.1f}\n"
           f"medians of runs of {facts['seconds']:g} s, {facts['minutes']:.1f} minutes, fastest "
           f"probe {facts['fastest_probe_ns']:.0f} ns")
-    print(table(sections))
+    print(table(sections, columns))
+    print(costs(sections), end="")
     claims = [(row, c) for _, part in sections for row in part for c in row["claims"]]
     if facts["too_late"]:
         lacks = lacks + ["the time was over before all rows had their runs"]

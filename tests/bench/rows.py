@@ -5,9 +5,10 @@ import dataclasses
 from typing import Optional, Tuple
 
 OURS, RAW, LIBFABRIC, UCX = "verbena_bench", "raw_socket", "libfabric_bench", "ucx_bench"
+RPC, GRPC = "rpc_bench", "grpc_bench"
 PROGRAMS = (OURS, RAW, LIBFABRIC, UCX)
-PEERS = (LIBFABRIC, UCX)
-NAMES = {OURS: "own", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX"}
+PEERS = (LIBFABRIC, UCX, GRPC)
+NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC"}
 
 LOOPBACK, VETH = "loopback", "veth"
 

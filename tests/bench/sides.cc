@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <new>
 
 namespace verbena::bench {
@@ -112,17 +113,22 @@ double Probe(Shared& shared, uint32_t side) {
   return static_cast<double>(rounds[kProbeRounds / 2]) / (2 * kProbeTrips);
 }
 
-// ns that the thread was ready to run and did not; 0 where the kernel does not say.
-uint64_t RunDelayNs(const std::string& thread = "thread-self") {
+// ns that a thread ran, and that it was ready to run and did not; 0 where the kernel does not say.
+struct Schedule {
   unsigned long long ran = 0, waited = 0;
+};
+Schedule ScheduleOf(const std::string& thread) {
+  Schedule found;
   FILE* file = std::fopen(("/proc/" + thread + "/schedstat").c_str(), "r");
-  if (file == nullptr) return 0;
-  if (std::fscanf(file, "%llu %llu", &ran, &waited) != 2) waited = 0;
+  if (file == nullptr) return found;
+  if (std::fscanf(file, "%llu %llu", &found.ran, &found.waited) != 2) found = {};
   std::fclose(file);
-  return waited;
+  return found;
 }
+uint64_t RunDelayNs(const std::string& thread = "thread-self") { return ScheduleOf(thread).waited; }
 
 uint64_t children_delay_ns = 0;
+uint64_t threads_delay_ns = 0;
 
 uint64_t CpuNs(clockid_t clock) {
   timespec used;
@@ -137,8 +143,8 @@ class DelayMeter {
   double Share() const {
     const uint64_t delay = RunDelayNs() + children_delay_ns - delay_;
     const uint64_t own = OwnNs() - own_;
-    return own > delay ? 0
-                       : static_cast<double>(delay - own) / static_cast<double>(NowNs() - begin_);
+    const uint64_t others = std::max(delay > own ? delay - own : 0, threads_delay_ns);
+    return static_cast<double>(others) / static_cast<double>(NowNs() - begin_);
   }
 
  private:
@@ -260,6 +266,13 @@ Result Latency(Samples& round_trips) {
   return result;
 }
 
+Result RoundTrip(Samples& round_trips) {
+  Result result = Latency(round_trips);
+  result.value *= 2;
+  result.p99 *= 2;
+  return result;
+}
+
 Result CpuPerGb(double own, double bytes, const Shared& shared) {
   Result result;
   result.unit = "s/GB";
@@ -282,6 +295,19 @@ const Contact& Hear(const Shared& shared, int side) {
 }
 
 void CountDelayOf(int pid) { children_delay_ns += RunDelayNs(std::to_string(pid)); }
+
+// What a thread waited while others of this process ran is no delay; how much of it that was is
+// not known, at most all.
+void CountDelayOfThreads() {
+  const uint64_t process = CpuNs(CLOCK_PROCESS_CPUTIME_ID);
+  uint64_t worst = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    const Schedule of = ScheduleOf("self/task/" + task.path().filename().string());
+    const uint64_t others = process > of.ran ? process - of.ran : 0;
+    if (of.waited > others) worst = std::max<uint64_t>(worst, of.waited - others);
+  }
+  threads_delay_ns = worst;
+}
 
 void Die(const std::string& why) {
   std::fprintf(stderr, "bench: %s\n", why.c_str());

@@ -118,12 +118,18 @@ class Samples {
 // Half round trips, in µs.
 Result Latency(Samples& round_trips);
 
+// Whole ones, in µs.
+Result RoundTrip(Samples& round_trips);
+
 // CPU seconds of both sides a GB; `own` are the client's.
 Result CpuPerGb(double own, double bytes, const Shared& shared);
 
 // A side that leaves its work to a child: counts that one's delay with its own. Call it when the
 // child has ended and is not yet waited for.
 void CountDelayOf(int pid);
+// A side that leaves its work to threads of its own: counts the worst delay of any. Call it while
+// they run.
+void CountDelayOfThreads();
 
 [[noreturn]] void Die(const std::string& why);
 

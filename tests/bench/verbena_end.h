@@ -39,6 +39,7 @@ struct Setup {
   uint32_t receives = 0;      // posted to each queue pair before it connects …
   uint32_t receive_size = 0;  // … of so many bytes
   size_t queue_pairs = 1;     // on one completion queue
+  size_t memory = kLarge;     // bytes
   size_t active = 1;          // the first so many; the others have small queues and no receives
 };
 
@@ -48,7 +49,7 @@ struct End {
   const Setup setup;
   Context context;
   Device& device = *context.devices()[0];
-  std::vector<std::byte> memory = std::vector<std::byte>(kLarge);
+  std::vector<std::byte> memory = std::vector<std::byte>(setup.memory);
   ProtectionDomain pd = Check(device.AllocateProtectionDomain());
   MemoryRegion region = Check(pd.Register(memory, Access::kLocalWrite | Access::kRemoteWrite |
                                                       Access::kRemoteRead | Access::kRemoteAtomic));

@@ -19,6 +19,7 @@ struct Flow {
   uint32_t signal_every = 1;  // requests; `window` is a multiple of it, and it of `batch`
   bool poll_each = false;     // after each post, not only when the window is full
   bool cpu = false;           // CPU seconds a GB, instead of what a second brings
+  size_t memory = kLarge;     // of both sides, which the requests go through
   bool events = false;        // the client sleeps on its channel, the server in sem_wait(3)
 };
 constexpr uint32_t kMostAtOnce = 32;
@@ -27,8 +28,9 @@ constexpr uint32_t kMostAtOnce = 32;
 // leaves everything to the service thread.
 void Attend(const Flow& flow, const Options& options, Shared& shared) {
   const bool sends = flow.opcode == Opcode::kSend;
-  const auto end =
-      Accept(options, shared, {.receives = sends ? kReceives : 0, .receive_size = flow.bytes});
+  const auto end = Accept(
+      options, shared,
+      {.receives = sends ? kReceives : 0, .receive_size = flow.bytes, .memory = flow.memory});
   const double cpu = CpuSeconds();
   if (flow.events) sem_wait(&shared.finished);
   for (uint64_t reposted = 0; !Stopped(shared);) {
@@ -64,6 +66,7 @@ class Pusher {
       posted_ += flow_.batch;
       batch_[flow_.batch - 1].flags =
           posted_ % flow_.signal_every == 0 ? SendFlags::kSignaled : SendFlags::kNone;
+      if (flow_.memory > kLarge) Advance();
       Check(end_.qp.PostSend(std::span(batch_).first(flow_.batch)));
       if (flow_.poll_each) end_.Poll();
     }
@@ -73,6 +76,12 @@ class Pusher {
   uint64_t posted() const { return posted_; }
 
  private:
+  void Advance() {
+    const size_t offset = posted_ * flow_.bytes % flow_.memory;
+    batch_[0].local = end_.region.slice(offset, flow_.bytes);
+    batch_[0].remote = end_.peer.at(offset);
+  }
+
   const Flow flow_;
   End& end_;
   std::array<SendWr, kMostAtOnce> batch_;
@@ -80,7 +89,7 @@ class Pusher {
 };
 
 Result Push(const Flow& flow, const Options& options, Shared& shared) {
-  const auto end = Connect(options, shared, {.events = flow.events});
+  const auto end = Connect(options, shared, {.events = flow.events, .memory = flow.memory});
   Pusher pusher(flow, *end);
   const double cpu = CpuSeconds();
   const Clock clock(options.seconds);
@@ -125,6 +134,9 @@ Row Stream(const Flow& flow) {
 
 std::vector<Row> StreamRows() {
   const Flow writes{.name = "writes", .opcode = Opcode::kWrite, .bytes = kLarge, .window = 16};
+  Flow writes_far = writes;
+  writes_far.name = "writes_16m";
+  writes_far.memory = 16 * kLarge;
   Flow reads = writes, cpu_poll = writes, cpu_events = writes;
   reads.name = "reads";
   reads.opcode = Opcode::kRead;
@@ -161,9 +173,9 @@ std::vector<Row> StreamRows() {
   atomics.name = "atomics";
   atomics.opcode = Opcode::kFetchAdd;
   atomics.bytes = kSmall;
-  return {Stream(writes),    Stream(reads),    Stream(cpu_poll), Stream(cpu_events),
-          Stream(messages),  Stream(one),      Stream(one_poll), Stream(writes_64),
-          Stream(writes_4k), Stream(reads_4k), Stream(atomics)};
+  return {Stream(writes),     Stream(writes_far), Stream(reads),    Stream(cpu_poll),
+          Stream(cpu_events), Stream(messages),   Stream(one),      Stream(one_poll),
+          Stream(writes_64),  Stream(writes_4k),  Stream(reads_4k), Stream(atomics)};
 }
 
 }  // namespace verbena::bench
