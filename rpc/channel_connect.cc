@@ -213,9 +213,10 @@ void Channel::NotConnected(const absl::Status& why) {
     std::deque<uint32_t> stay;
     for (const uint32_t id : waiting_) {
       ClientContext* call = FindLocked(id);
-      // One that is tried again has a try less for each connection that did not come about.
-      const bool retried = call->attempts_ > 0 && ++call->attempts_ < options_.max_attempts;
-      if (call->wait_for_ready_ || retried) {
+      // One that is tried again, and does not wait, has a try less for each connection that did not
+      // come about.
+      if (call->wait_for_ready_ ||
+          (call->attempts_ > 0 && ++call->attempts_ < options_.max_attempts)) {
         stay.push_back(id);
       } else {
         RemoveLocked(*call);
