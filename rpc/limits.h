@@ -39,9 +39,6 @@ inline constexpr uint32_t kLeastMessage = 4096;
 // Memory in messages that a connection's peer has not read yet.
 inline constexpr uint64_t kMostLentBytes = uint64_t{1} << 30;
 
-// A message above this does not fit a receive: the other end reads it out of this end's memory.
-inline constexpr uint32_t kInlineBytes = kReceiveBytes - 64;
-
 // Bytes of a stream's messages that may be under way or unread. A message longer than what is left
 // may still go: no message is too long for a window.
 inline constexpr uint32_t kStreamWindow = 256 * 1024;

@@ -97,7 +97,6 @@ class Session final : public Flushable {
   void End(const absl::Status& why);  // leader; disconnects
   bool ended() const { return ended_.load(); }
   bool quiet() const { return ended() && operations_.load() == 0; }
-  Device& device() const { return *lane_.device; }
   SessionCounters counters() const;
 
  private:
@@ -147,7 +146,6 @@ class Session final : public Flushable {
   void SayFetched(const Frame& frame);
   void StartFetches();
   void Fetched(uint32_t call, const absl::Status& status);
-  void Advance(Transfer& transfer);
   bool PostChunkLocked(Transfer& transfer);
   static void EndTransfer(Transfer& transfer);
   void OperationDone(Transfer& transfer, const WorkCompletion& wc);
