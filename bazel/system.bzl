@@ -23,6 +23,7 @@ PACKAGES = {
     "absl_synchronization": ["absl_synchronization"],
     "absl_time": ["absl_time"],
     "benchmark": ["benchmark"],
+    "curl": ["libcurl"],
     "fabric": ["libfabric"],
     "gmock": ["gmock"],
     "grpc": ["grpc++"],
@@ -30,8 +31,10 @@ PACKAGES = {
     "gtest_main": ["gtest_main"],
     "ibverbs": ["libibverbs"],
     "isal": ["libisal"],
+    "nbdkit": ["nbdkit"],
     "openssl": ["openssl"],
     "protobuf": ["protobuf"],
+    "pybind11": ["pybind11", "python3"],
     "rdmacm": ["librdmacm"],
     "uring": ["liburing"],
 }
