@@ -109,6 +109,7 @@ bool CompletionChannel::Await(absl::Duration timeout) {
   if (!hub.world().descriptors()) {
     return hub.world().Await([this] { return HasEvent(); }, deadline);
   }
+  if (HasEvent()) return true;
   do {
     set_->Settle();  // which may make an event, and so rings
     Serve(deadline);

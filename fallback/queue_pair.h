@@ -83,11 +83,14 @@ class QueuePair final : public provider::QueuePair,
   // TryOwn; or else, who owns it looks again before letting go.
   bool OwnOrNote() {
     uint32_t word = word_.load(std::memory_order_relaxed);
+    uint32_t mark = 0;
     do {
       if ((word & kDead) != 0) return false;
-    } while (!word_.compare_exchange_weak(word, word | kOwned | kLookAgain,
-                                          std::memory_order_seq_cst, std::memory_order_relaxed));
-    return (word & kOwned) == 0;
+      // No note to oneself: who settles, and finds nothing owed, has not to look.
+      mark = (word & kOwned) == 0 ? kOwned : kLookAgain;
+    } while (!word_.compare_exchange_weak(word, word | mark, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
+    return mark == kOwned;
   }
   // Into a wait set; out of one that nobody serves.
   void JoinAndRelease(WaitSet* set);

@@ -70,11 +70,11 @@ absl::StatusOr<CqEvent> CompletionChannel::Next(absl::Duration timeout) {
   CqEvent event;
   const absl::Duration start = Clock();
   absl::Duration left = timeout;  // on the provider's clock, which may be a simulated one
-  do {
+  // Who comes here has just looked: to look again before it sleeps would be a call for nothing.
+  while (impl_->Await(left)) {
     if (impl_->TryNext(&event)) return event;
-    if (!impl_->Await(left)) break;
     left = timeout - (Clock() - start);
-  } while (true);
+  }
   return absl::DeadlineExceededError(
       absl::StrCat("completion channel: no event came within ", absl::FormatDuration(timeout),
                    ". Was RequestNotify called, and the queue polled once more after it?"));
