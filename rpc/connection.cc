@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rpc/connection.h"
 
+#include <algorithm>
 #include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -12,6 +14,7 @@ namespace verbena::rpc {
 namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+constexpr size_t kMostSpare = 16;  // calls, of all methods
 
 void Refuse(Session& session, const Frame& request, const absl::Status& why) {
   const std::string end = EncodeEnd(why, {});
@@ -67,6 +70,34 @@ IncomingCall* Connection::Hold(uint32_t id) {
   return found->second;
 }
 
+IncomingCall* Connection::BeginCall(const Handler& handler, uint32_t id, int64_t deadline_ns) {
+  const std::lock_guard guard(lock);
+  const auto [place, is_new] = calls.try_emplace(id, nullptr);
+  if (!is_new) return nullptr;
+  const auto ended = std::find_if(spare.rbegin(), spare.rend(),
+                                  [&](const auto& it) { return it->handler_ == &handler; });
+  IncomingCall* call = nullptr;
+  if (ended == spare.rend()) {
+    call = handler.make();
+    call->connection_ = this;
+    call->handler_ = &handler;
+  } else {
+    call = ended->release();
+    std::swap(*ended, spare.back());
+    spare.pop_back();
+  }
+  call->id_ = id;
+  call->deadline_ns_ = deadline_ns;
+  place->second = call;
+  ++open_calls;
+  return call;
+}
+
+void Connection::KeepLocked(IncomingCall& ended) {
+  std::unique_ptr<IncomingCall> call(&ended);
+  if (spare.size() < kMostSpare) spare.push_back(std::move(call));
+}
+
 // Null, or what is wrong with the frame. Everything else is the call's own status.
 const char* Server::OnRequest(Connection& connection, const Frame& frame,
                               std::span<const std::byte> carried) {
@@ -75,23 +106,15 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
     Refuse(*connection.session, frame, status);
     return nullptr;
   }
-  IncomingCall* call = handler->make();
-  call->connection_ = &connection;
-  call->method_ = handler->method;
-  call->id_ = frame.call;
-  call->deadline_ns_ = frame.timeout_us == 0 ? kNever : NowNs() + int64_t{frame.timeout_us} * 1000;
-  bool is_new = false;
-  {
-    const std::lock_guard guard(connection.lock);
-    is_new = connection.calls.try_emplace(frame.call, call).second;
-    if (is_new) ++connection.open_calls;
-  }
-  if (!is_new) {
-    delete call;
+  const int64_t deadline =
+      frame.timeout_us == 0 ? kNever : NowNs() + int64_t{frame.timeout_us} * 1000;
+  IncomingCall* call = connection.BeginCall(*handler, frame.call, deadline);
+  if (call == nullptr) {
     running_.fetch_sub(1);
     return "a request with the number of a call that still runs";
   }
-  if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
+  call->reusable_ = call->stream() == nullptr && carried.size() <= kReceiveBytes;
+  if (deadline != kNever) connection.driver.TickBy(deadline);
   const char* wrong =
       frame.head == 0 ? nullptr : DecodeHead(carried.first(frame.head), &call->metadata_);
   if (call->stream() != nullptr) call->Attach(*call->stream());
@@ -100,7 +123,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   }
   if (wrong != nullptr) {
     call->Finish(
-        absl::InvalidArgumentError(absl::StrCat("rpc: ", call->method_->name, ": ", wrong)),
+        absl::InvalidArgumentError(absl::StrCat("rpc: ", handler->method->name, ": ", wrong)),
         nullptr);
   } else if (options_.handler_threads == 0) {
     call->Handle();

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "rpc/driver.h"
@@ -25,6 +26,9 @@ struct Connection final : SessionUser {
   void OnQuiet(Session& session) override;
   // Leader: every call whose time is up, or all. When to look again.
   int64_t CancelUntil(int64_t deadline_ns, const absl::Status& why);
+  // Null: a call of that number still runs.
+  IncomingCall* BeginCall(const Handler& handler, uint32_t id, int64_t deadline_ns);
+  void KeepLocked(IncomingCall& ended);
   // The running call of that number, with a part of it that the caller drops; null: it has ended.
   IncomingCall* Hold(uint32_t id);
   void EndIfIdle();  // leader, while the server shuts down
@@ -38,6 +42,8 @@ struct Connection final : SessionUser {
   std::mutex lock;                                     // before a call's
   absl::flat_hash_map<uint32_t, IncomingCall*> calls;  // by the caller's number
   size_t open_calls = 0;                               // not freed; the connection stays for them
+  // Ended, with the memory of their requests: without them a small call costs five allocations.
+  std::vector<std::unique_ptr<IncomingCall>> spare;
 };
 
 }  // namespace verbena::rpc

@@ -110,18 +110,25 @@ void Driver::FlushSoon(Flushable& who) {
   // Whoever set it is about to queue it, and it is cleared before the flush: what was put before
   // this line leaves with that one.
   if (who.flush_due.exchange(true)) return;
+  if (OnLeader()) return own_dirty_.push_back(&who);
+  if (!running_.load()) {
+    who.flush_due.store(false);
+    who.Flush();
+    return;
+  }
   {
     const std::lock_guard lock(work_lock_);
     dirty_.push_back(&who);
     has_dirty_.store(true);
   }
-  if (!running_.load()) FlushDirty();
+  if (!running_.load()) FlushDirty();  // it has just left
 }
 
 void Driver::Forget(Flushable& who) {
   const std::lock_guard flushing(flushing_);
   const std::lock_guard lock(work_lock_);
   std::erase(dirty_, &who);
+  std::erase(own_dirty_, &who);
 }
 
 void Driver::TickBy(int64_t when_ns) {

@@ -85,7 +85,8 @@ class Driver {
   void GiveBack(Lane& lane, uint32_t entries);
 
   void Post(std::function<void()> task);  // run soon, on the leader. Any thread
-  // `who` is flushed before the leader looks again, or now if nobody leads. Any thread.
+  // `who` is flushed before the leader looks again, or now if nobody leads. Any thread, while `who`
+  // stays.
   void FlushSoon(Flushable& who);
   void Forget(Flushable& who);  // leader
 
@@ -112,6 +113,7 @@ class Driver {
   bool PollLanes();
   bool RunTasks();
   void FlushDirty();
+  void FlushOwn();
   void Sleep(absl::FunctionRef<bool()> over);
   void AwaitDescriptors(int64_t timeout_ns);
   void LookAround(int64_t now);
@@ -120,6 +122,7 @@ class Driver {
   bool Needed() const { return attended_.load() > 0 || has_tasks_.load(); }
 
   static constexpr size_t kMaxLanes = 16;
+  static constexpr size_t kBatch = 64;  // completions
   static constexpr uint64_t kWakeTag = ~uint64_t{0};
 
   Context& context_;
@@ -134,6 +137,9 @@ class Driver {
   std::mutex lanes_lock_;
   std::array<std::unique_ptr<Lane>, kMaxLanes> lanes_;
   std::atomic<size_t> lane_count_ = 0;
+
+  std::array<WorkCompletion, kBatch> polled_;  // leader
+  std::vector<Flushable*> own_dirty_;          // leader: what it found out by itself
 
   std::mutex work_lock_;
   std::vector<std::function<void()>> tasks_;

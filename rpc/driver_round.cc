@@ -15,7 +15,6 @@ namespace {
 
 constexpr int64_t kWatchEveryNs = 1'000'000;  // descriptors, while the leader does not sleep
 constexpr uint32_t kLookEvery = 64;           // rounds that found work
-constexpr size_t kBatch = 64;
 constexpr int kEvents = 32;
 
 }  // namespace
@@ -45,9 +44,10 @@ void Driver::Lead(absl::FunctionRef<bool()> over) {
     if (idle_since == 0) idle_since = now;
     if (now - idle_since >= spin_ns) Sleep(over);
   }
+  FlushOwn();
   leader_.store({});
   running_.store(false);
-  FlushDirty();  // of those who saw it running a moment ago
+  if (has_dirty_.load()) FlushDirty();  // of those who saw it running a moment ago
 }
 
 // Timers, and descriptors that nobody sleeps on while the leader spins.
@@ -65,17 +65,17 @@ void Driver::LookAround(int64_t now) {
 bool Driver::Round() {
   bool some = PollLanes();
   if (has_tasks_.load(std::memory_order_relaxed)) some |= RunTasks();
+  FlushOwn();
   if (has_dirty_.load(std::memory_order_relaxed)) FlushDirty();
   return some;
 }
 
 bool Driver::PollLanes() {
   bool some = false;
-  std::array<WorkCompletion, kBatch> done;
   const size_t count = lane_count_.load(std::memory_order_acquire);
   for (size_t i = 0; i < count; ++i) {
-    const size_t polled = lanes_[i]->completions.Poll(done);
-    for (const WorkCompletion& wc : std::span(done).first(polled)) {
+    const size_t polled = lanes_[i]->completions.Poll(polled_);
+    for (const WorkCompletion& wc : std::span(polled_).first(polled)) {
       reinterpret_cast<Completer*>(wc.id)->Complete(wc);  // NOLINT: IdOf() made it
     }
     some |= polled > 0;
@@ -92,6 +92,15 @@ bool Driver::RunTasks() {
   }
   for (auto& task : tasks) task();
   return !tasks.empty();
+}
+
+void Driver::FlushOwn() {
+  while (!own_dirty_.empty()) {
+    Flushable* who = own_dirty_.back();
+    own_dirty_.pop_back();
+    who->flush_due.store(false);
+    who->Flush();
+  }
 }
 
 void Driver::FlushDirty() {
@@ -116,7 +125,7 @@ void Driver::FlushDirty() {
 // Arms first and looks once more, as completions that are there already make no event.
 void Driver::Sleep(absl::FunctionRef<bool()> over) {
   running_.store(false);
-  FlushDirty();
+  if (has_dirty_.load()) FlushDirty();
   bool armed = true;
   const size_t count = lane_count_.load(std::memory_order_acquire);
   for (size_t i = 0; i < count; ++i) armed &= lanes_[i]->completions.RequestNotify().ok();

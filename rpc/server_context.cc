@@ -212,13 +212,30 @@ void IncomingCall::DropPart() {
   if (parts_.fetch_sub(1) > 1) return;
   Connection& connection = *connection_;
   Server& server = connection.server;
-  delete this;
+  IncomingCall* again = nullptr;
+  if (reusable_) {
+    again = this;
+    Renew();
+  } else {
+    delete this;
+  }
   server.running_.fetch_sub(1);
   // The server stays for its connections, and this one until it has no more open calls.
   const std::lock_guard lock(connection.lock);
+  if (again != nullptr) connection.KeepLocked(*again);
   if (--connection.open_calls == 0 && connection.session->ended()) {
     server.ReapSoon(connection.driver);
   }
+}
+
+void IncomingCall::Renew() {
+  ClearRequest();
+  metadata_.clear();
+  answer_metadata_.clear();
+  cancelled_.store(false, std::memory_order_relaxed);
+  answered_.store(false, std::memory_order_relaxed);
+  stopped_ = absl::OkStatus();
+  parts_.store(1, std::memory_order_relaxed);
 }
 
 }  // namespace verbena::rpc

@@ -25,6 +25,7 @@
 namespace verbena::rpc {
 
 struct Connection;
+struct Handler;
 class Server;
 
 class ServerContext {
@@ -69,7 +70,7 @@ class ServerContext {
   void Attach(MessageStream& stream);
 
   Connection* connection_ = nullptr;
-  const Method* method_ = nullptr;
+  const Handler* handler_ = nullptr;
   uint32_t id_ = 0;
   int64_t deadline_ns_ = 0;
   Metadata metadata_;
@@ -82,6 +83,7 @@ class ServerContext {
   // The handler, and each transfer: the call is freed with the last. One more only while the
   // connection's table has the call, or by who has a part.
   std::atomic<int> parts_ = 1;
+  bool reusable_ = false;  // the next call of the method may have this object
 };
 
 // A request on its way through its handler. Whoever has the pointer ends it with Finish, once.
@@ -91,6 +93,7 @@ class IncomingCall : public ServerContext {
   virtual bool Parse(std::span<const std::byte> body) = 0;
   virtual void Handle() = 0;  // ends in Finish, now or later
   virtual MessageStream* stream() { return nullptr; }
+  virtual void ClearRequest() = 0;
   // `response`: of an OK one; borrowed for the call. Frees this, unless transfers still run.
   void Finish(const absl::Status& status, const google::protobuf::MessageLite* response);
 
@@ -101,10 +104,13 @@ class IncomingCall : public ServerContext {
   friend class Server;
   friend class ServerContext;
   friend struct Connection;
+  friend struct std::default_delete<IncomingCall>;
   void Answer(const absl::Status& status, const google::protobuf::MessageLite* response);
   void AnswerFailed(const absl::Status& why);
   void Cancel(const absl::Status& why);  // leader
   void DropPart();
+  // Ended: as if it were new, but for the memory that it has.
+  void Renew();
 };
 
 }  // namespace verbena::rpc

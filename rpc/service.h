@@ -28,6 +28,7 @@ class TypedCall : public IncomingCall {
   bool Parse(std::span<const std::byte> body) final {
     return request.ParseFromArray(body.data(), static_cast<int>(body.size()));
   }
+  void ClearRequest() final { request.Clear(); }
   void End(const absl::StatusOr<Response>& result) {
     Finish(result.status(), result.ok() ? &*result : nullptr);
   }
@@ -51,6 +52,9 @@ class ServerCall {
   ServerContext& context() { return *call_; }
   void Finish(const absl::StatusOr<Response>& result) {
     std::exchange(call_, nullptr)->End(result);
+  }
+  void Finish(const Response& response) {
+    std::exchange(call_, nullptr)->Finish(absl::OkStatus(), &response);
   }
 
  private:

@@ -85,7 +85,6 @@ void Session::PostReceive(Receive& receive) {
 }
 
 void Session::Received(Receive& receive, const WorkCompletion& wc) {
-  bool too_many = false;
   if (ended()) return;
   if (!wc.ok()) {
     const absl::Status cause = qp_.cause();
@@ -94,15 +93,9 @@ void Session::Received(Receive& receive, const WorkCompletion& wc) {
     return;
   }
   const size_t offset = kSendRingBytes + size_t{receive.index} * kReceiveBytes;
-  {
-    const std::lock_guard lock(lock_);
-    if (told_ > 0) {
-      --told_;
-    } else {
-      too_many = true;
-    }
+  if (told_.fetch_sub(1) == 0) {
+    return End(absl::InternalError("rpc: the peer sends without credit; disconnected"));
   }
-  if (too_many) return End(absl::InternalError("rpc: the peer sends without credit; disconnected"));
   if (const char* wrong = Take({memory_.get() + offset, wc.length}); wrong != nullptr) {
     End(absl::InternalError(absl::StrCat("rpc: the peer sent ", wrong, "; disconnected")));
     return;

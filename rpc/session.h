@@ -137,6 +137,7 @@ class Session final : public Flushable {
   void FlushLocked();
   bool PostMessagesLocked();
   void PostCreditsLocked(bool signaled);
+  size_t PostLocked(std::span<const SendWr> requests);
   void CountPostedLocked(size_t messages, bool signaled);
   bool RefillLocked();
   absl::Status Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
@@ -160,7 +161,8 @@ class Session final : public Flushable {
   std::array<Receive, kReceives> receives_;
   Sent sent_;
   std::atomic<bool> ended_ = false;
-  std::atomic<uint32_t> operations_ = 0;  // chunks in flight
+  std::atomic<uint32_t> operations_ = 0;    // chunks in flight
+  std::atomic<uint32_t> told_ = kReceives;  // receives that the peer knows of and has not used
   Hello peer_;
 
   mutable std::mutex lock_;  // all below, and the order of sends
@@ -171,7 +173,6 @@ class Session final : public Flushable {
   std::deque<std::string> overflow_;          // encoded frames that the ring has no room for
   uint32_t credits_ = 0;                      // receives that the peer has for us
   uint16_t owed_ = 0;                         // receives that the peer does not know of yet
-  uint32_t told_ = kReceives;                 // receives that the peer knows of and has not used
   absl::flat_hash_map<uint32_t, Lent> lent_;  // by number
   uint64_t lent_bytes_ = 0;
   uint32_t next_lent_ = 0;

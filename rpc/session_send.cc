@@ -111,15 +111,26 @@ bool Session::PostMessagesLocked() {
   }
   const bool signaled = signaled_.empty() || since_signal_ + count >= kSignalEvery;
   if (signaled) requests[count - 1].flags = SendFlags::kSignaled;
-  const size_t accepted = qp_.PostSend(std::span(requests).first(count)).accepted;
+  const size_t accepted = PostLocked(std::span(requests).first(count));
   if (accepted == 0) return false;  // full: SendsDone comes back here; in ERR: End does
   for (size_t i = 0; i < accepted; ++i) last_posted_ = ring_.Take();
   CountPostedLocked(accepted, signaled && accepted == count);
   return accepted == count;
 }
 
+// The first one tells the peer all that it is owed. It counts before the peer can make use of it.
+size_t Session::PostLocked(std::span<const SendWr> requests) {
+  told_.fetch_add(owed_);
+  const size_t accepted = qp_.PostSend(requests).accepted;
+  if (accepted == 0) {
+    told_.fetch_sub(owed_);
+  } else {
+    owed_ = 0;
+  }
+  return accepted;
+}
+
 void Session::CountPostedLocked(size_t messages, bool signaled) {
-  told_ += std::exchange(owed_, 0);
   credits_ -= static_cast<uint32_t>(messages);
   counters_.messages_sent += messages;
   since_signal_ = signaled ? 0 : since_signal_ + static_cast<uint32_t>(messages);
@@ -130,11 +141,11 @@ void Session::CountPostedLocked(size_t messages, bool signaled) {
 void Session::PostCreditsLocked(bool signaled) {
   std::array<std::byte, kFrameHeader> bytes;
   Encode({.kind = FrameKind::kCredit, .credits = owed_}, bytes);
-  const PostResult posted = qp_.PostSend(
-      {.local = Sge{.address = reinterpret_cast<uint64_t>(bytes.data()), .length = kFrameHeader},
-       .id = IdOf(&sent_),
-       .flags = signaled ? SendFlags::kInline | SendFlags::kSignaled : SendFlags::kInline});
-  if (posted.ok()) CountPostedLocked(1, signaled);
+  const SendWr request = {
+      .local = Sge{.address = reinterpret_cast<uint64_t>(bytes.data()), .length = kFrameHeader},
+      .id = IdOf(&sent_),
+      .flags = signaled ? SendFlags::kInline | SendFlags::kSignaled : SendFlags::kInline};
+  if (PostLocked({&request, 1}) == 1) CountPostedLocked(1, signaled);
 }
 
 // Each is for all messages up to a signaled one.

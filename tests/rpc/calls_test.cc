@@ -149,6 +149,39 @@ TEST_P(Calls, Cancelled) {
   EXPECT_THAT(shop_.client.Echo(Say("still there")), IsOk());
 }
 
+// A call that ended leaves its object to the next one.
+TEST_P(Calls, NothingOfACallIsLeftToTheNext) {
+  ClientContext first;
+  first.AddMetadata("who", "the first");
+  std::promise<absl::Status> ended;
+  shop_.client.Hold(Say("secret"), first,
+                    [&](const absl::StatusOr<Text>& answer) { ended.set_value(answer.status()); });
+  const rpc::ServerContext* object = nullptr;
+  {
+    auto held = shop_.shelf.NextHeld();
+    object = &held.context();
+    held.context().AddMetadata("left", "behind");
+    first.Cancel();
+    EXPECT_THAT(ended.get_future().get(), StatusIs(absl::StatusCode::kCancelled));
+    ASSERT_THAT(shop_.client.Echo(Say("behind it")), IsOk());
+    held.Finish(Say("too late"));
+  }
+  ClientContext second;
+  std::promise<absl::StatusOr<Text>> answered;
+  shop_.client.Hold(Text(), second,
+                    [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+  auto held = shop_.shelf.NextHeld();
+  EXPECT_EQ(&held.context(), object);
+  EXPECT_EQ(held.request().text(), "");
+  EXPECT_TRUE(held.context().metadata().empty());
+  EXPECT_FALSE(held.context().cancelled());
+  held.Finish(Say("in time"));
+  const auto answer = answered.get_future().get();
+  ASSERT_THAT(answer, IsOk());
+  EXPECT_EQ(answer->text(), "in time");
+  EXPECT_TRUE(second.server_metadata().empty());
+}
+
 TEST_P(Calls, CancelledBeforeItStarts) {
   ClientContext context;
   context.Cancel();
