@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "fallback/io/forwarding.h"
 #include "fallback/io/kernel_world.h"
 #include "fallback/provider.h"
 #include "tests/conformance/operations.h"
@@ -19,66 +20,34 @@ namespace verbena::conformance {
 namespace {
 
 // Counts the calls of Receive, those too that bring nothing.
-class CountingStreams final : public io::Streams {
+class CountingStreams final : public io::ForwardingStreams {
  public:
-  explicit CountingStreams(io::Streams& inner) : inner_(inner) {}
+  using ForwardingStreams::ForwardingStreams;
   uint64_t receives() const { return receives_.load(); }
 
   ssize_t Receive(io::Socket socket, std::span<const iovec> into) override {
     receives_.fetch_add(1);
-    return inner_.Receive(socket, into);
+    return ForwardingStreams::Receive(socket, into);
   }
-  absl::StatusOr<io::Socket> Connect(const io::Address& to, const io::Address& from) override {
-    return inner_.Connect(to, from);
-  }
-  absl::Status ConnectResult(io::Socket socket) override { return inner_.ConnectResult(socket); }
-  absl::StatusOr<io::Socket> Listen(const io::Address& at, int backlog) override {
-    return inner_.Listen(at, backlog);
-  }
-  int Accept(io::Socket listener) override { return inner_.Accept(listener); }
-  ssize_t Send(io::Socket socket, std::span<const iovec> from) override {
-    return inner_.Send(socket, from);
-  }
-  void FinishSending(io::Socket socket) override { inner_.FinishSending(socket); }
-  void Close(io::Socket socket, bool reset) override { inner_.Close(socket, reset); }
-  void SetLiveness(io::Socket socket, const io::Liveness& liveness) override {
-    inner_.SetLiveness(socket, liveness);
-  }
-  void SetTrafficClass(io::Socket socket, uint8_t traffic_class) override {
-    inner_.SetTrafficClass(socket, traffic_class);
-  }
-  uint32_t MaxSegment(io::Socket socket) const override { return inner_.MaxSegment(socket); }
-  std::vector<io::Address> Addresses() const override { return inner_.Addresses(); }
-  io::Address Local(io::Socket socket) const override { return inner_.Local(socket); }
-  io::Address Peer(io::Socket socket) const override { return inner_.Peer(socket); }
 
  private:
-  io::Streams& inner_;
   std::atomic<uint64_t> receives_ = 0;
 };
 
 // The kernel's world, whose service can be sent away.
-class Unattended final : public io::World, io::Service {
+class Unattended final : public io::ForwardingWorld, io::Service {
  public:
-  explicit Unattended(std::unique_ptr<io::World> inner) : inner_(std::move(inner)) {}
+  using ForwardingWorld::ForwardingWorld;
 
   CountingStreams& streams() override { return streams_; }
-  io::Poller& poller() override { return inner_->poller(); }
-  void Random(std::span<uint8_t> out) override { inner_->Random(out); }
-  bool descriptors() const override { return inner_->descriptors(); }
   void Start(io::Service* service) override {
     service_ = service;
-    inner_->Start(this);
+    ForwardingWorld::Start(this);
   }
   void Stop(io::Service*) override {
     SendAway(false);
-    inner_->Stop(this);
+    ForwardingWorld::Stop(this);
   }
-  bool Await(absl::FunctionRef<bool()> ready, io::Nanos deadline) override {
-    return inner_->Await(ready, deadline);
-  }
-  void Changed() override { inner_->Changed(); }
-  void Nudge() override { inner_->Nudge(); }
 
   // Returns when it has left.
   void SendAway(bool away) {
@@ -103,8 +72,7 @@ class Unattended final : public io::World, io::Service {
   }
   io::Nanos NextDeadline() const override { return service_->NextDeadline(); }
 
-  const std::unique_ptr<io::World> inner_;
-  CountingStreams streams_{inner_->streams()};
+  CountingStreams streams_{inner().streams()};
   io::Service* service_ = nullptr;
   std::mutex mutex_;
   std::condition_variable changed_;
