@@ -21,8 +21,13 @@ class Wire {
     closed_ = swallows_ = broken_ = stalled_ = false;
   }
 
+  void SetWindow(size_t window) { window_ = window; }  // at most kMost
+
   size_t there() const { return end_ - begin_; }
-  size_t room() const { return swallows_ ? kMost : window_ - there(); }
+  size_t room() const {
+    if (swallows_) return kMost;
+    return window_ > there() ? window_ - there() : 0;
+  }
   bool closed() const { return closed_; }
   bool broken() const { return broken_; }
   bool stalled() const { return stalled_; }
