@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "examples/volume/client.h"
 
+#include <semaphore.h>
+
 #include <algorithm>
 
 #include "absl/random/random.h"
@@ -73,16 +75,48 @@ absl::StatusOr<std::unique_ptr<Volume>> Client::OpenVolume(const std::string& na
 Volume::Volume(Client& client, Info info)
     : client_(client), info_(std::move(info)), writer_(RandomId()) {}
 
+// The end of a call that a thread sleeps for.
+struct Client::Sleeper final : rpc::CallDone {
+  Sleeper() { sem_init(&ended, 0, 0); }
+  ~Sleeper() { sem_destroy(&ended); }
+  void Run(const absl::Status& how) override {
+    status = how;
+    sem_post(&ended);
+  }
+  void Wait() {
+    while (sem_wait(&ended) != 0) {
+    }
+  }
+  sem_t ended;
+  absl::Status status;
+};
+
+// A caller that is alone moves the connection itself, which saves two wake-ups. Several of them
+// would pass that on to each other all the time: they leave it to the channel's thread.
+template <typename Response>
+absl::StatusOr<Response> Client::Call(const rpc::Method& method,
+                                      const google::protobuf::MessageLite& request,
+                                      rpc::ClientContext& context) {
+  Response response;
+  absl::Status status;
+  if (running_.fetch_add(1) == 0) {
+    status = channel_->Call(method, request, &response, context);
+  } else {
+    Sleeper sleeper;
+    channel_->Start(method, request, &response, context, sleeper);
+    sleeper.Wait();
+    status = sleeper.status;
+  }
+  running_.fetch_sub(1);
+  if (!status.ok()) return status;
+  return response;
+}
+
 // A call prepares its request for each try anew, as memory is lent on one connection only, and says
 // what became of it.
 struct Volume::ReadCall {
   using Response = ReadResponse;
-  static constexpr auto kBlocking = [](const auto& calls, auto&... rest) {
-    return calls.Read(rest...);
-  };
-  static constexpr auto kCoroutine = [](const auto& calls, auto&... rest) {
-    return calls.CoRead(rest...);
-  };
+  static constexpr const rpc::Method& kMethod = Volumes::kRead;
 
   absl::Status Prepare(rpc::ClientContext& context) {
     request.set_volume(volume.info_.id());
@@ -114,12 +148,7 @@ struct Volume::ReadCall {
 
 struct Volume::WriteCall {
   using Response = Changed;
-  static constexpr auto kBlocking = [](const auto& calls, auto&... rest) {
-    return calls.Write(rest...);
-  };
-  static constexpr auto kCoroutine = [](const auto& calls, auto&... rest) {
-    return calls.CoWrite(rest...);
-  };
+  static constexpr const rpc::Method& kMethod = Volumes::kWrite;
 
   absl::Status Prepare(rpc::ClientContext& context) {
     request.set_volume(volume.info_.id());
@@ -156,12 +185,7 @@ struct Volume::WriteCall {
 
 struct Volume::TrimCall {
   using Response = Changed;
-  static constexpr auto kBlocking = [](const auto& calls, auto&... rest) {
-    return calls.Trim(rest...);
-  };
-  static constexpr auto kCoroutine = [](const auto& calls, auto&... rest) {
-    return calls.CoTrim(rest...);
-  };
+  static constexpr const rpc::Method& kMethod = Volumes::kTrim;
 
   absl::Status Prepare(rpc::ClientContext&) {
     request.set_volume(volume.info_.id());
@@ -186,12 +210,7 @@ struct Volume::TrimCall {
 
 struct Volume::FlushCall {
   using Response = FlushResponse;
-  static constexpr auto kBlocking = [](const auto& calls, auto&... rest) {
-    return calls.Flush(rest...);
-  };
-  static constexpr auto kCoroutine = [](const auto& calls, auto&... rest) {
-    return calls.CoFlush(rest...);
-  };
+  static constexpr const rpc::Method& kMethod = Volumes::kFlush;
 
   absl::Status Prepare(rpc::ClientContext&) {
     const std::lock_guard guard(volume.lock_);
@@ -262,8 +281,8 @@ absl::Status Volume::Run(Call call) {
       rpc::ClientContext context(attempts.left());
       status = call.Prepare(context);
       if (status.ok()) {
-        const absl::StatusOr<typename Call::Response> response =
-            Call::kBlocking(client_.calls_, call.request, context);
+        const auto response =
+            client_.Call<typename Call::Response>(Call::kMethod, call.request, context);
         status = call.Finish(response);
       }
     }
@@ -291,8 +310,9 @@ rpc::Task<absl::Status> Volume::CoRun(Call call) {
       rpc::ClientContext context(attempts.left());
       status = call.Prepare(context);
       if (status.ok()) {
-        const absl::StatusOr<typename Call::Response> response =
-            co_await Call::kCoroutine(client_.calls_, call.request, context);
+        rpc::CallAwaiter<typename Call::Response> sent(*client_.channel_, Call::kMethod,
+                                                       call.request, context);
+        const absl::StatusOr<typename Call::Response> response = co_await sent;
         status = call.Finish(response);
       }
     }

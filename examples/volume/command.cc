@@ -33,8 +33,8 @@ constexpr char kUsage[] = R"(usage: volume [-s HOST:PORT] COMMAND ...
   info NAME                      its length, and how the server reads and writes it
   read NAME [OFFSET [BYTES]]     to standard output; all of it
   write NAME [OFFSET]            from standard input; then flushes
-  copy FROM TO                   then flushes; :NAME is a volume, anything else a file. A volume that
-                                 is not there is created as long as the file, rounded up to 4096
+  copy FROM TO                   then flushes; :NAME is a volume, anything else a file. A volume
+                                 that is not there is created, as long as the file
   trim NAME OFFSET BYTES         zeros that take no room
   flush NAME                     when it returns, all that was written survives the machine
   resize NAME BYTES
@@ -44,8 +44,8 @@ constexpr char kUsage[] = R"(usage: volume [-s HOST:PORT] COMMAND ...
   -p, --patience SECONDS   how long a server that went away is waited for; 10
   -h, --help
 
-Offsets and lengths are multiples of 4096. Each block is checked against its CRC32C, made when it was
-written.
+Offsets and lengths are multiples of 4096. Each block is checked against its CRC32C, which was made
+when it was written.
 
   volume create disk0 1G
   volume copy debian.img :disk0

@@ -22,8 +22,8 @@ constexpr char kUsage[] =
     R"(usage: volume_server [options] FOLDER          every file in it is a volume
        volume_server [options] FILE...         these are
 
-Volumes are plain files of a multiple of 4096 bytes. Beside each, in .NAME.crc32c, stand the CRC32Cs of
-its blocks; a file that has none gets them when the server starts.
+Volumes are plain files of a multiple of 4096 bytes. Beside each, in .NAME.crc32c, stand the CRC32Cs
+of its blocks; a file that has none gets them when the server starts.
 
   -l, --listen ADDRESS   where callers come in; [::]:7500
       --buffered         through the page cache, not O_DIRECT
