@@ -273,8 +273,6 @@ static void NextTry(Call& call, std::atomic<uint64_t>& numbers) {
 template <typename Call>
 absl::Status Volume::Run(Call call) {
   const Attempts attempts(client_.options_.patience);
-  OpenRequest again;
-  again.set_name(info_.name());
   for (;;) {
     absl::Status status;
     {
@@ -291,6 +289,8 @@ absl::Status Volume::Run(Call call) {
     NextTry(call, try_number_);
     rpc::ClientContext waits(attempts.left());
     waits.set_wait_for_ready(true);
+    OpenRequest again;
+    again.set_name(info_.name());
     const absl::Status there = StillThere(client_.calls_.Open(again, waits));
     if (!there.ok() && !attempts.Again(there)) {
       // Which says more than that the time is over.
@@ -302,8 +302,6 @@ absl::Status Volume::Run(Call call) {
 template <typename Call>
 rpc::Task<absl::Status> Volume::CoRun(Call call) {
   const Attempts attempts(client_.options_.patience);
-  OpenRequest again;
-  again.set_name(info_.name());
   for (;;) {
     absl::Status status;
     {
@@ -321,6 +319,8 @@ rpc::Task<absl::Status> Volume::CoRun(Call call) {
     NextTry(call, try_number_);
     rpc::ClientContext waits(attempts.left());
     waits.set_wait_for_ready(true);
+    OpenRequest again;
+    again.set_name(info_.name());
     const absl::StatusOr<Info> found = co_await client_.calls_.CoOpen(again, waits);
     const absl::Status there = StillThere(found);
     if (there.ok() || attempts.Again(there)) continue;
