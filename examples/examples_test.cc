@@ -86,46 +86,6 @@ TEST(Examples, OutOfBand) {
   EXPECT_THAT(second.out(), HasSubstr("over tcp has greetings from rank 0"));
 }
 
-// What was put is there, also after the server was killed: put ends in a flush.
-TEST(Volume, PutKillGet) {
-  const std::string folder = Scratch("volumes");
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directory(folder);
-  const std::string source = MakeFile("volume_source", (size_t{37} << 20) + 12345);
-  const std::string copy = Scratch("volume_copy");
-  Process first({Program("volume_server"), folder, "127.0.0.1:0"});
-  const std::string address = "127.0.0.1:" + PortOf(first.LineWith("on port "));
-  const Finished put = RunToEnd({Program("volume_client"), address, "put", source, "disk0"});
-  EXPECT_EQ(put.status, 0) << put.err;
-  EXPECT_THAT(put.out, HasSubstr("put 38809657 bytes, flushed"));
-  first.Kill(SIGKILL);
-  first.Wait();
-  Process second({Program("volume_server"), folder, address});
-  second.LineWith("on port ");
-  const Finished list = RunToEnd({Program("volume_client"), address, "list"});
-  EXPECT_THAT(list.out, HasSubstr("38809657 disk0"));
-  const Finished got = RunToEnd({Program("volume_client"), address, "get", "disk0", copy});
-  EXPECT_EQ(got.status, 0) << got.err;
-  EXPECT_TRUE(Contents(source) == Contents(copy));
-  second.Kill(SIGTERM);
-  EXPECT_EQ(second.Wait(), 0) << second.err();
-}
-
-TEST(Volume, Mistakes) {
-  const std::string folder = Scratch("no_volumes");
-  std::filesystem::create_directory(folder);
-  Process server({Program("volume_server"), folder, "127.0.0.1:0"});
-  const std::string address = "127.0.0.1:" + PortOf(server.LineWith("on port "));
-  const std::string source = MakeFile("volume_source", 10);
-  const Finished outside =
-      RunToEnd({Program("volume_client"), address, "put", source, "../outside"});
-  EXPECT_EQ(outside.status, 1);
-  EXPECT_THAT(outside.err, HasSubstr("no slash"));
-  const Finished nobody = RunToEnd({Program("volume_client"), "127.0.0.1:1", "list"});
-  EXPECT_EQ(nobody.status, 1);
-  EXPECT_THAT(nobody.err, HasSubstr("no connection to 127.0.0.1:1"));
-}
-
 TEST(FileCopy, AllSizes) {
   for (size_t size : {size_t{0}, size_t{1}, size_t{1} << 20, (size_t{37} << 20) + 12345}) {
     const std::string source = MakeFile("source", size);

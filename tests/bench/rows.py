@@ -6,9 +6,11 @@ from typing import Optional, Tuple
 
 OURS, RAW, LIBFABRIC, UCX = "verbena_bench", "raw_socket", "libfabric_bench", "ucx_bench"
 RPC, GRPC = "rpc_bench", "grpc_bench"
+VOLUME, CHAIN = "volume", "nbdkit"  # see compare_storage
 PROGRAMS = (OURS, RAW, LIBFABRIC, UCX)
 PEERS = (LIBFABRIC, UCX, GRPC)
-NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC"}
+NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC",
+         VOLUME: "own", CHAIN: "nbdkit"}
 
 LOOPBACK, VETH = "loopback", "veth"
 
