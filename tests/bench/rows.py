@@ -6,9 +6,11 @@ from typing import Optional, Tuple
 
 OURS, RAW, LIBFABRIC, UCX = "verbena_bench", "raw_socket", "libfabric_bench", "ucx_bench"
 RPC, GRPC = "rpc_bench", "grpc_bench"
+ALLREDUCE, MPI = "allreduce_bench", "mpi_bench"
 PROGRAMS = (OURS, RAW, LIBFABRIC, UCX)
-PEERS = (LIBFABRIC, UCX, GRPC)
-NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC"}
+PEERS = (LIBFABRIC, UCX, GRPC, MPI)
+NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC",
+         ALLREDUCE: "own", MPI: "Open MPI"}
 
 LOOPBACK, VETH = "loopback", "veth"
 
