@@ -135,7 +135,8 @@ absl::Status Group::BeginAllReduce(Dtype dtype, const Source& in, const Target& 
   auto from =
       in_place ? to : PlaceOf(Writable(in.bytes), in.region, Access::kLocalRead, &in_region_);
   if (!from.ok()) return from.status();
-  return Begin(RingAllReduce(circle_, number, dtype, *from, *to));
+  const auto make = circle_.size == 2 ? PairAllReduce : RingAllReduce;
+  return Begin(make(circle_, number, dtype, *from, *to));
 }
 
 absl::Status Group::BeginAllGather(const Source& in, const Target& out) {

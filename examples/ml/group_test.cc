@@ -76,17 +76,23 @@ std::vector<std::byte> Mine(Dtype dtype, int rank, size_t count) {
 }
 
 void ExpectSum(Dtype dtype, int size, const std::vector<std::byte>& out) {
-  for (size_t i = 0; i * SizeOf(dtype) < out.size(); ++i) {
+  const size_t count = out.size() / SizeOf(dtype);
+  std::vector<std::byte> sums(out.size());
+  for (size_t i = 0; i < count; ++i) {
     double sum = 0;
     for (int rank = 0; rank < size; ++rank) sum += Value(rank, i);
-    ASSERT_EQ(Get(dtype, &out[i * SizeOf(dtype)]), sum)
-        << i << " of " << out.size() / SizeOf(dtype) << " " << NameOf(dtype) << ", " << size;
+    Set(dtype, &sums[i * SizeOf(dtype)], sum);
+  }
+  if (out == sums) return;
+  for (size_t i = 0; i < count; ++i) {
+    ASSERT_EQ(Get(dtype, &out[i * SizeOf(dtype)]), Get(dtype, &sums[i * SizeOf(dtype)]))
+        << i << " of " << count << " " << NameOf(dtype) << ", " << size << " ranks";
   }
 }
 
 // Nothing, one, odd numbers, what is just small and just not, pieces that are cut short, and more
 // than all slots hold.
-const size_t kCounts[] = {0, 1, 3, 255, 4096, 4097, 8191, 65537, 300001, 1'000'003, (6u << 20) + 1};
+const size_t kCounts[] = {0, 1, 3, 255, 4096, 4097, 8191, 65537, 300001, (2u << 20) + 3};
 
 class Sizes : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Ranks, Sizes, testing::Values(1, 2, 3, 4, 5));
@@ -95,7 +101,7 @@ TEST_P(Sizes, AllReduceIsTheSum) {
   OnRanks(GetParam(), [](Group& group) {
     for (const Dtype dtype : {Dtype::kFloat32, Dtype::kFloat16, Dtype::kBfloat16}) {
       for (const size_t count : kCounts) {
-        if (count > 1'000'003 && dtype != Dtype::kFloat32) continue;
+        if (count > 300001 && dtype != Dtype::kFloat32) continue;
         const auto in = Mine(dtype, group.rank(), count);
         std::vector<std::byte> out(in.size());
         const auto apart = group.AllReduce(dtype, {in}, {out});
@@ -114,7 +120,7 @@ TEST_P(Sizes, AllReduceIsTheSum) {
 TEST_P(Sizes, AllGatherIsEverybodysPart) {
   OnRanks(GetParam(), [](Group& group) {
     for (const size_t count : kCounts) {
-      if (count > 1'000'003) continue;
+      if (count > 300001) continue;
       const Dtype dtype = Dtype::kBfloat16;
       const auto in = Mine(dtype, group.rank(), count);
       std::vector<std::byte> all;

@@ -13,6 +13,9 @@ namespace ml {
 inline constexpr uint32_t kSlots = 16;
 inline constexpr uint32_t kSlotBytes = 256u << 10;
 
+// Pieces that go one way before anything goes the other, where two ranks take turns.
+inline constexpr size_t kBurst = 8;
+
 // Up to here a tensor goes as one message, copied once, and latency counts; above it bandwidth.
 inline constexpr uint32_t kSmallBytes = 16u << 10;
 

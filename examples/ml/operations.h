@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -54,6 +55,8 @@ class Operation {
   // The next message of `peer`; null: not there yet. FailedPrecondition: it is of something else
   // than the peer should be doing. Unavailable: the peer has left.
   absl::StatusOr<const Arrival*> Expect(int peer, Kind kind, size_t length) const;
+  // The same of a kWhere, and takes it: a tensor of that many bytes. Empty: not there yet.
+  absl::StatusOr<std::optional<verbena::RemoteBuffer>> ExpectWhere(int peer, size_t bytes) const;
   Link& link(int peer) const { return *circle_.links[static_cast<size_t>(peer)]; }
 
   const Circle& circle_;
@@ -71,6 +74,9 @@ std::unique_ptr<Operation> SmallAllGather(const Circle& circle, uint8_t number,
 // Many bytes. Around the ring, in pieces that each rank passes on as soon as it has added its own:
 // first parts of sums, into slots, then sums, into the tensors. `in` may be `out`.
 std::unique_ptr<Operation> RingAllReduce(const Circle& circle, uint8_t number, Dtype dtype,
+                                         const Place& in, const Place& out);
+// Of two ranks alone.
+std::unique_ptr<Operation> PairAllReduce(const Circle& circle, uint8_t number, Dtype dtype,
                                          const Place& in, const Place& out);
 // `out` holds this rank's block already.
 std::unique_ptr<Operation> RingAllGather(const Circle& circle, uint8_t number, const Place& out);

@@ -20,8 +20,6 @@
 namespace ml {
 namespace {
 
-constexpr size_t kWhereBytes = 20;  // of an encoded RemoteBuffer
-
 class Ring final : public Operation {
  public:
   // `bytes` of a segment; the last ones may be shorter or empty.
@@ -76,17 +74,9 @@ class Ring final : public Operation {
       told_ = circle_.left().Send(Kind::kWhere, number_, std::as_bytes(std::span(mine)));
     }
     if (theirs_.has_value()) return absl::OkStatus();
-    const auto arrival = Expect((circle_.rank + 1) % circle_.size, Kind::kWhere, kWhereBytes);
-    if (!arrival.ok() || *arrival == nullptr) return arrival.status();
-    const auto* text = reinterpret_cast<const char*>((*arrival)->slot.data());
-    auto theirs = verbena::Decode(absl::string_view(text, kWhereBytes));
-    if (!theirs.ok()) return theirs.status();
-    if (theirs->length != out_.bytes.size()) {
-      return absl::FailedPreconditionError("the ranks' tensors have different lengths");
-    }
-    theirs_ = *theirs;
-    circle_.right().Release();
-    return absl::OkStatus();
+    auto theirs = ExpectWhere((circle_.rank + 1) % circle_.size, out_.bytes.size());
+    if (theirs.ok()) theirs_ = *theirs;
+    return theirs.status();
   }
 
   absl::Status TakeSome() {
