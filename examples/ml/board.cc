@@ -6,6 +6,7 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <filesystem>
@@ -13,15 +14,19 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "rpc/names/etcd.h"
 
 namespace ml {
 namespace {
 
 // inotify tells of no file that another machine made: on network file systems it takes this long.
 constexpr absl::Duration kLook = absl::Milliseconds(100);
+constexpr absl::Duration kLifetime = absl::Hours(1);  // of what is in etcd
 
 class FolderBoard final : public Board {
  public:
@@ -73,6 +78,34 @@ class FolderBoard final : public Board {
   const int watch_;
 };
 
+class EtcdBoard final : public Board {
+ public:
+  EtcdBoard(std::unique_ptr<verbena::rpc::KeyStore> store, const std::string& job)
+      : store_(std::move(store)), prefix_(absl::StrCat("verbena-ml/", job, "/")) {}
+
+  absl::Status Put(const std::string& key, const std::string& value) override {
+    const std::string name = prefix_ + key;
+    const auto before = store_->Get(name);
+    if (!before.ok()) return before.status();
+    if (before->has_value()) {
+      return absl::AlreadyExistsError(
+          name + " is there already: two ranks have one number, or the name is another job's");
+    }
+    return store_->Put(name, value, kLifetime);
+  }
+
+  absl::StatusOr<std::string> Wait(const std::string& key, absl::Duration timeout) override {
+    auto value = store_->WaitFor(prefix_ + key, timeout);
+    if (!absl::IsDeadlineExceeded(value.status())) return value;
+    return absl::DeadlineExceededError(
+        absl::StrCat("nobody wrote ", prefix_, key, " within ", absl::FormatDuration(timeout)));
+  }
+
+ private:
+  const std::unique_ptr<verbena::rpc::KeyStore> store_;
+  const std::string prefix_;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Board>> OpenBoard(const std::string& where) {
@@ -88,7 +121,14 @@ absl::StatusOr<std::unique_ptr<Board>> OpenBoard(const std::string& where) {
     }
     return std::make_unique<FolderBoard>(folder, watch);
   }
-  return absl::InvalidArgumentError("a board is folder:PATH, not " + where);
+  if (absl::ConsumePrefix(&rest, "etcd:") && absl::StrContains(rest, '/')) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(rest, absl::MaxSplits('/', 1));
+    auto store = verbena::rpc::OpenEtcd(parts.first);
+    if (!store.ok()) return store.status();
+    return std::make_unique<EtcdBoard>(*std::move(store), parts.second);
+  }
+  return absl::InvalidArgumentError("a board is folder:PATH or etcd:HOST:PORT/JOB, not \"" + where +
+                                    "\"");
 }
 
 }  // namespace ml

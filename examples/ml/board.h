@@ -16,14 +16,15 @@ namespace ml {
 class Board {
  public:
   virtual ~Board() = default;
-  // Keys are made of letters, digits, '.', '-' and '_'. AlreadyExists: somebody has written it, so
+  // AlreadyExists: somebody has written it, so
   // two ranks have one number, or the place is left over from another job.
   virtual absl::Status Put(const std::string& key, const std::string& value) = 0;
   // DeadlineExceeded: nobody has written it after `timeout`.
   virtual absl::StatusOr<std::string> Wait(const std::string& key, absl::Duration timeout) = 0;
 };
 
-// "folder:PATH", a folder that all ranks see. InvalidArgument, NotFound.
+// "folder:PATH", a folder that all ranks see; "etcd:HOST:PORT[,HOST:PORT…]/JOB", keys under a name
+// that no other job has, gone after an hour. InvalidArgument, NotFound.
 absl::StatusOr<std::unique_ptr<Board>> OpenBoard(const std::string& where);
 
 }  // namespace ml

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "examples/ml/link.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,20 +23,6 @@ constexpr uint32_t Pack(Kind kind, uint8_t operation, uint32_t credits) {
 static_assert(kSlots <= 0xffff, "credits have 16 bits of an immediate");
 
 }  // namespace
-
-Pages::Pages(size_t bytes) {
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) throw std::bad_alloc();
-  bytes_ = {static_cast<std::byte*>(at), bytes};
-}
-Pages::Pages(Pages&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
-Pages& Pages::operator=(Pages&& other) noexcept {
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-Pages::~Pages() {
-  if (!bytes_.empty()) munmap(bytes_.data(), bytes_.size());
-}
 
 absl::StatusOr<std::unique_ptr<Link>> Link::Make(verbena::ProtectionDomain& pd,
                                                  verbena::CompletionQueue& cq, uint32_t peer,

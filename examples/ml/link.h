@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "examples/ml/limits.h"
+#include "examples/ml/pages.h"
 #include "transport/context.h"
 
 namespace ml {
@@ -42,20 +43,6 @@ struct LinkCounters {
   uint64_t messages = 0;
   uint64_t bytes = 0;   // of payload
   uint64_t copied = 0;  // of that, into the outbox or inline
-};
-
-// Memory of whole pages that costs nothing before it is touched.
-class Pages {
- public:
-  Pages() = default;
-  explicit Pages(size_t bytes);
-  Pages(Pages&& other) noexcept;
-  Pages& operator=(Pages&& other) noexcept;
-  ~Pages();
-  std::span<std::byte> bytes() const { return bytes_; }
-
- private:
-  std::span<std::byte> bytes_;
 };
 
 class Link {

@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
-#include <cerrno>
-#include <csignal>
+#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -55,6 +55,7 @@ void Rank(const Work& work, double seconds, const std::array<int, 2>& cores) {
   Samples samples;
   uint64_t calls = 0;
   const Cost cost(SystemCalls);
+  const uint64_t delay = DelayNs(), start = NowNs();
   const Clock clock(seconds);
   uint64_t begin = NowNs();
   do {
@@ -67,17 +68,19 @@ void Rank(const Work& work, double seconds, const std::array<int, 2>& cores) {
     begin = end;
   } while (tensor[0] == 0);
 
-  const Counts mine = cost.Report(calls);
-  std::array<uint64_t, 2> own = {mine[1].value, mine[2].value}, other{};
+  const Counts spent = cost.Report(calls);
+  // CPU, system calls, and the share of the time that others took, in millionths.
+  const std::array<uint64_t, 3> own = {spent[1].value, spent[2].value,
+                                       (DelayNs() - delay) * 1'000'000 / (NowNs() - start)};
+  std::array<uint64_t, 3> other{};
   if (rank == 1) {
-    MPI_Send(own.data(), 2, MPI_UINT64_T, 0, 0, MPI_COMM_WORLD);
+    MPI_Send(own.data(), 3, MPI_UINT64_T, 0, 0, MPI_COMM_WORLD);
   } else {
-    MPI_Recv(other.data(), 2, MPI_UINT64_T, 1, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    MPI_Recv(other.data(), 3, MPI_UINT64_T, 1, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
     const Result result = RoundTrip(samples);
-    std::printf("figures %.6g %.6g %llu %llu %llu %llu %llu\n", result.value, result.p99,
-                static_cast<unsigned long long>(calls), static_cast<unsigned long long>(own[0]),
-                static_cast<unsigned long long>(own[1]), static_cast<unsigned long long>(other[0]),
-                static_cast<unsigned long long>(other[1]));
+    std::printf("figures %.6g %.6g %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", result.value,
+                result.p99, calls, own[0] + other[0], own[1] + other[1],
+                std::max(own[2], other[2]));
     std::fflush(stdout);
   }
   MPI_Finalize();
@@ -111,8 +114,8 @@ std::string Output(const std::vector<std::string>& arguments) {
 }
 
 Result Measure(const Work& work, const Options& options) {
-  const std::string cores =
-      std::to_string(options.cores[0]) + "," + std::to_string(options.cores[1]);
+  std::array<char, 4096> self{};  // mpirun is another program, for which /proc/self/exe is itself
+  if (readlink("/proc/self/exe", self.data(), self.size() - 1) <= 0) Die("/proc is missing");
   std::vector<std::string> command = {"mpirun",
                                       "--allow-run-as-root",
                                       "--oversubscribe",
@@ -138,25 +141,22 @@ Result Measure(const Work& work, const Options& options) {
                     "coll_tuned_allreduce_algorithm", std::to_string(work.algorithm)});
   }
   command.insert(command.end(),
-                 {"/proc/self/exe", "rank", work.name, std::to_string(options.seconds), cores});
-  // mpirun is another program, so the link is followed here.
-  std::array<char, 4096> self{};
-  if (readlink("/proc/self/exe", self.data(), self.size() - 1) <= 0) Die("/proc is missing");
-  command[command.size() - 5] = self.data();
+                 {self.data(), "rank", work.name, std::to_string(options.seconds),
+                  std::to_string(options.cores[0]) + "," + std::to_string(options.cores[1])});
+  const uint64_t begin = NowNs();
   const std::string text = Output(command);
 
-  unsigned long long calls = 0, own_cpu = 0, own_calls = 0, other_cpu = 0, other_calls = 0;
+  uint64_t calls = 0, cpu = 0, system_calls = 0, delayed = 0;
   Result result;
   result.unit = "us";
   const size_t at = text.find("figures ");
   if (at == std::string::npos ||
-      std::sscanf(text.c_str() + at, "figures %lf %lf %llu %llu %llu %llu %llu", &result.value,
-                  &result.p99, &calls, &own_cpu, &own_calls, &other_cpu, &other_calls) != 7) {
+      std::sscanf(text.c_str() + at, "figures %lf %lf %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
+                  &result.value, &result.p99, &calls, &cpu, &system_calls, &delayed) != 6) {
     Die("mpirun said: " + text);
   }
-  result.client = {{{"calls", calls},
-                    {"cpu_ns", own_cpu + other_cpu},
-                    {"system_calls", own_calls + other_calls}}};
+  CountDelay((NowNs() - begin) / 1'000'000 * delayed);
+  result.client = {{{"calls", calls}, {"cpu_ns", cpu}, {"system_calls", system_calls}}};
   return result;
 }
 
