@@ -31,6 +31,7 @@ PACKAGES = {
     "gtest_main": ["gtest_main"],
     "ibverbs": ["libibverbs"],
     "isal": ["libisal"],
+    "mpi": ["ompi-c"],
     "nbdkit": ["nbdkit"],
     "openssl": ["openssl"],
     "protobuf": ["protobuf"],
@@ -40,7 +41,7 @@ PACKAGES = {
 }
 
 # Without one of these its target is empty; with it, HAVE_ and its name are defined.
-OPTIONAL = ["fabric", "grpc"]
+OPTIONAL = ["fabric", "grpc", "mpi"]
 
 _HEADER = """\
 load("@rules_cc//cc:defs.bzl", "cc_library")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""tests/bench/compare and compare_rpc on programs that only pretend to measure."""
+"""tests/bench/compare and its likes on programs that only pretend to measure."""
 
 import json
 import os
@@ -14,6 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.join(HERE, "compare")
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(SCRIPT)))
+import allreduce_rows  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 import rpc_rows  # noqa: E402
@@ -226,7 +227,7 @@ class RpcTest(Pretending):
             "client": {"calls": 1000, "cpu_ns": 500000, "system_calls": 20},
             "server": {"cpu_ns": 250000, "system_calls": 30}})
         done = self.compare("--rounds", "1", "--only", self.DEEP)
-        self.assertIn(f"{self.DEEP} own echo_deep 0.75 0.05".split(),
+        self.assertIn(f"{self.DEEP} own echo_deep 0.75 0.05 -".split(),
                       [line.split() for line in done.stdout.splitlines()])
         self.assertTrue(done.stdout.endswith("2 passed, 1 failed, 0 skipped\n"), done.stdout)
 
@@ -236,6 +237,31 @@ class RpcTest(Pretending):
         done = self.compare("--rounds", "1", "--only", self.DEEP)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("skipped: built without gRPC: " + self.DEEP, done.stdout)
+
+
+class AllReduceTest(Pretending):
+    SCRIPT = os.path.join(HERE, "compare_allreduce")
+    PROGRAMS = allreduce_rows.PROGRAMS
+    LARGE = "all-reduce of 64 MiB"
+
+    def test_verdicts_and_what_a_call_costs(self):
+        for ours, status in ((50.0, 0), (51.0, 1)):
+            self.programs(mpi_bench={"reduce_64m": 60.0})
+            self.program(rows.ALLREDUCE, {"reduce_64m": ours}, line={
+                "unit": "us", "probe_ns": [60, 61], "delayed": 0,
+                "client": {"calls": 10, "cpu_ns": 50000, "system_calls": 20, "bytes_copied": 60},
+                "server": {"cpu_ns": 25000, "system_calls": 30, "bytes_copied": 40}})
+            done = self.compare("--rounds", "1", "--only", self.LARGE)
+            self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+            self.assertIn(f"{self.LARGE} own reduce_64m 7.5 5 10".split(),
+                          [line.split() for line in done.stdout.splitlines()])
+
+    def test_without_open_mpi_its_rows_are_skipped(self):
+        self.programs()
+        self.program(rows.MPI, status=77, line={"skipped": "no mpirun"})
+        done = self.compare("--smoke")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("skipped: no mpirun: all-reduce of 8 B", done.stdout)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests/bench/compare and compare_rpc make of their runs: medians, verdicts, a table."""
+"""What the comparisons of tests/bench make of their runs: medians, verdicts, a table."""
 
 import dataclasses
 import os
@@ -183,21 +183,25 @@ def aligned(all_lines):
 
 
 def cost(runs):
-    """CPU µs and system calls a call of both sides, the middle of some runs; None: not counted."""
-    found = {"cpu_ns": [], "system_calls": []}
+    """What a call costs both sides of some runs in the middle: CPU µs, system calls, bytes copied
+    above the socket; None: not counted."""
+    found = {"cpu_ns": [], "system_calls": [], "bytes_copied": []}
     for run in runs:
-        calls = run.get("client", {}).get("calls", 0)
+        client, server = run.get("client", {}), run.get("server", {})
+        calls = client.get("calls", 0)
         for what, values in found.items():
-            if calls > 0:
-                values.append(sum(run[side].get(what, 0) for side in ("client", "server")) / calls)
+            if calls > 0 and what in client:
+                values.append((client[what] + server.get(what, 0)) / calls)
     if not found["cpu_ns"]:
         return None
-    return (statistics.median(found["cpu_ns"]) / 1000, statistics.median(found["system_calls"]))
+    middle = {what: statistics.median(values) if values else None
+              for what, values in found.items()}
+    return (middle["cpu_ns"] / 1000, middle["system_calls"], middle["bytes_copied"])
 
 
 def costs(sections):
     """A table of what each source that counts calls spends on one."""
-    all_lines = [("a call costs", "program", "row", "CPU us", "system calls")]
+    all_lines = [("a call costs", "program", "row", "CPU us", "system calls", "bytes copied")]
     for _, rows_of in sections:
         for row in rows_of:
             what = row["work"]
@@ -205,7 +209,7 @@ def costs(sections):
                 spent = cost([r for r in each["runs"] if r["trusted"]] or each["runs"])
                 if spent is not None:
                     all_lines.append((what, rows.NAMES[each["program"]], each["row"],
-                                      figure(spent[0]), figure(spent[1])))
+                                      *(figure(value) for value in spent)))
                     what = ""
     return "" if len(all_lines) == 1 else "\n" + aligned(all_lines) + "\n\n"
 

@@ -7,10 +7,11 @@ from typing import Optional, Tuple
 OURS, RAW, LIBFABRIC, UCX = "verbena_bench", "raw_socket", "libfabric_bench", "ucx_bench"
 RPC, GRPC = "rpc_bench", "grpc_bench"
 VOLUME, CHAIN = "volume", "nbdkit"  # see compare_storage
+ALLREDUCE, MPI = "allreduce_bench", "mpi_bench"
 PROGRAMS = (OURS, RAW, LIBFABRIC, UCX)
-PEERS = (LIBFABRIC, UCX, GRPC)
+PEERS = (LIBFABRIC, UCX, GRPC, MPI)
 NAMES = {OURS: "verbs", RAW: "raw", LIBFABRIC: "libfabric", UCX: "UCX", RPC: "own", GRPC: "gRPC",
-         VOLUME: "own", CHAIN: "nbdkit"}
+         VOLUME: "own", CHAIN: "nbdkit", ALLREDUCE: "own", MPI: "Open MPI"}
 
 LOOPBACK, VETH = "loopback", "veth"
 

@@ -296,6 +296,9 @@ const Contact& Hear(const Shared& shared, int side) {
 
 void CountDelayOf(int pid) { children_delay_ns += RunDelayNs(std::to_string(pid)); }
 
+uint64_t DelayNs() { return RunDelayNs(); }
+void CountDelay(uint64_t ns) { children_delay_ns += ns; }
+
 // What a thread waited while others of this process ran is no delay; how much of it that was is
 // not known, at most all.
 void CountDelayOfThreads() {

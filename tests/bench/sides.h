@@ -131,6 +131,11 @@ void CountDelayOf(int pid);
 // they run.
 void CountDelayOfThreads();
 
+// A side that leaves its work to processes that are not its children: they say how long they were
+// ready to run and did not, and it counts that.
+uint64_t DelayNs();  // of this thread so far
+void CountDelay(uint64_t ns);
+
 [[noreturn]] void Die(const std::string& why);
 
 // Swaps contacts: side 0 is the server.

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// All-reduce by examples/ml on kernel TCP, two ranks that spin: what tests/bench/compare_allreduce
+// holds against Open MPI.
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "examples/ml/group.h"
+#include "tests/bench/rpc_meter.h"
+#include "tests/bench/system_calls.h"
+
+namespace verbena::bench {
+namespace {
+
+void Check(const absl::Status& status) {
+  if (!status.ok()) Die(std::string(status.message()));
+}
+
+// Where both sides meet, named by the client's process.
+class Meeting {
+ public:
+  explicit Meeting(pid_t client)
+      : path_(std::filesystem::temp_directory_path() /
+              ("verbena-bench-" + std::to_string(client))) {
+    std::error_code exists;
+    std::filesystem::create_directory(path_, exists);
+  }
+  std::unique_ptr<ml::Group> Join(int rank) const {
+    auto board = ml::OpenBoard("folder:" + path_.string());
+    Check(board.status());
+    auto group = ml::Group::Join(**board, {.rank = rank,
+                                           .size = 2,
+                                           .wait = ml::Wait::kSpin,
+                                           .context = {.device = "tcp", .rdma = Rdma::kOff}});
+    Check(group.status());
+    return *std::move(group);
+  }
+  void Remove() const {
+    std::error_code gone;
+    std::filesystem::remove_all(path_, gone);
+  }
+
+ private:
+  const std::filesystem::path path_;
+};
+
+// Sums in place. The first element of the client's says whether it was the last one.
+void Reduce(ml::Group& group, size_t bytes, const std::function<bool()>& last,
+            const std::function<void()>& done) {
+  std::vector<float> tensor(bytes / sizeof(float), 1e-3f);
+  const auto memory = std::as_writable_bytes(std::span(tensor));
+  const auto region = group.Register(memory, true);
+  Check(region.status());
+  do {
+    tensor[0] = last() ? 1.0f : 0.0f;
+    Check(group.AllReduce(ml::Dtype::kFloat32, {memory, &*region}, {memory, &*region}));
+    done();
+  } while (tensor[0] == 0);
+}
+
+Counts Spent(const Cost& cost, const ml::Group& group, uint64_t calls) {
+  Counts counts = cost.Report(calls);
+  counts[3] = {"bytes_copied", group.counters().bytes_copied};
+  return counts;
+}
+
+void Serve(size_t bytes, Shared& shared) {
+  const auto group = Meeting(getppid()).Join(1);
+  const Cost cost(SystemCalls);
+  Reduce(
+      *group, bytes, [] { return false; }, [] {});
+  shared.server = Spent(cost, *group, 0);
+}
+
+Result Measure(size_t bytes, const Options& options) {
+  const Meeting meeting(getpid());
+  const auto group = meeting.Join(0);
+  meeting.Remove();
+  Samples samples;
+  uint64_t calls = 0;
+  const Cost cost(SystemCalls);
+  const Clock clock(options.seconds);
+  uint64_t begin = NowNs();
+  Reduce(
+      *group, bytes, [&] { return clock.over(begin) && !samples.empty(); },
+      [&] {
+        ++calls;
+        const uint64_t end = NowNs();
+        if (clock.warm(begin)) samples.Add(end - begin);
+        begin = end;
+      });
+  Result result = RoundTrip(samples);
+  result.client = Spent(cost, *group, calls);
+  return result;
+}
+
+Row ReduceRow(const char* name, size_t bytes) {
+  return {name, [bytes](const Options&, Shared& shared) { Serve(bytes, shared); },
+          [bytes](const Options& options, Shared&) { return Measure(bytes, options); }};
+}
+
+}  // namespace
+}  // namespace verbena::bench
+
+int main(int argc, char** argv) {
+  using verbena::bench::ReduceRow;
+  return verbena::bench::Main(
+      argc, argv,
+      {ReduceRow("reduce_8", 8), ReduceRow("reduce_64k", 64u << 10),
+       ReduceRow("reduce_1m", 1u << 20), ReduceRow("reduce_64m", 64u << 20)});
+}
