@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,15 +48,10 @@ class RawPeer {
   // False: the connection has ended.
   bool SendAndWait(std::span<const std::byte> message) {
     if (!Post(message).ok()) return false;
-    const absl::Time deadline = absl::Now() + kLongEnough;
-    std::array<WorkCompletion, 8> done;
-    while (absl::Now() < deadline) {
-      for (const WorkCompletion& wc : std::span(done).first(completions_.Poll(done))) {
-        if (wc.id == kSent) return wc.ok();
-      }
+    for (;;) {
+      const WorkCompletion wc = Check(completions_.Wait(1, kLongEnough)).front();
+      if (wc.id == kSent) return wc.ok();
     }
-    ADD_FAILURE() << "a send that does not end";
-    return false;
   }
   absl::Status AwaitEnd() { return qp_.WaitUntilDisconnected(kLongEnough); }
 
