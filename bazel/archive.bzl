@@ -14,8 +14,14 @@ StaticArchiveInfo = provider(
 def _static_archive_impl(ctx):
     archives = []
     modules = []
+    elsewhere = {}
+    if ctx.attr.without:
+        for linker_input in ctx.attr.without[CcInfo].linking_context.linker_inputs.to_list():
+            elsewhere[linker_input.owner] = True
     for linker_input in ctx.attr.dep[CcInfo].linking_context.linker_inputs.to_list():
         owner = linker_input.owner
+        if owner in elsewhere:
+            continue
 
         # "system" in a WORKSPACE, "_main~system~system" in a module.
         if owner.workspace_name.endswith("system"):
@@ -51,6 +57,8 @@ static_archive = rule(
     attrs = {
         "archive": attr.string(mandatory = True),
         "dep": attr.label(mandatory = True, providers = [CcInfo]),
+        # Its objects, and all below it, are in another archive; so are its modules.
+        "without": attr.label(providers = [CcInfo]),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
     toolchains = ["@bazel_tools//tools/cpp:toolchain_type"],

@@ -25,9 +25,12 @@ def _install_impl(ctx):
     script = [_HEAD.replace("@WORKSPACE@", ctx.workspace_name)]
     runfiles = []
 
-    archive = ctx.attr.archive[StaticArchiveInfo]
-    runfiles.append(archive.archive)
-    script.append('put 644 "%s" "lib/%s"' % (archive.archive.short_path, archive.archive.basename))
+    substitutions = {"@VERSION@": ctx.attr.version}
+    for target, word in ctx.attr.archives.items():
+        info = target[StaticArchiveInfo]
+        runfiles.append(info.archive)
+        script.append('put 644 "%s" "lib/%s"' % (info.archive.short_path, info.archive.basename))
+        substitutions[word] = " ".join(info.modules)
 
     for target, subdir in ctx.attr.files.items():
         for f in target.files.to_list():
@@ -41,10 +44,7 @@ def _install_impl(ctx):
             ctx.actions.expand_template(
                 template = f,
                 output = expanded,
-                substitutions = {
-                    "@MODULES@": " ".join(archive.modules),
-                    "@VERSION@": ctx.attr.version,
-                },
+                substitutions = substitutions,
             )
             runfiles.append(expanded)
             script.append('put 644 "%s" "%s"' % (expanded.short_path, dest))
@@ -63,7 +63,11 @@ def _install_impl(ctx):
 install = rule(
     implementation = _install_impl,
     attrs = {
-        "archive": attr.label(mandatory = True, providers = [StaticArchiveInfo]),
+        # archive -> what stands for its pkg-config modules in the templates
+        "archives": attr.label_keyed_string_dict(
+            mandatory = True,
+            providers = [StaticArchiveInfo],
+        ),
         # label of files -> folder below the prefix
         "files": attr.label_keyed_string_dict(allow_files = True),
         # link below the prefix -> what it points at

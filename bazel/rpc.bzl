@@ -20,14 +20,10 @@ def verbena_rpc_library(name, srcs, deps = [], visibility = None, testonly = Fal
         visibility = visibility,
     )
     stems = [s[:-len(".proto")] for s in srcs]
-    native.genrule(
+    verbena_rpc_headers(
         name = name + "_verbena",
-        srcs = [":%s_messages_protos" % name],
-        outs = [s + ".verbena.h" for s in stems],
-        cmd = "protoc --proto_path=. --plugin=protoc-gen-verbena=" +
-              "$(execpath //rpc/plugin:protoc-gen-verbena) --verbena_out=$(GENDIR) " +
-              " ".join([native.package_name() + "/" + s for s in srcs]),
-        tools = ["//rpc/plugin:protoc-gen-verbena"],
+        srcs = srcs,
+        protos = ":%s_messages_protos" % name,
     )
     cc_library(
         name = name,
@@ -38,4 +34,24 @@ def verbena_rpc_library(name, srcs, deps = [], visibility = None, testonly = Fal
             ":%s_messages" % name,
             "//rpc",
         ],
+    )
+
+def verbena_rpc_headers(name, srcs, protos, visibility = None):
+    """Generates "<package>/<file>.verbena.h", and compiles nothing.
+
+    Args:
+      name: of the rule.
+      srcs: .proto files of this package.
+      protos: a target with them and all that they import.
+      visibility: of the headers.
+    """
+    native.genrule(
+        name = name,
+        srcs = [protos],
+        outs = [s[:-len(".proto")] + ".verbena.h" for s in srcs],
+        cmd = "protoc --proto_path=. --plugin=protoc-gen-verbena=" +
+              "$(execpath //rpc/plugin:protoc-gen-verbena) --verbena_out=$(GENDIR) " +
+              " ".join([native.package_name() + "/" + s for s in srcs]),
+        tools = ["//rpc/plugin:protoc-gen-verbena"],
+        visibility = visibility,
     )

@@ -21,9 +21,6 @@ constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr absl::Duration kForEver = absl::Hours(24 * 365 * 100);
 
-// A channel that was idle for so long looks whether its connection still stands: nobody did.
-constexpr int64_t kIdleNs = 10'000'000;
-
 // How long a server may take to let go of lent memory when the call ended early. It is taken from
 // it then, and the connection lost if it was using it.
 constexpr int64_t kLeaseGraceNs = 100'000'000;
@@ -109,17 +106,19 @@ void Channel::StartWith(const Method& method, const MessageLite& request, Messag
   context.response_ = response;
   context.done_ = &done;
   context.session_ = nullptr;
+  if (!options_.interceptors.empty()) status = Intercept(context);
   const bool forever = context.timeout_ >= kForEver;
   const int64_t deadline = forever ? kNever : NowNs() + absl::ToInt64Nanoseconds(context.timeout_);
   context.deadline_ns_ = deadline;
-  {
+  if (status.ok()) {
     const std::lock_guard lock(lock_);
     if (status = AdmitLocked(context, request); status.ok()) {
-      if (session_ != nullptr && running_ == 1) LookAfterIdlingLocked();
-      if (session_ == nullptr || MayRepeat(context)) context.kept_ = request.SerializeAsString();
-      if (session_ != nullptr) {
-        status = SendLocked(context, &request);
-        flush = session_.get();
+      if (running_ == 1) LookAfterIdlingLocked();
+      Session* const session = SessionForLocked(context);
+      if (session == nullptr || MayRepeat(context)) context.kept_ = request.SerializeAsString();
+      if (session != nullptr) {
+        status = SendLocked(context, &request, *session);
+        flush = session;
         flush->pins.fetch_add(1);
       } else {
         status = WaitLocked(context);
@@ -148,30 +147,21 @@ absl::Status Channel::AdmitLocked(ClientContext& context, const MessageLite& req
   }
   ++counters_.calls;
   ++running_;
-  context.id_ = free_.front();
-  free_.pop_front();
-  calls_[context.id_ & kIndexMask] = &context;
-  context.channel_.store(this);
+  EnterLocked(context);
   return absl::OkStatus();
 }
 
-// What is sent on a connection that has ended is lost, and may not be tried again.
-void Channel::LookAfterIdlingLocked() {
-  if (!session_->ended() && NowNs() - idle_since_ns_ < kIdleNs) return;
-  if (!session_->ended() && session_->queue_pair().state() == QpState::kRts) return;
-  Session* gone = session_.get();
-  gone->pins.fetch_add(1);
-  old_.push_back(std::move(session_));
-  driver_.Post([this, gone] {
-    gone->pins.fetch_sub(1);
-    gone->End(absl::UnavailableError("the connection was lost while nothing was running"));
-    Reap();
-  });
+void Channel::EnterLocked(ClientContext& call) {
+  call.id_ = free_.front();
+  free_.pop_front();
+  calls_[call.id_ & kIndexMask] = &call;
+  call.channel_.store(this);
 }
 
 // `request`: null for one that was kept.
-absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request) {
-  if (!call.leases_.empty() && call.leased_on_ != connections_) {
+absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request,
+                                 Session& session) {
+  if (!call.leases_.empty() && call.leased_on_ != session.number) {
     return absl::UnavailableError("rpc: the connection that memory was lent on is gone");
   }
   const std::string head = EncodeHead(call.metadata_);
@@ -184,8 +174,10 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
                        .body = static_cast<uint32_t>(body)};
 
   ++call.attempts_;
-  call.session_ = session_.get();
-  absl::Status sent = session_->Send(frame, [&](std::span<std::byte> out) {
+  call.session_ = &session;
+  call.sent_bytes_ = body;
+  if (!call.internal_) ++session.calls;
+  absl::Status sent = session.Send(frame, [&](std::span<std::byte> out) {
     std::memcpy(out.data(), head.data(), head.size());
     auto* at = reinterpret_cast<uint8_t*>(out.data() + head.size());
     if (request == nullptr) {
@@ -195,7 +187,7 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
     }
   });
   if (sent.ok() && call.stream_ != nullptr) {
-    MessageStream::Done written = call.stream_->Attach(*session_, call.id_);
+    MessageStream::Done written = call.stream_->Attach(session, call.id_);
     // Not under the lock: what follows may be the next call.
     if (written) driver_.Post([written] { written(true); });
   }
@@ -217,6 +209,8 @@ ClientContext* Channel::FindLocked(uint32_t id) {
 void Channel::RemoveLocked(ClientContext& call) {
   calls_[call.id_ & kIndexMask] = nullptr;
   free_.push_back(call.id_ + (1u << kIndexBits));
+  if (call.internal_) return;
+  if (call.session_ != nullptr) --call.session_->calls;
   if (--running_ == 0) idle_since_ns_ = NowNs();
 }
 
@@ -226,6 +220,7 @@ void Channel::Finish(ClientContext& call, const absl::Status& status) {
   MessageStream::Ends ends;
   if (call.stream_ != nullptr) ends = call.stream_->OnEnd();
   call.channel_.store(nullptr);
+  if (!call.at_end_.empty()) TellInterceptors(call, status);
   const bool attended = call.attended_;
   call.done_->Run(status);  // the context may be gone
   // A coroutine that goes on here may ask for that status.
@@ -302,7 +297,7 @@ const char* Channel::OnFrame(Session& session, const Frame& frame,
       {
         const std::lock_guard lock(lock_);
         session.goes_away = true;
-        if (session_.get() == &session) old_.push_back(std::move(session_));
+        if (Target* target = TargetOfLocked(session); target != nullptr) LostLocked(*target);
       }
       EndIdle();
       return nullptr;
@@ -339,6 +334,11 @@ const char* Channel::OnResponse(Session& session, const Frame& frame,
     call = FindLocked(frame.call);
     // Of a call that ended early.
     if (call == nullptr || call->session_ != &session) return nullptr;
+    if (session.goes_away && frame.code == static_cast<uint32_t>(absl::StatusCode::kUnavailable) &&
+        RepeatLocked(*call)) {
+      TryLocked();
+      return nullptr;
+    }
     RemoveLocked(*call);
     leaving = !old_.empty();
   }
@@ -351,6 +351,7 @@ const char* Channel::OnResponse(Session& session, const Frame& frame,
   }
   if (!call->ending_.ok()) status = call->ending_;
   const auto body = carried.subspan(frame.head);
+  call->received_bytes_ = body.size();
   if (status.ok() && !call->response_->ParseFromArray(body.data(), static_cast<int>(body.size()))) {
     status =
         absl::InternalError(absl::StrCat("rpc: the response of ", call->method_->name,
@@ -367,10 +368,7 @@ void Channel::EndIdle() {
   {
     const std::lock_guard lock(lock_);
     for (const auto& session : old_) {
-      const bool used = std::any_of(calls_.begin(), calls_.end(), [&](const ClientContext* call) {
-        return call != nullptr && call->session_ == session.get();
-      });
-      if (!used && !session->ended()) idle.push_back(session.get());
+      if (session->calls == 0 && !session->ended()) idle.push_back(session.get());
     }
   }
   for (Session* session : idle) session->End(absl::UnavailableError("rpc: the server goes away"));
@@ -378,42 +376,72 @@ void Channel::EndIdle() {
 
 // Leader. What was sent may have run; only what may run twice is tried again.
 void Channel::OnEnd(Session& session, const absl::Status& why) {
-  std::vector<ClientContext*> over;
+  Over over;
   {
     const std::lock_guard lock(lock_);
-    if (session_.get() == &session) old_.push_back(std::move(session_));
+    if (Target* target = TargetOfLocked(session); target != nullptr) LostLocked(*target);
     for (ClientContext* call : calls_) {
       if (call == nullptr || call->session_ != &session) continue;
-      call->session_ = nullptr;
-      const bool again = MayRepeat(*call) && call->attempts_ < options_.max_attempts && !closing_;
-      if (again) {
-        ++counters_.retries;
-        if (session_ != nullptr) {
-          // If that has ended, too, OnEnd comes for it.
-          const absl::Status sent = SendLocked(*call, nullptr);
-          if (!sent.ok() && !session_->ended()) {
-            RemoveLocked(*call);
-            over.push_back(call);
-          }
-          session_->FlushSoon();
-        } else {
-          waiting_.push_back(call->id_);
-          if (!connecting_) ConnectLocked();
-        }
-      } else {
-        RemoveLocked(*call);
-        over.push_back(call);
-      }
+      if (RepeatLocked(*call)) continue;
+      RemoveLocked(*call);
+      over.emplace_back(
+          call, !call->ending_.ok()
+                    ? absl::Status(call->ending_)
+                    : absl::UnavailableError(absl::StrCat(
+                          "rpc: connection lost while ", call->method_->name,
+                          " was running, which may or may not have been done: ", why.message())));
     }
+    for (auto& each : SendWaitingLocked()) over.push_back(std::move(each));
+    if (!waiting_.empty() && !closing_) TryLocked();
   }
+  FinishAll(over);
+}
 
-  for (ClientContext* call : over) {
-    Finish(*call, !call->ending_.ok()
-                      ? absl::Status(call->ending_)
-                      : absl::UnavailableError(absl::StrCat(
-                            "rpc: connection lost while ", call->method_->name,
-                            " was running, which may or may not have been done: ", why.message())));
+// On another connection, or the next one; false: it may not be, or was often enough.
+bool Channel::RepeatLocked(ClientContext& call) {
+  if (!MayRepeat(call) || call.attempts_ >= options_.max_attempts || closing_ ||
+      !call.ending_.ok()) {
+    return false;
   }
+  ++counters_.retries;
+  --call.session_->calls;
+  call.session_ = nullptr;
+  Session* const other = SessionForLocked(call);
+  if (other != nullptr) {
+    if (SendLocked(call, nullptr, *other).ok()) {
+      other->FlushSoon();
+      return true;
+    }
+    --std::exchange(call.session_, nullptr)->calls;
+    if (!other->ended()) return false;
+  }
+  waiting_.push_back(call.id_);
+  return true;
+}
+
+void Channel::FinishAll(const Over& over) {
+  for (const auto& [call, status] : over) Finish(*call, status);
+}
+
+// Each as far as one that refuses the call.
+absl::Status Channel::Intercept(ClientContext& call) {
+  call.peer_ = &name_;
+  call.begun_ns_ = NowNs();
+  for (const ClientInterceptor& interceptor : options_.interceptors) {
+    auto at_end = interceptor(call);
+    if (!at_end.ok()) return at_end.status();
+    if (*at_end) call.at_end_.push_back(*std::move(at_end));
+  }
+  return absl::OkStatus();
+}
+
+void Channel::TellInterceptors(ClientContext& call, const absl::Status& status) {
+  const bool stream = call.stream_ != nullptr;
+  RunAtEnd(std::move(call.at_end_),
+           {.status = status,
+            .sent_bytes = call.sent_bytes_ + (stream ? call.stream_->sent_bytes() : 0),
+            .received_bytes = call.received_bytes_ + (stream ? call.stream_->received_bytes() : 0),
+            .time = absl::Nanoseconds(NowNs() - call.begun_ns_)});
 }
 
 }  // namespace verbena::rpc

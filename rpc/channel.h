@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A server, as a client sees it: one connection that any number of callers share, made at the first
-// call and again, with growing pauses, when it was lost. Any thread.
+// A server, or all that a name stands for, as a client sees it: one connection to each that any
+// number of callers share, made again, with growing pauses, when it was lost. Any thread.
 #pragma once
 
 #include <condition_variable>
@@ -9,9 +9,10 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,9 +22,12 @@
 #include "proto/bulk.pb.h"
 #include "rpc/client_context.h"
 #include "rpc/driver.h"
+#include "rpc/interceptor.h"
 #include "rpc/method.h"
+#include "rpc/resolver.h"
 #include "rpc/session.h"
 #include "rpc/stream.h"
+#include "rpc/target.h"
 #include "transport/context.h"
 
 namespace verbena::rpc {
@@ -38,6 +42,13 @@ struct ChannelOptions {
   uint32_t max_message = 64u << 20;  // bytes of a response
   uint32_t max_calls = 16384;        // at once; more are RESOURCE_EXHAUSTED
   int max_attempts = 4;              // of idempotent methods
+  std::vector<ClientInterceptor> interceptors = {};
+  // What stands for a name beyond those of Open: EtcdNames, of rpc/names/etcd.h.
+  Names names = nullptr;
+  absl::Duration resolve_period = absl::Seconds(30);  // of "dns:"; sooner when a server was lost
+  // "package.Service", or "" for the whole: a server that says it does not serve that, by its
+  // health service, gets no calls until it does. One that has no health service gets them.
+  std::optional<std::string> health = std::nullopt;
 };
 
 enum class BulkAccess : uint8_t { kRead, kWrite };  // what the server may do
@@ -46,12 +57,16 @@ struct ChannelCounters {
   uint64_t calls = 0;
   uint64_t connections = 0;
   uint64_t retries = 0;
-  SessionCounters session = {};  // of today's connection
+  uint32_t addresses = 0;        // that its name stands for now
+  uint32_t usable = 0;           // … to which calls go
+  SessionCounters session = {};  // of today's connections together
 };
 
 class Channel final : SessionUser {
  public:
-  // "host:port". Connects at the first call. InvalidArgument: options that cannot be.
+  // "host:port": connects at the first call. "a:1,b:2", a list; "dns:host:port", all addresses of a
+  // host; what ChannelOptions::names knows: connects to all, and a call goes to where the fewest
+  // are running. InvalidArgument: a name or options that cannot be.
   static absl::StatusOr<std::unique_ptr<Channel>> Open(const std::string& address,
                                                        const ChannelOptions& options = {});
   // Calls that still run end with CANCELLED first.
@@ -77,14 +92,16 @@ class Channel final : SessionUser {
   absl::StatusOr<BulkHandle> Lend(ClientContext& context, std::span<std::byte> memory,
                                   BulkAccess access);
 
-  // Unavailable: why there is no connection. DeadlineExceeded.
+  // To one at least. Unavailable: why there is no connection. DeadlineExceeded.
   absl::Status WaitUntilConnected(absl::Duration timeout);
   ChannelCounters counters() const;
 
  private:
   friend class ClientContext;
   struct Blocked;
-  Channel(const std::string& address, const ChannelOptions& options, Context context);
+  struct Found;  // what a name is
+  static absl::StatusOr<Found> Find(const std::string& name, const ChannelOptions& options);
+  Channel(const std::string& name, Found found, const ChannelOptions& options, Context context);
 
   const char* OnFrame(Session& session, const Frame& frame,
                       std::span<const std::byte> carried) override;
@@ -93,32 +110,64 @@ class Channel final : SessionUser {
 
   void StartWith(const Method& method, const google::protobuf::MessageLite& request,
                  google::protobuf::MessageLite* response, ClientContext& context, CallDone& done);
+  absl::Status Intercept(ClientContext& call);
+  void TellInterceptors(ClientContext& call, const absl::Status& status);
   absl::Status AdmitLocked(ClientContext& context, const google::protobuf::MessageLite& request);
-  void LookAfterIdlingLocked();
-  absl::Status SendLocked(ClientContext& call, const google::protobuf::MessageLite* request);
+  absl::Status SendLocked(ClientContext& call, const google::protobuf::MessageLite* request,
+                          Session& session);
+  void EnterLocked(ClientContext& call);
   ClientContext* FindLocked(uint32_t id);
   void RemoveLocked(ClientContext& call);
   void Finish(ClientContext& call, const absl::Status& status);
   void EndEarly(ClientContext& call, const absl::Status& status);
   void Cancel(ClientContext& call);
   void EndSoon(ClientContext& call, const absl::Status& why);
+  bool RepeatLocked(ClientContext& call);
   static bool MayRepeat(const ClientContext& call);
   const char* OnStream(Session& session, const Frame& frame, std::span<const std::byte> carried);
   const char* OnResponse(Session& session, const Frame& frame, std::span<const std::byte> carried);
   void EndIdle();
   int64_t Tick(int64_t now);
-  void NotConnected(const absl::Status& why);
-  void Connected(std::unique_ptr<Session> session);
 
+  // Calls that end with the status beside them; without the lock.
+  using Over = std::vector<std::pair<ClientContext*, absl::Status>>;
+  void FinishAll(const Over& over);
+
+  // Which connection (channel_names.cc).
+  Session* PickLocked();
+  Session* SessionForLocked(const ClientContext& call);
+  void Resolved(const absl::StatusOr<std::vector<std::string>>& addresses);
+  void LetGoLocked(Target& target);
+
+  // How each gets its connection (channel_connect.cc).
+  void TryLocked();
+  void ConnectLocked(Target& target);
+  void RunConnector(Target& target, absl::Duration pause);
+  absl::StatusOr<std::unique_ptr<Session>> ConnectOnce(const std::string& address);
+  void Connected(Target& target, std::unique_ptr<Session> session);
+  void NotConnected(Target& target, const absl::Status& why);
+  void ForgetLocked(Target& target);
+  Target* TargetOfLocked(const Session& session);
+  void LostLocked(Target& target);
+  void LookAfterIdlingLocked();
+  bool TryingLocked() const;
+  absl::Status WaitLocked(ClientContext& call);
+  Over SendWaitingLocked();
+  Over GiveUpLocked();
   void EndAll();
   void Reap();
-  absl::Status WaitLocked(ClientContext& call);
-  void ConnectLocked();
-  void RunConnector(absl::Duration pause);
-  absl::StatusOr<std::unique_ptr<Session>> ConnectOnce();
 
-  const std::string address_;
+  // Whether its server wants calls (channel_health.cc).
+  std::unique_ptr<HealthWatch> NewWatch();
+  void WatchHealthLocked(Target& target, std::unique_ptr<HealthWatch> watch);
+  void ReadHealth(HealthWatch& watch);
+  void OnHealth(HealthWatch& watch);
+  void OnHealthEnd(HealthWatch& watch, const absl::Status& status);
+  void AttendLocked(HealthWatch& watch, bool attended);
+
+  const std::string name_;
   const ChannelOptions options_;
+  const bool eager_;  // connects, and again, whether there are calls or not
   Context context_;
   Driver driver_;
 
@@ -130,18 +179,20 @@ class Channel final : SessionUser {
   std::deque<uint32_t> waiting_;  // for a connection
   size_t running_ = 0;
   int64_t idle_since_ns_ = 0;
-  std::unique_ptr<Session> session_;           // null: none, or it is being made
+  std::vector<std::unique_ptr<Target>> targets_;
+  std::vector<std::unique_ptr<Target>> leaving_;
+  size_t turn_ = 0;                            // who is first among equals
   std::vector<std::unique_ptr<Session>> old_;  // no new calls; some may be running
+  std::vector<std::unique_ptr<HealthWatch>> watches_;
   uint64_t connections_ = 0;
-  bool connecting_ = false;
+  bool resolving_ = false;  // the name was never answered for
   bool closing_ = false;
-  int failures_ = 0;           // in a row
-  int64_t not_before_ns_ = 0;  // no attempt until then
+  uint64_t gave_up_ = 0;  // so often nobody was left to wait for
   absl::Status last_failure_ = {};
-  std::condition_variable changed_;  // connected, or not
-  std::thread connector_;
-  Waiter* closed_ = nullptr;  // leader: who waits for the last connection to be gone
+  std::condition_variable changed_;  // connected, or not; or who is left
+  Waiter* closed_ = nullptr;         // leader: who waits for the last connection to be gone
   ChannelCounters counters_;
+  std::unique_ptr<Resolver> resolver_;
 };
 
 }  // namespace verbena::rpc

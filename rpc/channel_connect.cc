@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a channel gets its connection, loses it and gets another.
+// How a channel gets its connections, loses them and gets others.
 #include <algorithm>
 #include <utility>
 
@@ -13,52 +13,24 @@ namespace {
 constexpr double kPauseGrows = 1.6;
 constexpr double kPauseJitter = 0.2;
 
+// A channel that was idle for so long looks whether its connections still stand: nobody did.
+constexpr int64_t kIdleNs = 10'000'000;
+
 std::chrono::nanoseconds Chrono(absl::Duration duration) {
   return absl::ToChronoNanoseconds(duration);
 }
 
+// Before the next attempt, after so many that failed in a row.
+int64_t PauseNs(const ChannelOptions& options, int failures) {
+  absl::BitGen random;
+  const double longest = absl::ToDoubleNanoseconds(options.longest_pause);
+  double pause = absl::ToDoubleNanoseconds(options.first_pause);
+  for (int i = 1; i < failures && pause < longest; ++i) pause *= kPauseGrows;
+  pause = std::min(pause, longest);
+  return static_cast<int64_t>(pause * absl::Uniform(random, 1 - kPauseJitter, 1 + kPauseJitter));
+}
+
 }  // namespace
-
-absl::StatusOr<std::unique_ptr<Channel>> Channel::Open(const std::string& address,
-                                                       const ChannelOptions& options) {
-  if (options.max_calls == 0 || options.max_calls > 65535) {
-    return absl::InvalidArgumentError("rpc: max_calls has to be 1 to 65535");
-  }
-  if (options.max_message < kLeastMessage || options.max_message > kMostMessage) {
-    return absl::InvalidArgumentError("rpc: max_message has to be 4 KiB to 2 GiB");
-  }
-  auto context = Context::Open(options.context);
-  if (!context.ok()) return context.status();
-  return std::unique_ptr<Channel>(new Channel(address, options, *std::move(context)));
-}
-
-Channel::Channel(const std::string& address, const ChannelOptions& options, Context context)
-    : address_(address),
-      options_(options),
-      context_(std::move(context)),
-      driver_(context_, {.wait = options.wait, .spin = options.spin}),
-      calls_(options.max_calls) {
-  for (uint32_t id = options.max_calls; id > 0; --id) free_.push_back(id - 1);
-  driver_.SetTick([this](int64_t now) { return Tick(now); });
-  driver_.Start();
-}
-
-Channel::~Channel() {
-  {
-    const std::lock_guard lock(lock_);
-    closing_ = true;
-    changed_.notify_all();
-  }
-  if (connector_.joinable()) connector_.join();
-  Waiter closed;
-  driver_.Post([this, &closed] {
-    EndAll();
-    closed_ = &closed;
-    Reap();
-  });
-  driver_.Drive(closed);
-  driver_.Stop();
-}
 
 // Leader.
 void Channel::EndAll() {
@@ -73,7 +45,11 @@ void Channel::EndAll() {
       over.push_back(call);
     }
     waiting_.clear();
-    if (session_ != nullptr) old_.push_back(std::move(session_));
+    for (const auto& target : targets_) {
+      if (target->session != nullptr) old_.push_back(std::move(target->session));
+      target->health = nullptr;
+    }
+    for (const auto& watch : watches_) watch->target = nullptr;
     for (const auto& session : old_) sessions.push_back(session.get());
   }
   for (ClientContext* call : over) Finish(*call, why);
@@ -104,39 +80,43 @@ void Channel::Reap() {
   if (last) driver_.Done(*std::exchange(closed_, nullptr));
 }
 
-// A call that has no connection to go to. Not OK: it fails at once.
-absl::Status Channel::WaitLocked(ClientContext& call) {
-  if (!connecting_) {
-    const bool pause = NowNs() < not_before_ns_;
-    if (pause && !call.wait_for_ready_) return last_failure_;
-    ConnectLocked();
+// Leader, or with nobody in the way. Each that has no connection gets one, or tries.
+void Channel::TryLocked() {
+  for (const auto& target : targets_) {
+    if (target->session == nullptr && !target->connecting) ConnectLocked(*target);
   }
-  waiting_.push_back(call.id_);
-  return absl::OkStatus();
 }
 
-void Channel::ConnectLocked() {
-  connecting_ = true;
-  if (connector_.joinable()) connector_.join();  // it posted its outcome as its last act
-  const int64_t pause = std::max<int64_t>(not_before_ns_ - NowNs(), 0);
-  connector_ = std::thread([this, pause] { RunConnector(absl::Nanoseconds(pause)); });
+void Channel::ConnectLocked(Target& target) {
+  target.connecting = true;
+  if (target.connector.joinable()) target.connector.join();  // it posted its outcome at its end
+  const int64_t pause = std::max<int64_t>(target.not_before_ns - NowNs(), 0);
+  target.connector =
+      std::thread([this, &target, pause] { RunConnector(target, absl::Nanoseconds(pause)); });
 }
 
-void Channel::RunConnector(absl::Duration pause) {
+void Channel::RunConnector(Target& target, absl::Duration pause) {
+  absl::StatusOr<std::unique_ptr<Session>> session =
+      absl::CancelledError("the name does not stand for it any more");
+  bool leaving = false;
   {
     std::unique_lock lock(lock_);
-    if (changed_.wait_for(lock, Chrono(pause), [this] { return closing_; })) return;
+    changed_.wait_for(lock, Chrono(pause), [&] { return closing_ || target.leaving; });
+    if (closing_) return;
+    leaving = target.leaving;
   }
-  auto session = ConnectOnce();
+  if (!leaving) session = ConnectOnce(target.address);
   if (!session.ok()) {
-    driver_.Post([this, why = session.status()] { NotConnected(why); });
+    driver_.Post([this, &target, why = session.status()] { NotConnected(target, why); });
   } else {
-    driver_.Post([this, made = session->release()] { Connected(std::unique_ptr<Session>(made)); });
+    driver_.Post([this, &target, made = session->release()] {
+      Connected(target, std::unique_ptr<Session>(made));
+    });
   }
 }
 
-absl::StatusOr<std::unique_ptr<Session>> Channel::ConnectOnce() {
-  auto path = context_.Resolve(address_, {.deadline = options_.connect_timeout});
+absl::StatusOr<std::unique_ptr<Session>> Channel::ConnectOnce(const std::string& address) {
+  auto path = context_.Resolve(address, {.deadline = options_.connect_timeout});
   if (!path.ok()) return path.status();
   auto session = Session::Make(driver_, path->device(), options_.max_message, *this);
   if (!session.ok()) return session.status();
@@ -157,91 +137,188 @@ absl::StatusOr<std::unique_ptr<Session>> Channel::ConnectOnce() {
 }
 
 // Leader.
-void Channel::Connected(std::unique_ptr<Session> session) {
-  if (session->ended() || session->goes_away) {
-    if (!session->ended()) session->End(absl::UnavailableError("rpc: the server goes away"));
+void Channel::Connected(Target& target, std::unique_ptr<Session> session) {
+  bool unwanted = session->goes_away;
+  {
+    const std::lock_guard lock(lock_);
+    unwanted |= target.leaving;
+  }
+  absl::Status status;
+  if (unwanted) status = absl::UnavailableError("rpc: the server goes away");
+  std::unique_ptr<HealthWatch> watch;
+  if (options_.health.has_value() && status.ok()) {
+    watch = NewWatch();
+    status = Intercept(watch->context);
+  }
+  if (!status.ok()) session->End(status);
+  if (session->ended()) {
     {
       const std::lock_guard lock(lock_);
       old_.push_back(std::move(session));
     }
     Reap();
-    return NotConnected(absl::UnavailableError("the peer disconnected at once"));
+    if (status.ok()) status = absl::UnavailableError("the peer disconnected at once");
+    return NotConnected(target, status);
   }
-  std::vector<std::pair<ClientContext*, absl::Status>> over;
+  Over over;
   {
     const std::lock_guard lock(lock_);
-    connecting_ = false;
-    if (session_ != nullptr) old_.push_back(std::move(session_));
-    session_ = std::move(session);
-    failures_ = 0;
-    not_before_ns_ = 0;
-    ++connections_;
-    for (const uint32_t id : std::exchange(waiting_, {})) {
-      ClientContext* call = FindLocked(id);
-      if (auto status = SendLocked(*call, nullptr); !status.ok()) {
-        RemoveLocked(*call);
-        over.emplace_back(call, status);
-      } else if (!MayRepeat(*call)) {
-        call->kept_.clear();
-      }
-    }
-    session_->FlushSoon();
+    target.connecting = false;
+    target.failures = 0;
+    target.not_before_ns = 0;
+    target.session = std::move(session);
+    target.session->number = ++connections_;
+    if (watch != nullptr) WatchHealthLocked(target, std::move(watch));
+    over = SendWaitingLocked();
     changed_.notify_all();
   }
-  for (const auto& [call, status] : over) Finish(*call, status);
+  FinishAll(over);
 }
 
 // Leader.
-void Channel::NotConnected(const absl::Status& why) {
-  std::vector<ClientContext*> over;
-  absl::Status failure;
+void Channel::NotConnected(Target& target, const absl::Status& why) {
+  Over over;
   {
     const std::lock_guard lock(lock_);
-    connecting_ = false;
-    ++failures_;
-    last_failure_ = failure = absl::UnavailableError(
-        absl::StrCat("rpc: no connection to ", address_, ": ", why.message()));
-    absl::BitGen random;
-    double pause = absl::ToDoubleNanoseconds(options_.first_pause);
-    for (int i = 1; i < failures_ && pause < absl::ToDoubleNanoseconds(options_.longest_pause);
-         ++i) {
-      pause *= kPauseGrows;
+    target.connecting = false;
+    if (target.leaving) {
+      ForgetLocked(target);
+    } else {
+      last_failure_ = absl::UnavailableError(
+          absl::StrCat("rpc: no connection to ", target.address, ": ", why.message()));
+      target.not_before_ns = NowNs() + PauseNs(options_, ++target.failures);
+      if (resolver_ != nullptr) resolver_->LookAgain();
     }
-    pause = std::min(pause, absl::ToDoubleNanoseconds(options_.longest_pause));
-    pause *= absl::Uniform(random, 1 - kPauseJitter, 1 + kPauseJitter);
-    not_before_ns_ = NowNs() + static_cast<int64_t>(pause);
-    std::deque<uint32_t> stay;
-    for (const uint32_t id : waiting_) {
-      ClientContext* call = FindLocked(id);
-      // One that is tried again, and does not wait, has a try less for each connection that did not
-      // come about.
-      if (call->wait_for_ready_ ||
-          (call->attempts_ > 0 && ++call->attempts_ < options_.max_attempts)) {
-        stay.push_back(id);
-      } else {
-        RemoveLocked(*call);
-        over.push_back(call);
-      }
-    }
-    waiting_.swap(stay);
-    if (!waiting_.empty() && !closing_) ConnectLocked();
+    if (!TryingLocked()) over = GiveUpLocked();
+    if ((eager_ || !waiting_.empty()) && !closing_) TryLocked();
     changed_.notify_all();
   }
-  for (ClientContext* call : over) Finish(*call, failure);
+  FinishAll(over);
+}
+
+void Channel::ForgetLocked(Target& target) {
+  if (target.connector.joinable()) target.connector.join();
+  std::erase_if(leaving_, [&](const auto& it) { return it.get() == &target; });
+}
+
+Target* Channel::TargetOfLocked(const Session& session) {
+  for (const auto& target : targets_) {
+    if (target->session.get() == &session) return target.get();
+  }
+  return nullptr;
+}
+
+// Nothing is begun any more on the connection that it has.
+void Channel::LostLocked(Target& target) {
+  old_.push_back(std::move(target.session));
+  if (target.health != nullptr) std::exchange(target.health, nullptr)->target = nullptr;
+  if (!eager_ || closing_) return;
+  // A server that accepts and hangs up is not asked without a pause.
+  target.not_before_ns = NowNs() + PauseNs(options_, 1);
+  ConnectLocked(target);
+  if (resolver_ != nullptr) resolver_->LookAgain();
+}
+
+// What is sent on a connection that has ended is lost, and may not be tried again.
+void Channel::LookAfterIdlingLocked() {
+  const bool was_idle = NowNs() - idle_since_ns_ >= kIdleNs;
+  for (const auto& target : targets_) {
+    Session* const gone = target->session.get();
+    if (gone == nullptr) continue;
+    if (!gone->ended() && (!was_idle || gone->queue_pair().state() == QpState::kRts)) continue;
+    gone->pins.fetch_add(1);
+    LostLocked(*target);
+    driver_.Post([this, gone] {
+      gone->pins.fetch_sub(1);
+      gone->End(absl::UnavailableError("the connection was lost while nothing was running"));
+      Reap();
+    });
+  }
+}
+
+// Somebody may get a connection soon, who has not failed just now.
+bool Channel::TryingLocked() const {
+  if (resolving_) return true;
+  const int64_t now = NowNs();
+  return std::any_of(targets_.begin(), targets_.end(), [&](const auto& target) {
+    if (target->session != nullptr) {
+      // Its end is on its way to OnEnd; or its server has not said yet how it is.
+      return target->session->ended() ||
+             (target->health != nullptr && target->health->state == HealthResponse::UNKNOWN);
+    }
+    return target->connecting && (target->failures == 0 || now >= target->not_before_ns);
+  });
+}
+
+// A call that has no connection to go to. Not OK: it fails at once.
+absl::Status Channel::WaitLocked(ClientContext& call) {
+  if (!call.leases_.empty()) {
+    return absl::UnavailableError("rpc: the connection that memory was lent on is gone");
+  }
+  const int64_t now = NowNs();
+  for (const auto& target : targets_) {
+    const bool may = call.wait_for_ready_ || now >= target->not_before_ns;
+    if (may && target->session == nullptr && !target->connecting) ConnectLocked(*target);
+  }
+  if (!call.wait_for_ready_ && !TryingLocked()) return last_failure_;
+  waiting_.push_back(call.id_);
+  return absl::OkStatus();
+}
+
+// To whoever has come about.
+Channel::Over Channel::SendWaitingLocked() {
+  Over over;
+  for (const uint32_t id : std::exchange(waiting_, {})) {
+    ClientContext* call = FindLocked(id);
+    Session* const session = SessionForLocked(*call);
+    if (session == nullptr) {
+      waiting_.push_back(id);
+      continue;
+    }
+    if (auto status = SendLocked(*call, nullptr, *session); !status.ok()) {
+      RemoveLocked(*call);
+      over.emplace_back(call, status);
+    } else if (!MayRepeat(*call)) {
+      call->kept_.clear();
+    }
+    session->FlushSoon();
+  }
+  return over;
+}
+
+// Nobody is left to wait for now.
+Channel::Over Channel::GiveUpLocked() {
+  Over over;
+  ++gave_up_;
+  std::deque<uint32_t> stay;
+  for (const uint32_t id : waiting_) {
+    ClientContext* call = FindLocked(id);
+    // One that is tried again, and does not wait, has a try less for each time.
+    if (call->wait_for_ready_ ||
+        (call->attempts_ > 0 && ++call->attempts_ < options_.max_attempts)) {
+      stay.push_back(id);
+    } else {
+      RemoveLocked(*call);
+      over.emplace_back(call, last_failure_);
+    }
+  }
+  waiting_.swap(stay);
+  return over;
 }
 
 absl::Status Channel::WaitUntilConnected(absl::Duration timeout) {
   std::unique_lock lock(lock_);
-  if (session_ != nullptr) return absl::OkStatus();
+  if (PickLocked() != nullptr) return absl::OkStatus();
   if (driver_.OnLeader()) {
     return absl::UnavailableError(
         "rpc: there is no connection, and to wait for one on the channel's own thread is for ever");
   }
-  const int before = failures_;
-  if (!connecting_) ConnectLocked();
-  const bool in_time = changed_.wait_for(
-      lock, Chrono(timeout), [&] { return session_ != nullptr || failures_ > before || closing_; });
-  if (session_ != nullptr) return absl::OkStatus();
+  const uint64_t before = gave_up_;
+  TryLocked();
+  const bool in_time = changed_.wait_for(lock, Chrono(timeout), [&] {
+    return PickLocked() != nullptr || gave_up_ > before || closing_;
+  });
+  if (PickLocked() != nullptr) return absl::OkStatus();
   if (!in_time) return absl::DeadlineExceededError("rpc: not connected in time");
   return last_failure_;
 }
@@ -251,14 +328,15 @@ absl::StatusOr<BulkHandle> Channel::Lend(ClientContext& context, std::span<std::
   const absl::Duration most = std::min(context.timeout_, absl::Hours(24));
   if (auto status = WaitUntilConnected(most); !status.ok()) return status;
   const std::lock_guard lock(lock_);
-  if (session_ == nullptr) return absl::UnavailableError("rpc: the connection was lost again");
-  auto region = session_->Register(memory, access == BulkAccess::kRead
-                                               ? Access::kRemoteRead
-                                               : Access::kLocalWrite | Access::kRemoteWrite);
+  Session* const session = SessionForLocked(context);
+  if (session == nullptr) return absl::UnavailableError("rpc: the connection was lost again");
+  auto region = session->Register(memory, access == BulkAccess::kRead
+                                              ? Access::kRemoteRead
+                                              : Access::kLocalWrite | Access::kRemoteWrite);
   if (!region.ok()) return region.status();
   const RemoteBuffer remote = region->remote();
   context.leases_.push_back(*std::move(region));
-  context.leased_on_ = connections_;
+  context.leased_on_ = session->number;
   BulkHandle handle;
   handle.set_address(remote.address);
   handle.set_length(remote.length);
@@ -271,7 +349,11 @@ ChannelCounters Channel::counters() const {
   const std::lock_guard lock(lock_);
   ChannelCounters counters = counters_;
   counters.connections = connections_;
-  if (session_ != nullptr) counters.session = session_->counters();
+  counters.addresses = static_cast<uint32_t>(targets_.size());
+  for (const auto& target : targets_) {
+    if (target->usable()) ++counters.usable;
+    if (target->session != nullptr) counters.session += target->session->counters();
+  }
   return counters;
 }
 

@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "rpc/envelope.h"
+#include "rpc/interceptor.h"
+#include "rpc/method.h"
 #include "transport/protection_domain.h"
 
 namespace google::protobuf {
@@ -22,7 +25,6 @@ namespace verbena::rpc {
 class Channel;
 class MessageStream;
 class Session;
-struct Method;
 
 // How a call that was started ends. Runs once, on whatever thread moves the channel.
 class CallDone {
@@ -47,6 +49,12 @@ class ClientContext {
   void AddMetadata(std::string key, std::string value) {
     metadata_.insert_or_assign(std::move(key), std::move(value));
   }
+
+  // For interceptors: what it is and goes to. `peer` is the channel's name.
+  absl::string_view method() const { return method_->name; }
+  const std::string& peer() const { return *peer_; }
+  absl::Duration timeout() const { return timeout_; }
+  const Metadata& metadata() const { return metadata_; }
 
   // CANCELLED, unless it has ended; also of one that is yet to start. The server's handler is told.
   void Cancel();
@@ -74,12 +82,19 @@ class ClientContext {
   uint32_t id_ = 0;
   int64_t deadline_ns_ = 0;
   bool attended_ = false;  // nobody blocks for it
+  bool internal_ = false;  // the channel's own; nobody's call
   int attempts_ = 0;
   Session* session_ = nullptr;  // it was sent on; null: it waits for a connection
   std::string kept_;            // the request, while it may have to be sent (again)
   std::vector<MemoryRegion> leases_;
-  uint64_t leased_on_ = 0;    // which connection
+  uint64_t leased_on_ = 0;    // Session::number
   absl::Status ending_ = {};  // not OK: it ends with this when the server has let go of the leases
+  // For its interceptors; untouched if there are none.
+  const std::string* peer_ = nullptr;
+  std::vector<AtEnd> at_end_;
+  int64_t begun_ns_ = 0;
+  uint64_t sent_bytes_ = 0;  // but for a stream's messages
+  uint64_t received_bytes_ = 0;
 };
 
 }  // namespace verbena::rpc

@@ -30,6 +30,7 @@ void Refuse(Session& session, const Frame& request, const absl::Status& why) {
 }  // namespace
 
 const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const std::byte> carried) {
+  if (carried.size() < frame.carried()) return NotRead(frame);
   switch (frame.kind) {
     case FrameKind::kRequest:
       return server.OnRequest(*this, frame, carried);
@@ -61,6 +62,20 @@ const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const st
   }
 }
 
+const char* Connection::NotRead(const Frame& frame) {
+  const absl::Status why = absl::ResourceExhaustedError(absl::StrCat(
+      "rpc: a message of ", frame.carried(), " bytes, and the server holds ", server.memory_.used(),
+      " of ", server.memory_.limit(), " that it may, its max_memory; try later"));
+  server.refused_.fetch_add(1);
+  if (frame.kind == FrameKind::kRequest) {
+    Refuse(*session, frame, why);
+  } else if (IncomingCall* call = Hold(frame.call); call != nullptr) {
+    call->Cancel(why);
+    call->DropPart();
+  }
+  return nullptr;
+}
+
 IncomingCall* Connection::Hold(uint32_t id) {
   const std::lock_guard guard(lock);
   const auto found = calls.find(id);
@@ -75,12 +90,12 @@ IncomingCall* Connection::BeginCall(const Handler& handler, uint32_t id, int64_t
   const auto [place, is_new] = calls.try_emplace(id, nullptr);
   if (!is_new) return nullptr;
   const auto ended = std::find_if(spare.rbegin(), spare.rend(),
-                                  [&](const auto& it) { return it->handler_ == &handler; });
+                                  [&](const auto& it) { return it->method_ == handler.method; });
   IncomingCall* call = nullptr;
   if (ended == spare.rend()) {
     call = handler.make();
     call->connection_ = this;
-    call->handler_ = &handler;
+    call->method_ = handler.method;
   } else {
     call = ended->release();
     std::swap(*ended, spare.back());
@@ -103,6 +118,8 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
                               std::span<const std::byte> carried) {
   const Handler* handler = nullptr;
   if (auto status = Admit(frame, &handler); !status.ok()) {
+    // Before that: who learns from it that the server goes away may try at another.
+    if (draining_.load()) (void)connection.session->Send({.kind = FrameKind::kGoAway});
     Refuse(*connection.session, frame, status);
     return nullptr;
   }
@@ -113,20 +130,18 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
     running_.fetch_sub(1);
     return "a request with the number of a call that still runs";
   }
-  call->reusable_ = call->stream() == nullptr && carried.size() <= kReceiveBytes;
   if (deadline != kNever) connection.driver.TickBy(deadline);
-  const char* wrong =
-      frame.head == 0 ? nullptr : DecodeHead(carried.first(frame.head), &call->metadata_);
+  call->reusable_ = call->stream() == nullptr && carried.size() <= kReceiveBytes;
+  call->begun_ns_ = options_.interceptors.empty() ? 0 : NowNs();
+  call->received_bytes_ = frame.body;
+  if (frame.by_address) call->share_ = memory_.Count(frame.body);
+  if (frame.head != 0) call->wrong_ = DecodeHead(carried.first(frame.head), &call->metadata_);
   if (call->stream() != nullptr) call->Attach(*call->stream());
-  if (wrong == nullptr && !call->Parse(carried.subspan(frame.head))) {
-    wrong = "a request that does not parse; do both ends have the same .proto?";
+  if (call->wrong_ == nullptr && !call->Parse(carried.subspan(frame.head))) {
+    call->wrong_ = "a request that does not parse; do both ends have the same .proto?";
   }
-  if (wrong != nullptr) {
-    call->Finish(
-        absl::InvalidArgumentError(absl::StrCat("rpc: ", handler->method->name, ": ", wrong)),
-        nullptr);
-  } else if (options_.handler_threads == 0) {
-    call->Handle();
+  if (options_.handler_threads == 0) {
+    Serve(*call);
   } else {
     const std::lock_guard guard(queue_lock_);
     queue_.push_back(call);
@@ -142,7 +157,8 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
     return absl::UnimplementedError("rpc: this server does not have that method");
   }
   *handler = &found->second;
-  if (draining_.load()) return absl::UnavailableError("rpc: the server shuts down");
+  if (draining_.load() && !found->second.always)
+    return absl::UnavailableError("rpc: the server shuts down");
   if (running_.fetch_add(1) >= options_.max_calls) {
     running_.fetch_sub(1);
     refused_.fetch_add(1);
@@ -170,6 +186,7 @@ void Connection::OnEnd(Session&, const absl::Status&) {
   }
   for (IncomingCall* call : running) {
     if (call->stream() != nullptr) call->stream()->OnEnd().Run();
+    call->TellInterceptors(absl::CancelledError("rpc: the caller is gone"), 0);
     call->DropPart();
   }
 }

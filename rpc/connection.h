@@ -31,8 +31,9 @@ struct Connection final : SessionUser {
   void KeepLocked(IncomingCall& ended);
   // The running call of that number, with a part of it that the caller drops; null: it has ended.
   IncomingCall* Hold(uint32_t id);
-  void EndIfIdle();  // leader, while the server shuts down
-  bool Over();       // it may go
+  const char* NotRead(const Frame& frame);  // for want of memory
+  void EndIfIdle();                         // leader, while the server shuts down
+  bool Over();                              // it may go
 
   Server& server;
   Driver& driver;

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "rpc/health.h"
 
 namespace verbena::rpc {
 namespace {
@@ -20,16 +22,24 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Open(const ServerOptions& option
       options.max_message < kLeastMessage || options.max_message > kMostMessage) {
     return absl::InvalidArgumentError(
         "rpc: a server needs threads >= 1, handler_threads >= 0, max_calls >= 1, and max_message "
-        "of "
-        "4 KiB to 2 GiB");
+        "of 4 KiB to 2 GiB");
+  }
+  if (options.max_memory < options.max_message) {
+    return absl::InvalidArgumentError("rpc: max_memory has to hold one max_message at least");
   }
   auto context = Context::Open(options.context);
   if (!context.ok()) return context.status();
-  return std::unique_ptr<Server>(new Server(options, *std::move(context)));
+  std::unique_ptr<Server> server(new Server(options, *std::move(context)));
+  if (options.health) {
+    server->health_ = std::make_unique<HealthService>();
+    if (auto status = server->Add(*server->health_); !status.ok()) return status;
+    for (auto& [id, handler] : server->handlers_) handler.always = true;
+  }
+  return server;
 }
 
 Server::Server(const ServerOptions& options, Context context)
-    : options_(options), context_(std::move(context)) {
+    : options_(options), memory_(options.max_memory), context_(std::move(context)) {
   for (int i = 0; i < options.threads; ++i) {
     drivers_.push_back(std::make_unique<Driver>(
         context_, DriverOptions{.wait = options.wait, .spin = options.spin, .always = true}));
@@ -43,8 +53,15 @@ absl::Status Server::Add(Service& service) {
                                                    ": there is a method of this name or number, ",
                                                    handlers_[handler.method->id].method->name));
     }
+    if (health_ == nullptr) continue;
+    const std::vector<std::string> parts = absl::StrSplit(handler.method->name, '/');
+    if (parts.size() == 3) health_->SetServing(parts[1], true);  // "/package.Service/Method"
   }
   return absl::OkStatus();
+}
+
+void Server::SetServing(const std::string& service, bool serving) {
+  if (health_ != nullptr) health_->SetServing(service, serving);
 }
 
 absl::Status Server::Start(const std::string& address) {
@@ -76,7 +93,8 @@ absl::Status Server::Accept(ConnectionRequest& request) {
   if (auto hello = DecodeHello(request.private_data()); !hello.ok()) return hello.status();
   Driver& driver = *drivers_[next_driver_++ % drivers_.size()];
   auto connection = std::make_unique<Connection>(*this, driver);
-  auto session = Session::Make(driver, request.device(), options_.max_message, *connection);
+  auto session =
+      Session::Make(driver, request.device(), options_.max_message, *connection, &memory_);
   if (!session.ok()) return session.status();
   connection->peer = request.info().peer;
   connection->session = *std::move(session);
@@ -113,8 +131,31 @@ void Server::HandlerThread() {
       call = queue_.front();
       queue_.pop_front();
     }
-    call->Handle();
+    Serve(*call);
   }
+}
+
+// Where its handler runs.
+void Server::Serve(IncomingCall& call) {
+  if (!options_.interceptors.empty()) {
+    if (auto refused = Intercept(call); !refused.ok()) return call.Finish(refused, nullptr);
+  }
+  if (call.wrong_ != nullptr) {
+    return call.Finish(
+        absl::InvalidArgumentError(absl::StrCat("rpc: ", call.method_->name, ": ", call.wrong_)),
+        nullptr);
+  }
+  call.Handle();
+}
+
+// Each as far as one that refuses the call.
+absl::Status Server::Intercept(IncomingCall& call) {
+  for (const ServerInterceptor& interceptor : options_.interceptors) {
+    auto at_end = interceptor(call);
+    if (!at_end.ok()) return at_end.status();
+    if (*at_end) call.AddAtEnd(*std::move(at_end));
+  }
+  return absl::OkStatus();
 }
 
 void Server::ReapSoon(Driver& driver) {
@@ -173,6 +214,7 @@ absl::Status Server::Shutdown(absl::Duration timeout) {
   const bool first = !draining_.exchange(true);
   lock.unlock();
   if (first) {
+    if (health_ != nullptr) health_->ShutDown();
     ForEachConnection([](Connection& connection) {
       (void)connection.session->Send({.kind = FrameKind::kGoAway});
       connection.session->FlushSoon();
@@ -215,7 +257,8 @@ ServerCounters Server::counters() const {
   return {.connections = accepted_,
           .calls = calls_.load(),
           .refused = refused_.load(),
-          .running = running_.load()};
+          .running = running_.load(),
+          .memory = memory_.used()};
 }
 
 }  // namespace verbena::rpc

@@ -20,10 +20,13 @@
 #include "absl/time/time.h"
 #include "rpc/connection.h"
 #include "rpc/driver.h"
+#include "rpc/interceptor.h"
 #include "rpc/server_context.h"
 #include "rpc/session.h"
 
 namespace verbena::rpc {
+
+class HealthService;
 
 struct ServerOptions {
   ContextOptions context = {};  // which devices
@@ -35,19 +38,27 @@ struct ServerOptions {
   int handler_threads = 4;
   uint32_t max_calls = 4096;         // at once, of all connections; more are RESOURCE_EXHAUSTED
   uint32_t max_message = 64u << 20;  // bytes of a request
+  // Bytes of messages that do not fit a receive, of all connections: requests from when they are
+  // read until their calls have ended, messages of streams until they are, answers until their
+  // callers have read them. What would be more is RESOURCE_EXHAUSTED.
+  uint64_t max_memory = uint64_t{1} << 30;
+  std::vector<ServerInterceptor> interceptors = {};
+  bool health = false;  // serves proto/health.proto, too
 };
 
 struct ServerCounters {
   uint64_t connections = 0;  // accepted
   uint64_t calls = 0;        // begun
-  uint64_t refused = 0;      // over max_calls
+  uint64_t refused = 0;      // over max_calls, or max_memory
   uint64_t running = 0;      // now
+  uint64_t memory = 0;       // of max_memory, now
 };
 
 // What a service is made of.
 struct Handler {
   const Method* method = nullptr;
   std::function<IncomingCall*()> make;  // a call that is Parsed and Handled next
+  bool always = false;                  // also while the server shuts down
 };
 
 // Base of what generated code makes of a `service`. Stays until the server is gone.
@@ -62,12 +73,19 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> Open(const ServerOptions& options = {});
   // Shutdown(zero), then waits for the handlers that run.
   ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
 
   // Before Start. AlreadyExists: two methods of one name, or number.
   absl::Status Add(Service& service);
   absl::Status Start(const std::string& address);  // "host:port", "[::]:0"
   std::string address() const;                     // with the port that it got
   int port() const { return listener_.port(); }
+
+  // What the health service says of "package.Service", or of the whole, ""; a service that was
+  // added serves until it is told otherwise. Any thread. Before a Shutdown it sends callers
+  // elsewhere while all is still served.
+  void SetServing(const std::string& service, bool serving);
 
   // No more calls are begun; those that run may end until `timeout`, then they are cancelled.
   // DeadlineExceeded if there were such.
@@ -86,14 +104,18 @@ class Server {
                         std::span<const std::byte> carried);
   absl::Status Admit(const Frame& frame, const Handler** handler);
   void HandlerThread();
+  absl::Status Intercept(IncomingCall& call);
+  void Serve(IncomingCall& call);
   void ReapSoon(Driver& driver);
   void Reap(Driver& driver);
   void ForEachConnection(const std::function<void(Connection&)>& what);
   int64_t Tick(Driver& driver, int64_t now);
 
   const ServerOptions options_;
+  MemoryBudget memory_;
   Context context_;
   Listener listener_;
+  std::unique_ptr<HealthService> health_;  // null: not wanted
   absl::flat_hash_map<uint64_t, Handler> handlers_;
   std::vector<std::unique_ptr<Driver>> drivers_;
   size_t next_driver_ = 0;  // leader of the first: it accepts

@@ -136,6 +136,7 @@ void ServerContext::Attach(MessageStream& stream) {
       call->DropPart();
     });
   });
+  stream.SetBudget(&connection_->server.memory_);
   (void)stream.Attach(*connection_->session, id_);  // nobody has written yet
 }
 
@@ -162,7 +163,9 @@ void IncomingCall::Answer(const absl::Status& status,
   const bool has_body = status.ok() && response != nullptr;
   const size_t body = has_body ? response->ByteSizeLong() : 0;
   if (body > kMostMessage) {
-    return AnswerFailed(absl::ResourceExhaustedError("rpc: a response of more than 2 GiB"));
+    const auto too_long = absl::ResourceExhaustedError("rpc: a response of more than 2 GiB");
+    TellInterceptors(too_long, 0);
+    return AnswerFailed(too_long);
   }
   const std::string head = EncodeEnd(status, metadata);
   const Frame frame = {.kind = FrameKind::kResponse,
@@ -177,8 +180,39 @@ void IncomingCall::Answer(const absl::Status& status,
           reinterpret_cast<uint8_t*>(out.data() + head.size()));
     }
   });
+  TellInterceptors(sent.ok() ? status : sent, body);
   if (!sent.ok()) return AnswerFailed(sent);
   session.FlushSoon();
+}
+
+// One that runs when the call has ended already is told so at once.
+void IncomingCall::AddAtEnd(AtEnd at_end) {
+  {
+    const std::lock_guard lock(lock_);
+    if (!ended_) return at_end_.push_back(std::move(at_end));
+  }
+  at_end(Outcome(how_, 0));
+}
+
+void IncomingCall::TellInterceptors(const absl::Status& how, uint64_t sent_bytes) {
+  if (begun_ns_ == 0) return;
+  std::vector<AtEnd> at_end;
+  {
+    const std::lock_guard lock(lock_);
+    if (std::exchange(ended_, true)) return;
+    how_ = how;
+    at_end.swap(at_end_);
+  }
+  RunAtEnd(std::move(at_end), Outcome(how, sent_bytes));
+}
+
+CallOutcome IncomingCall::Outcome(const absl::Status& how, uint64_t sent_bytes) {
+  MessageStream* const messages = stream();
+  return {
+      .status = how,
+      .sent_bytes = sent_bytes + (messages == nullptr ? 0 : messages->sent_bytes()),
+      .received_bytes = received_bytes_ + (messages == nullptr ? 0 : messages->received_bytes()),
+      .time = absl::Nanoseconds(NowNs() - begun_ns_)};
 }
 
 // The caller must hear of it all the same.
@@ -235,6 +269,11 @@ void IncomingCall::Renew() {
   cancelled_.store(false, std::memory_order_relaxed);
   answered_.store(false, std::memory_order_relaxed);
   stopped_ = absl::OkStatus();
+  wrong_ = nullptr;
+  share_ = {};
+  at_end_.clear();
+  ended_ = false;
+  how_ = absl::OkStatus();
   parts_.store(1, std::memory_order_relaxed);
 }
 

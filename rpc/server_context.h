@@ -14,10 +14,13 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message_lite.h"
 #include "proto/bulk.pb.h"
 #include "rpc/envelope.h"
+#include "rpc/interceptor.h"
+#include "rpc/memory_budget.h"
 #include "rpc/method.h"
 #include "rpc/stream.h"
 #include "rpc/transfer.h"
@@ -25,7 +28,6 @@
 namespace verbena::rpc {
 
 struct Connection;
-struct Handler;
 class Server;
 
 class ServerContext {
@@ -38,8 +40,13 @@ class ServerContext {
     const std::lock_guard lock(lock_);
     answer_metadata_.insert_or_assign(std::move(key), std::move(value));
   }
-  const std::string& peer() const;                      // "10.0.0.1:51022"
-  absl::Duration time_left() const;                     // infinite without a deadline
+  // For interceptors: what the handler is to find there, in place of what the caller said.
+  void SetMetadata(std::string key, std::string value) {
+    metadata_.insert_or_assign(std::move(key), std::move(value));
+  }
+  absl::string_view method() const { return method_->name; }  // "/package.Service/Method"
+  const std::string& peer() const;                            // "10.0.0.1:51022"
+  absl::Duration time_left() const;                           // infinite without a deadline
   bool cancelled() const { return cancelled_.load(); }  // or the caller is gone, or its time is up
 
   // Bulk data, between `bytes` here and [offset, offset + bytes.size()) of what the caller lent;
@@ -70,7 +77,7 @@ class ServerContext {
   void Attach(MessageStream& stream);
 
   Connection* connection_ = nullptr;
-  const Handler* handler_ = nullptr;
+  const Method* method_ = nullptr;
   uint32_t id_ = 0;
   int64_t deadline_ns_ = 0;
   Metadata metadata_;
@@ -80,6 +87,14 @@ class ServerContext {
   std::vector<Transfer*> transfers_;
   absl::Status stopped_ = {};  // not OK: no transfer begins any more
   std::atomic<bool> answered_ = false;
+  const char* wrong_ = nullptr;  // with the request
+  MemoryBudget::Share share_;    // of a long request
+  // For interceptors; untouched if there are none.
+  std::vector<AtEnd> at_end_;
+  bool ended_ = false;
+  absl::Status how_ = {};
+  int64_t begun_ns_ = 0;
+  uint64_t received_bytes_ = 0;  // but for a stream's messages
   // The handler, and each transfer: the call is freed with the last. One more only while the
   // connection's table has the call, or by who has a part.
   std::atomic<int> parts_ = 1;
@@ -107,6 +122,10 @@ class IncomingCall : public ServerContext {
   friend struct std::default_delete<IncomingCall>;
   void Answer(const absl::Status& status, const google::protobuf::MessageLite* response);
   void AnswerFailed(const absl::Status& why);
+  void AddAtEnd(AtEnd at_end);
+  // It was answered, or nobody is there to be.
+  void TellInterceptors(const absl::Status& how, uint64_t sent_bytes);
+  CallOutcome Outcome(const absl::Status& how, uint64_t sent_bytes);
   void Cancel(const absl::Status& why);  // leader
   void DropPart();
   // Ended: as if it were new, but for the memory that it has.

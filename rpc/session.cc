@@ -17,19 +17,22 @@ constexpr size_t kMemoryBytes = kSendRingBytes + size_t{kReceives} * kReceiveByt
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Make(Driver& driver, Device& device,
-                                                       uint32_t max_message, SessionUser& user) {
+                                                       uint32_t max_message, SessionUser& user,
+                                                       MemoryBudget* budget) {
   auto lane = driver.LaneOn(device, kEntries);
   if (!lane.ok()) return lane.status();
-  std::unique_ptr<Session> session(new Session(driver, **lane, max_message, user));
+  std::unique_ptr<Session> session(new Session(driver, **lane, max_message, user, budget));
   if (auto status = session->SetUp(); !status.ok()) return status;
   return session;
 }
 
-Session::Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user)
+Session::Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user,
+                 MemoryBudget* budget)
     : driver_(driver),
       lane_(lane),
       user_(user),
       max_message_(max_message),
+      budget_(budget),
       memory_(new std::byte[kMemoryBytes]),  // untouched until used
       ring_({memory_.get(), kSendRingBytes}, kReceiveBytes) {}
 

@@ -22,6 +22,7 @@
 #include "rpc/driver.h"
 #include "rpc/frame.h"
 #include "rpc/limits.h"
+#include "rpc/memory_budget.h"
 #include "rpc/send_ring.h"
 #include "rpc/transfer.h"
 #include "transport/context.h"
@@ -33,8 +34,9 @@ class Session;
 // Whose session it is. All on the leader.
 class SessionUser {
  public:
-  // `carried`: head and body, for the time of the call. An answer that is not null says what is
-  // wrong with it, and ends the connection.
+  // `carried`: head and body, for the time of the call; less than the frame says if there was no
+  // memory to read it into. An answer that is not null says what is wrong with it, and ends the
+  // connection.
   virtual const char* OnFrame(Session& session, const Frame& frame,
                               std::span<const std::byte> carried) = 0;
   // Once. Nothing can be sent any more; transfers end with an error after this.
@@ -52,13 +54,24 @@ struct SessionCounters {
   uint64_t frames_received = 0;
   uint64_t fetched_bytes = 0;      // of messages that were read out of the sender's memory
   uint64_t transferred_bytes = 0;  // by Begin(); none of them is copied
+
+  SessionCounters& operator+=(const SessionCounters& other) {
+    messages_sent += other.messages_sent;
+    frames_sent += other.frames_sent;
+    frames_received += other.frames_received;
+    fetched_bytes += other.fetched_bytes;
+    transferred_bytes += other.transferred_bytes;
+    return *this;
+  }
 };
 
 class Session final : public Flushable {
  public:
   // Ready for Connect or Accept: receives are posted.
+  // `budget` is for long messages in both directions; null: there is no limit.
   static absl::StatusOr<std::unique_ptr<Session>> Make(Driver& driver, Device& device,
-                                                       uint32_t max_message, SessionUser& user);
+                                                       uint32_t max_message, SessionUser& user,
+                                                       MemoryBudget* budget = nullptr);
   ~Session();  // on the leader, or when nothing runs
 
   QueuePair& queue_pair() { return qp_; }
@@ -68,6 +81,9 @@ class Session final : public Flushable {
   // While it is not 0 the user's other threads may be in here, and it is not destroyed.
   std::atomic<int> pins = 0;
   bool goes_away = false;  // leader: the peer begins no more here
+  // The user's, under its lock: how many calls run here, and which of its connections this is.
+  uint32_t calls = 0;
+  uint64_t number = 0;
 
   // Puts a frame behind those that wait; `fill` writes the head and the body. It leaves when the
   // round ends, or FlushSoon is called. Unavailable: it has ended. ResourceExhausted: longer than
@@ -115,19 +131,22 @@ class Session final : public Flushable {
     std::unique_ptr<std::byte[]> bytes;
     MemoryRegion region;
     uint64_t length = 0;
+    MemoryBudget::Share share;
   };
   // Frames of a call that wait for a message of it that is being read: a call's messages stay in
   // order. The first is that message.
   struct Waiting {
     Frame frame;
     std::vector<std::byte> bytes;  // what it carries; by address: room for it
+    MemoryBudget::Share share;     // … counted while it is being read
   };
   struct Line {
     std::deque<Waiting> frames;
     Transfer transfer;  // of the first
     bool dropped = false;
   };
-  Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user);
+  Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user,
+          MemoryBudget* budget);
   absl::Status SetUp();
   void Received(Receive& receive, const WorkCompletion& wc);
   const char* Take(std::span<const std::byte> message);
@@ -147,7 +166,9 @@ class Session final : public Flushable {
   void SayFetched(const Frame& frame);
   void StartFetches();
   void Fetched(uint32_t call, const absl::Status& status);
+  void DeliverLine(uint32_t call);
   bool PostChunkLocked(Transfer& transfer);
+  void PostChunksLocked();
   static void EndTransfer(Transfer& transfer);
   void OperationDone(Transfer& transfer, const WorkCompletion& wc);
 
@@ -155,6 +176,7 @@ class Session final : public Flushable {
   Lane& lane_;
   SessionUser& user_;
   const uint32_t max_message_;
+  MemoryBudget* const budget_;
   std::unique_ptr<std::byte[]> memory_;  // the ring, then the receives
   MemoryRegion region_;
   QueuePair qp_;

@@ -50,17 +50,21 @@ bool Session::PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std
 
 // The peer reads it, and says kFetched.
 absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
-  Lent lent = {.bytes = std::unique_ptr<std::byte[]>(new std::byte[frame.carried()]),
-               .region = {},
-               .length = frame.carried()};
-  const std::span bytes(lent.bytes.get(), frame.carried());
+  Lent lent = {.bytes = nullptr, .region = {}, .length = frame.carried(), .share = {}};
   {
     const std::lock_guard lock(lock_);
-    if (lent_bytes_ > 0 && lent_bytes_ + bytes.size() > kMostLentBytes) {
+    if (lent_bytes_ > 0 && lent_bytes_ + lent.length > kMostLentBytes) {
       return absl::ResourceExhaustedError(
           "rpc: the peer has a GiB of this connection's messages yet to read");
     }
   }
+  if (budget_ != nullptr && !(lent.share = budget_->Take(lent.length))) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "rpc: a message of ", lent.length, " bytes, and the server holds ", budget_->used(), " of ",
+        budget_->limit(), " that it may, its max_memory; try later"));
+  }
+  lent.bytes.reset(new std::byte[lent.length]);
+  const std::span bytes(lent.bytes.get(), lent.length);
   fill(bytes);
   auto region = lane_.domain.Register(bytes, Access::kRemoteRead);
   if (!region.ok()) return region.status();
@@ -161,6 +165,7 @@ void Session::SendsDone(const WorkCompletion& wc) {
   ring_.Release(signaled_.front());
   signaled_.pop_front();
   FlushLocked();
+  PostChunksLocked();  // none may be under way whose end would do it
 }
 
 // True if a frame found room.

@@ -34,9 +34,15 @@ absl::Status Session::Begin(Transfer& transfer) {
   const std::lock_guard lock(lock_);
   if (ended()) return absl::UnavailableError("rpc: the connection has ended");
   transfers_.push_back(&transfer);
-  while (!transfers_.empty() && PostChunkLocked(*transfers_.front())) {
-  }
+  PostChunksLocked();
   return absl::OkStatus();
+}
+
+// As many as the queue pair takes. What it does not take is tried again when one of them, or a
+// send, is done.
+void Session::PostChunksLocked() {
+  while (!ended() && !transfers_.empty() && PostChunkLocked(*transfers_.front())) {
+  }
 }
 
 // Of the transfer in front; it goes to the back, or leaves, when it has had its turn. False: no
@@ -81,8 +87,7 @@ void Session::OperationDone(Transfer& transfer, const WorkCompletion& wc) {
     }
     const bool more = transfer.posted < transfer.local.size() && transfer.status.ok() && !ended();
     if (more && !was_waiting) transfers_.push_back(&transfer);
-    while (!ended() && !transfers_.empty() && PostChunkLocked(*transfers_.front())) {
-    }
+    PostChunksLocked();
     over = transfer.in_flight == 0 && !more;
   }
   if (over) {
@@ -117,7 +122,7 @@ const char* Session::Enqueue(const Frame& frame, std::span<const std::byte> carr
   }
   waiting_bytes_ += carried.size() + kFrameHeader;
   if (waiting_bytes_ > kMostWaitingBytes) return "more behind a long message than may wait there";
-  line->frames.push_back({.frame = frame, .bytes = {carried.begin(), carried.end()}});
+  line->frames.push_back({.frame = frame, .bytes = {carried.begin(), carried.end()}, .share = {}});
   StartFetches();
   return nullptr;
 }
@@ -134,6 +139,11 @@ void Session::StartFetches() {
     to_fetch_.pop_front();
     Line& line = *lines_[call];
     Waiting& first = line.frames.front();
+    if (budget_ != nullptr && !(first.share = budget_->Take(first.frame.carried()))) {
+      SayFetched(first.frame);
+      DeliverLine(call);
+      continue;
+    }
     first.bytes.resize(first.frame.carried());
     line.transfer = {};
     line.transfer.remote = first.frame.lent;
@@ -155,10 +165,18 @@ void Session::Fetched(uint32_t call, const absl::Status& status) {
     counters_.fetched_bytes += line.frames.front().frame.carried();
   }
   SayFetched(line.frames.front().frame);
+  DeliverLine(call);
+  StartFetches();
+}
+
+// Its first frame, read or not, and those behind it up to one that is to be read.
+void Session::DeliverLine(uint32_t call) {
+  Line& line = *lines_.find(call)->second;
   const char* wrong = nullptr;
   do {
-    const Waiting next = std::move(line.frames.front());
+    Waiting next = std::move(line.frames.front());
     line.frames.pop_front();
+    next.share = {};  // from here on the user's to count
     waiting_bytes_ -= kFrameHeader + (next.frame.by_address ? 0 : next.bytes.size());
     if (!line.dropped) wrong = user_.OnFrame(*this, next.frame, next.bytes);
     if (wrong != nullptr) {
@@ -171,7 +189,6 @@ void Session::Fetched(uint32_t call, const absl::Status& status) {
   } else {
     to_fetch_.push_back(call);
   }
-  StartFetches();
 }
 
 bool Session::DropWaiting(uint32_t call) {

@@ -56,6 +56,7 @@ void MessageStream::WritesDone() {
 
 void MessageStream::SendLocked(const std::string& message) {
   may_send_ -= Weight(message.size());
+  sent_bytes_ += message.size();
   const absl::Status sent = session_->Send(
       {.kind = FrameKind::kMessage, .call = call_, .body = static_cast<uint32_t>(message.size())},
       [&](std::span<std::byte> out) { std::memcpy(out.data(), message.data(), message.size()); });
@@ -94,7 +95,11 @@ const char* MessageStream::OnMessage(bool last, std::span<const std::byte> bytes
       all_came_ = true;
     } else {
       outstanding_ += Weight(bytes.size());
-      unread_.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      received_bytes_ += bytes.size();
+      Unread& unread = unread_.emplace_back();
+      unread.bytes.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      const bool is_long = budget_ != nullptr && bytes.size() > kReceiveBytes;
+      if (is_long) unread.share = budget_->Count(bytes.size());
     }
     if (reading_ == nullptr || !TakeLocked(&done, &result, &broken)) return nullptr;
   }
@@ -121,7 +126,7 @@ bool MessageStream::TakeLocked(Done* done, bool* result, absl::Status* broken) {
     if (!ended_ && !all_came_) return false;
     *result = false;
   } else {
-    const std::string message = std::move(unread_.front());
+    const std::string message = std::move(unread_.front().bytes);
     unread_.pop_front();
     *result = reading_->ParseFromString(message);
     if (!*result) {

@@ -14,6 +14,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "rpc/memory_budget.h"
 
 namespace verbena::rpc {
 
@@ -43,6 +44,7 @@ class MessageStream {
   // For whoever owns the call.
   void SetBlocker(Blocker block) { block_ = std::move(block); }
   void SetBroken(std::function<void(absl::Status)> broken) { broken_ = std::move(broken); }
+  void SetBudget(MemoryBudget* budget) { budget_ = budget; }  // of long messages that come
   // From now on it can send. What to tell true of a write that was waiting, if there is one.
   [[nodiscard]] Done Attach(Session& session, uint32_t call);
   // Leader. Null, or what rule the peer broke.
@@ -56,6 +58,9 @@ class MessageStream {
       if (read) read(false);
     }
   };
+  // Of messages, as they travel. At the end of the call.
+  uint64_t sent_bytes() const { return sent_bytes_; }
+  uint64_t received_bytes() const { return received_bytes_; }
   // The call has ended: what came before may still be read, all else is false.
   [[nodiscard]] Ends OnEnd();
 
@@ -72,13 +77,20 @@ class MessageStream {
   Blocker block_;
   std::function<void(absl::Status)> broken_;
 
+  uint64_t sent_bytes_ = 0;
+  uint64_t received_bytes_ = 0;
   int64_t may_send_ = 0;  // bytes
   bool has_pending_ = false;
   std::string pending_;  // written, and waits for its window
   Done writing_;
   bool writes_done_ = false;
 
-  std::deque<std::string> unread_;
+  struct Unread {
+    std::string bytes;
+    MemoryBudget::Share share;
+  };
+  std::deque<Unread> unread_;
+  MemoryBudget* budget_ = nullptr;
   uint32_t outstanding_ = 0;  // bytes that came and were not granted again
   uint32_t to_grant_ = 0;     // bytes that were read since
   bool all_came_ = false;

@@ -2,8 +2,7 @@
 // Connections that are lost, refused and made again; limits; peers that break the rules.
 #include <future>
 
-#include "rpc/frame.h"
-#include "tests/rpc/fixture.h"
+#include "tests/rpc/raw_peer.h"
 
 namespace verbena::testing {
 namespace {
@@ -155,40 +154,6 @@ TEST(RpcConnections, SeveralServerThreads) {
   }
 }
 
-// A peer below the library: it says hello as it should, then whatever a case wants.
-class RawPeer {
- public:
-  explicit RawPeer(const std::string& address, const std::string& hello)
-      : context_(Check(Context::Open(ContextUnderTest()))),
-        path_(Check(context_.Resolve(address))) {
-    domain_ = Check(path_.device().AllocateProtectionDomain());
-    completions_ = Check(path_.device().CreateCompletionQueue());
-    bytes_.resize(rpc::kReceiveBytes);
-    region_ = Check(domain_.Register(bytes_, Access::kLocalWrite));
-    qp_ = Check(domain_.CreateQueuePair({.send_cq = &completions_, .receive_cq = &completions_}));
-    connected_ = path_.Connect(qp_, {.private_data = hello}).status();
-  }
-  const absl::Status& connected() const { return connected_; }
-  void Send(std::span<const std::byte> message) {
-    std::copy(message.begin(), message.end(), bytes_.begin());
-    Check(qp_.PostSend({.local = region_.slice(0, static_cast<uint32_t>(message.size()))}));
-  }
-  absl::Status AwaitEnd() { return qp_.WaitUntilDisconnected(kLongEnough); }
-
- private:
-  Context context_;
-  Path path_;
-  ProtectionDomain domain_;
-  CompletionQueue completions_;
-  std::vector<std::byte> bytes_;
-  MemoryRegion region_;
-  QueuePair qp_;
-  absl::Status connected_;
-};
-
-const std::string kHello =
-    rpc::EncodeHello({.receives = 8, .receive_bytes = 8192, .max_message = 1 << 20});
-
 TEST(RpcPeers, WithoutAHello) {
   Shop shop;
   RawPeer peer(shop.server->address(), "hello?");
@@ -200,19 +165,14 @@ TEST(RpcPeers, WithoutAHello) {
 TEST(RpcPeers, ThatBreakTheRules) {
   Shop shop;
   ASSERT_THAT(shop.client.Echo(Say("before")), IsOk());
-  const auto encoded = [](rpc::Frame frame) {
-    std::vector<std::byte> bytes(rpc::FrameBytes(frame));
-    rpc::Encode(frame, bytes);
-    return bytes;
-  };
   const rpc::Frame request = {
       .kind = rpc::FrameKind::kRequest, .call = 1, .method = Shelf::kHold.id};
-  std::vector<std::byte> twice = encoded(request);
+  std::vector<std::byte> twice = Encoded(request);
   const std::vector<std::byte> once = twice;
   twice.insert(twice.end(), once.begin(), once.end());
-  std::vector<std::byte> cut = encoded(request);
+  std::vector<std::byte> cut = Encoded(request);
   cut.resize(31);
-  std::vector<std::byte> too_long = encoded(request);
+  std::vector<std::byte> too_long = Encoded(request);
   too_long[28] = std::byte{0x7f};
   rpc::Frame by_address = request;
   by_address.by_address = true;
@@ -227,10 +187,10 @@ TEST(RpcPeers, ThatBreakTheRules) {
       cut,
       too_long,
       twice,
-      encoded({.kind = rpc::FrameKind::kResponse, .call = 1}),
-      encoded({.kind = rpc::FrameKind::kGoAway}),
-      encoded(by_address),
-      encoded(huge),
+      Encoded({.kind = rpc::FrameKind::kResponse, .call = 1}),
+      Encoded({.kind = rpc::FrameKind::kGoAway}),
+      Encoded(by_address),
+      Encoded(huge),
   };
   for (const auto& message : messages) {
     RawPeer peer(shop.server->address(), kHello);

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Values and registrations in a real etcd, which is killed and comes back.
+#include <condition_variable>
 #include <future>
+#include <mutex>
+#include <optional>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/etcd.pb.h"
 #include "rpc/names/etcd.h"
+#include "rpc/names/follow.h"
+#include "rpc/names/gateway.h"
 #include "tests/conformance/check.h"
 #include "tests/rpc/names/etcd_server.h"
 
@@ -92,6 +99,90 @@ TEST(EtcdStore, WaitsThoughAllIsLost) {
   ASSERT_THAT(store->Put("key", "value"), IsOk());
   EXPECT_EQ(Check(waits.get()), "value");
 }
+
+// Its keys as somebody sees them who is busy whenever something has changed.
+class SlowFollower {
+ public:
+  explicit SlowFollower(const std::string& endpoint)
+      : gateway_({endpoint}), thread_([this] {
+          (void)rpc::FollowKeys(
+              gateway_, "f/", rpc::Keys::kWithPrefix, absl::InfiniteFuture(),
+              [this](const rpc::KeyValues& now) { return Seen(now); }, [](const absl::Status&) {});
+        }) {}
+  ~SlowFollower() {
+    gateway_.Stop();
+    thread_.join();
+  }
+  // What it sees next; it stays with that until it is let on.
+  rpc::KeyValues Next() {
+    std::unique_lock lock(lock_);
+    const bool came = changed_.wait_for(lock, absl::ToChronoSeconds(kLongEnough),
+                                        [this] { return seen_.has_value(); });
+    EXPECT_TRUE(came);
+    return came ? *seen_ : rpc::KeyValues();
+  }
+  void GoOn() {
+    const std::lock_guard lock(lock_);
+    seen_.reset();
+    changed_.notify_all();
+  }
+
+ private:
+  bool Seen(const rpc::KeyValues& now) {
+    std::unique_lock lock(lock_);
+    seen_ = now;
+    changed_.notify_all();
+    return changed_.wait_for(lock, absl::ToChronoSeconds(kLongEnough),
+                             [this] { return !seen_.has_value(); });
+  }
+  std::mutex lock_;
+  std::condition_variable changed_;
+  std::optional<rpc::KeyValues> seen_;
+  rpc::Gateway gateway_;
+  std::thread thread_;
+};
+
+// While it has no connection a key goes, one comes, one changes: all of it is seen afterwards. With
+// `compacted` etcd has forgotten how it came to that, and the keys are read again.
+void ChangesBehindItsBack(bool compacted) {
+  EtcdServer etcd;
+  auto store = Check(rpc::OpenEtcd(etcd.endpoint()));
+  ASSERT_THAT(store->Put("f/goes", "1"), IsOk());
+  ASSERT_THAT(store->Put("f/changes", "1"), IsOk());
+  SlowFollower follower(etcd.endpoint());
+  EXPECT_EQ(follower.Next().size(), 2u);
+  etcd.Kill();
+  etcd.Start();
+  ASSERT_THAT(store->Delete("f/goes"), IsOk());
+  ASSERT_THAT(store->Put("f/changes", "2"), IsOk());
+  ASSERT_THAT(store->Put("f/comes", "1"), IsOk());
+  if (compacted) {
+    rpc::Gateway gateway({etcd.endpoint()});
+    rpc::etcd::RangeResponse now;
+    ASSERT_THAT(gateway.Call("/v3/kv/range", rpc::etcd::RangeRequest(), &now, kLongEnough),
+                StatusIs(absl::StatusCode::kInvalidArgument));  // no key
+    rpc::etcd::RangeRequest any;
+    any.set_key("f/comes");
+    ASSERT_THAT(gateway.Call("/v3/kv/range", any, &now, kLongEnough), IsOk());
+    rpc::etcd::ResponseHeader compaction;  // has the field that etcd's has, "revision"
+    compaction.set_revision(now.header().revision());
+    rpc::etcd::PutResponse done;
+    ASSERT_THAT(gateway.Call("/v3/kv/compaction", compaction, &done, kLongEnough), IsOk());
+  }
+  follower.GoOn();
+  const rpc::KeyValues after = {{"f/changes", "2"}, {"f/comes", "1"}};
+  rpc::KeyValues seen;
+  const absl::Time deadline = absl::Now() + kLongEnough;
+  while ((seen = follower.Next()) != after && absl::Now() < deadline) follower.GoOn();
+  EXPECT_EQ(seen, after);
+  follower.GoOn();
+  ASSERT_THAT(store->Put("f/comes", "2"), IsOk());
+  EXPECT_EQ(follower.Next().at("f/comes"), "2");
+  follower.GoOn();
+}
+
+TEST(EtcdFollow, NothingIsMissed) { ChangesBehindItsBack(false); }
+TEST(EtcdFollow, NothingIsMissedThatWasForgotten) { ChangesBehindItsBack(true); }
 
 // Polls the list until it is as it should; etcd answers at its own pace.
 template <typename Matcher>
