@@ -16,6 +16,7 @@
 namespace verbena::rpc {
 
 class Server;
+struct Handler;
 
 struct Connection final : SessionUser {
   Connection(Server& its_server, Driver& its_driver) : server(its_server), driver(its_driver) {}
