@@ -40,11 +40,20 @@ absl::StatusOr<Info> Client::Create(const std::string& name, uint64_t bytes) {
   return calls_.Create(request, context);
 }
 
+// A server that is just going or coming is waited for, as by reads and writes.
 absl::StatusOr<Info> Client::Find(const std::string& name) {
-  rpc::ClientContext context(options_.patience);
+  const absl::Time end = absl::Now() + options_.patience;
   OpenRequest request;
   request.set_name(name);
-  return calls_.Open(request, context);
+  rpc::ClientContext first(options_.patience);
+  const absl::StatusOr<Info> found = calls_.Open(request, first);
+  if (!absl::IsUnavailable(found.status())) return found;
+  rpc::ClientContext waits(std::max(end - absl::Now(), absl::ZeroDuration()));
+  waits.set_wait_for_ready(true);
+  absl::StatusOr<Info> again = calls_.Open(request, waits);
+  // The first says more than that the time is over.
+  if (absl::IsDeadlineExceeded(again.status())) return found;
+  return again;
 }
 
 absl::Status Client::Remove(const std::string& name) {

@@ -224,6 +224,17 @@ TEST_F(Calls, TheServerGoesAndComesBack) {
       std::equal(pattern.begin() + 2 * kBlock, pattern.end(), coroutine.begin() + 2 * kBlock));
 }
 
+// Expect: who opens a volume meanwhile only waits, too.
+TEST_F(Calls, OpenedBeforeTheServerIsBack) {
+  Serve();
+  Make("disk", kSize);
+  const std::string address = serving_->server->address();
+  serving_.reset();
+  std::thread opens([&] { EXPECT_TRUE(client_->OpenVolume("disk").ok()); });
+  serving_ = std::make_unique<Serving>(folder_, StoreOptions{}, address);
+  opens.join();
+}
+
 TEST_F(Calls, PatienceEnds) {
   Serve();
   const auto made = Make("disk", kSize);
@@ -233,6 +244,7 @@ TEST_F(Calls, PatienceEnds) {
   serving_.reset();
   Bytes block(kBlock);
   EXPECT_TRUE(absl::IsUnavailable(volume->Read(0, block)));
+  EXPECT_TRUE(absl::IsUnavailable(client->OpenVolume("disk").status()));
 }
 
 }  // namespace

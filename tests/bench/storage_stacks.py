@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -102,10 +103,23 @@ def cpu_ns(pid):
     return (int(fields[11]) + int(fields[12])) * 1e9 / os.sysconf("SC_CLK_TCK")
 
 
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
 class Stacks:
     def __init__(self, programs, cores):
         self.folder = tempfile.mkdtemp(prefix="vs", dir="/tmp")
         self.processes = []
+        try:
+            self.start_all(programs, cores)
+        except BaseException:
+            self.end()
+            raise
+
+    def start_all(self, programs, cores):
         volumes = os.path.join(self.folder, "volumes")
         os.mkdir(volumes)
         disk = os.path.join(volumes, "disk")
@@ -123,7 +137,7 @@ class Stacks:
         ours = self.nbdkit(near, "own", [f"{programs}/nbdkit-verbena-plugin.so",
                                          f"server=127.0.0.1:{port}", "disk"])
         # Both of nbdkit's are on the same file, through the same page cache.
-        port = str(int(port) % 20000 + 20000)
+        port = str(free_port())
         file_side = self.start(far, ["nbdkit", "-f", "-t", THREADS, "-i", "127.0.0.1", "-p", port,
                                      "-P", self.folder + "/pid", "file", disk])
         self.await_file(self.folder + "/pid", file_side)
@@ -137,9 +151,9 @@ class Stacks:
         return self.processes[-1]
 
     def nbdkit(self, core, name, words):
-        socket = os.path.join(self.folder, name)
-        process = self.start(core, ["nbdkit", "-f", "-t", THREADS, "-U", socket] + words)
-        self.await_file(socket, process)
+        path = os.path.join(self.folder, name)
+        process = self.start(core, ["nbdkit", "-f", "-t", THREADS, "-U", path] + words)
+        self.await_file(path, process)
         return process
 
     @staticmethod

@@ -172,10 +172,9 @@ class Storage(unittest.TestCase):
         kit = self.nbdkit(server.port, "volume=disk")
         fio = subprocess.Popen(
             ["fio", "--name=verify", "--ioengine=nbd", f"--uri={kit.uri}", "--thread=1",
-             "--rw=randwrite", "--bs=4k-64k", "--blockalign=4k", "--iodepth=16", "--fsync=64",
+             "--rw=randwrite", "--bs=16k", "--iodepth=16", "--fsync=64",
              f"--size={size}", f"--io_size={size * 2}", "--verify=crc32c", "--do_verify=1",
-             "--verify_fatal=1", "--randseed=7", "--norandommap=0", "--output-format=normal",
-             "--rate=40m,40m"],
+             "--verify_fatal=1", "--randseed=7", "--rate=40m,40m"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         kills = 0
         while kills < (8 if LONG else 2):
