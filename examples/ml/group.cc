@@ -138,8 +138,7 @@ absl::Status Group::BeginAllReduce(Dtype dtype, const Source& in, const Target& 
   auto from =
       in_place ? to : PlaceOf(Writable(in.bytes), in.region, Access::kLocalRead, &in_region_);
   if (!from.ok()) return from.status();
-  const auto make = circle_.size == 2 ? PairAllReduce : RingAllReduce;
-  return Begin(make(circle_, number, dtype, *from, *to));
+  return Begin(RingAllReduce(circle_, number, dtype, *from, *to));
 }
 
 absl::Status Group::BeginAllGather(const Source& in, const Target& out) {
@@ -204,6 +203,10 @@ size_t Group::Poll() {
 absl::StatusOr<bool> Group::Step() {
   moved_ = circle_.size > 1 && Poll() > 0;
   if (!broken_.ok()) return Fail(broken_);
+  return Move();
+}
+
+absl::StatusOr<bool> Group::Move() {
   auto over = operation_->Advance();
   if (!broken_.ok()) return Fail(broken_);
   if (!over.ok()) return Fail(over.status());
@@ -228,8 +231,11 @@ absl::Status Group::Finish() {
   const bool spins = options_.wait == Wait::kSpin;
   const int64_t spin_ns =
       options_.wait == Wait::kBlock ? 0 : absl::ToInt64Nanoseconds(options_.spin);
-  for (int64_t quiet_since = 0;;) {
-    const auto over = Step();
+  // Without a poll first: that would find nothing and acknowledge what came last, when what is sent
+  // now takes the acknowledgement along.
+  moved_ = true;
+  auto over = Move();
+  for (int64_t quiet_since = 0;; over = Step()) {
     if (!over.ok() || *over) return over.status();
     if (moved_) {
       quiet_since = 0;

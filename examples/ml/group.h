@@ -108,7 +108,8 @@ class Group {
                                 verbena::Access access, verbena::MemoryRegion* own);
   absl::Status Begin(absl::StatusOr<std::unique_ptr<Operation>> operation);
   absl::Status Finish();
-  absl::StatusOr<bool> Step();
+  absl::StatusOr<bool> Step();  // polls, and moves the operation on
+  absl::StatusOr<bool> Move();
   absl::Status Sleep();  // the operation may be over afterwards
   size_t Poll();
   absl::Status OverTime() const;

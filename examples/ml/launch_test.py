@@ -49,30 +49,30 @@ class LauncherTest(unittest.TestCase):
 class DeathTest(unittest.TestCase):
     """One of four ranks dies while all are in the middle of adding up."""
 
-    RANKS, DEADLINE = 4, 3
+    RANKS = 4
 
-    def start(self, folder):
+    def start(self, folder, deadline):
         ranks = []
         for rank in range(self.RANKS):
             environment = dict(os.environ, VERBENA_ML_RANK=str(rank),
                                VERBENA_ML_SIZE=str(self.RANKS), VERBENA_ML_BOARD=f"folder:{folder}",
-                               VERBENA_ML_DEADLINE=str(self.DEADLINE))
+                               VERBENA_ML_DEADLINE=str(deadline))
             ranks.append(subprocess.Popen([ALL_REDUCE, "16", "1000000"], env=environment, text=True,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         for rank in ranks:
             self.assertIn("is ready", rank.stdout.readline())
         return ranks
 
-    def die(self, with_signal, within):
+    def die(self, with_signal, deadline, within, says):
         with tempfile.TemporaryDirectory() as folder:
-            ranks = self.start(folder)
+            ranks = self.start(folder, deadline)
             try:
                 begin = time.monotonic()
                 ranks[2].send_signal(with_signal)
                 for rank in ranks[:2] + ranks[3:]:
                     _, errors = rank.communicate(timeout=PATIENCE)
                     self.assertEqual(rank.returncode, 1, errors)
-                    self.assertRegex(errors, "is gone|nothing came from")
+                    self.assertRegex(errors, says)
                 self.assertLess(time.monotonic() - begin, within)
             finally:
                 for rank in ranks:
@@ -80,11 +80,12 @@ class DeathTest(unittest.TestCase):
                     rank.communicate()
 
     def test_killed(self):
-        self.die(signal.SIGKILL, self.DEADLINE)
+        # Its connections break: nobody waits for the deadline.
+        self.die(signal.SIGKILL, 40, 40, "is gone")
 
     def test_stopped(self):
-        # Nothing but silence: the deadline, and what a busy machine needs to end.
-        self.die(signal.SIGSTOP, 3 * self.DEADLINE)
+        # Nothing but silence: the deadline of who waits for it, whose end is then everybody's.
+        self.die(signal.SIGSTOP, 3, 40, "is gone|nothing came from rank")
 
 
 def free_port():

@@ -7,17 +7,17 @@
 
 namespace ml {
 
-// What one rank may send another before it hears back. Touched as it is used: a link that carries
-// small messages only costs a few pages. Larger slots leave a core's cache before they are added,
-// smaller ones cost more messages.
+// What one rank may send another before it hears back. Slots are touched as they are used: a link
+// that carries small messages only costs a few pages.
 inline constexpr uint32_t kSlots = 16;
-inline constexpr uint32_t kSlotBytes = 256u << 10;
+inline constexpr uint32_t kSlotBytes = 512u << 10;
 
-// Pieces that go one way before anything goes the other, where two ranks take turns.
-inline constexpr size_t kBurst = 8;
+// A segment that fits a slot goes as one piece. Longer ones go in pieces of this size: one is added
+// while the next is on its way.
+inline constexpr uint32_t kPieceBytes = 256u << 10;
 
 // Up to here a tensor goes as one message, copied once, and latency counts; above it bandwidth.
-inline constexpr uint32_t kSmallBytes = 16u << 10;
+inline constexpr uint32_t kSmallBytes = 64u << 10;
 
 // Credits go back with whatever is sent; alone when so many are owed.
 inline constexpr uint32_t kCreditsAlone = kSlots / 2;

@@ -75,9 +75,6 @@ std::unique_ptr<Operation> SmallAllGather(const Circle& circle, uint8_t number,
 // first parts of sums, into slots, then sums, into the tensors. `in` may be `out`.
 std::unique_ptr<Operation> RingAllReduce(const Circle& circle, uint8_t number, Dtype dtype,
                                          const Place& in, const Place& out);
-// Of two ranks alone.
-std::unique_ptr<Operation> PairAllReduce(const Circle& circle, uint8_t number, Dtype dtype,
-                                         const Place& in, const Place& out);
 // `out` holds this rank's block already.
 std::unique_ptr<Operation> RingAllGather(const Circle& circle, uint8_t number, const Place& out);
 

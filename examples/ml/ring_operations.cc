@@ -2,7 +2,7 @@
 // Bandwidth counts: every rank sends and takes 2 (size - 1) / size of the tensor, to one neighbour
 // and from the other.
 //
-// The tensor is cut into one segment a rank, a segment into pieces of a slot. In step s of
+// The tensor is cut into one segment a rank, a long segment into pieces. In step s of
 // 2 (size - 1) a rank sends segment rank - s and takes segment rank - s - 1. In the first half of
 // the steps what comes is added to the rank's own and goes on; after it the rank has the sum of
 // segment rank + 1, and in the second half sums go around and are only passed on. An all-gather is
@@ -30,7 +30,8 @@ class Ring final : public Operation {
         in_(in),
         out_(out),
         segment_(segment),
-        pieces_((segment + kSlotBytes - 1) / kSlotBytes),
+        piece_(segment <= kSlotBytes ? segment : kPieceBytes),
+        pieces_((segment + piece_ - 1) / piece_),
         added_(sums.has_value() ? pieces_ * static_cast<size_t>(circle.size - 1) : 0),
         all_(added_ + pieces_ * static_cast<size_t>(circle.size - 1)) {}
 
@@ -62,9 +63,9 @@ class Ring final : public Operation {
     const int which = ((circle_.rank - step - ahead) % size + size) % size;
     const size_t begin = static_cast<size_t>(which) * segment_;
     const size_t end = std::min(begin + segment_, out_.bytes.size());
-    const size_t from = begin + index % pieces_ * kSlotBytes;
+    const size_t from = begin + index % pieces_ * piece_;
     if (from >= end) return {0, 0};
-    return {from, std::min<size_t>(kSlotBytes, end - from)};
+    return {from, std::min(piece_, end - from)};
   }
 
   // Tells the left where the sums shall go, and hears it from the right.
@@ -114,6 +115,7 @@ class Ring final : public Operation {
   const Place in_;
   const Place out_;
   const size_t segment_;
+  const size_t piece_;   // bytes
   const size_t pieces_;  // of a segment
   const size_t added_;   // of the pieces, those that are parts of sums
   const size_t all_;

@@ -9,15 +9,13 @@ namespace ml {
 namespace {
 
 // Recursive doubling. Ranks beyond the largest power of two give their part to another one first,
-// and get the sum from it. So do two ranks alone: there and back costs no more than two messages
-// that cross, as each takes the acknowledgement of the other along, and half as many of them.
+// and get the sum from it.
 class Doubling final : public Operation {
  public:
   Doubling(const Circle& circle, uint8_t number, Dtype dtype, std::span<std::byte> out)
       : Operation(circle, number), dtype_(dtype), out_(out) {
     const int rank = circle.rank;
-    const int paired =
-        circle.size == 2 ? 1 : static_cast<int>(std::bit_floor(static_cast<unsigned>(circle.size)));
+    const int paired = static_cast<int>(std::bit_floor(static_cast<unsigned>(circle.size)));
     if (rank >= paired) {
       steps_ = {{rank - paired, Does::kSends}, {rank - paired, Does::kTakes}};
       return;

@@ -6,10 +6,17 @@
 #include <type_traits>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define ML_AVX2 __attribute__((target("avx2,f16c")))
 #endif
 #define ML_INLINE inline __attribute__((always_inline))
+// The next loop's iterations do not depend on one another.
+#if defined(__clang__)
+#define ML_APART _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ML_APART _Pragma("GCC ivdep")
+#endif
 
 namespace ml {
 namespace {
@@ -67,12 +74,12 @@ ML_INLINE uint16_t FloatToBfloat(float value) {
 
 template <typename T>
 ML_INLINE void AddAll(const std::byte* a, const std::byte* b, std::byte* out, size_t count) {
-  using Sum =
-      std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  using Sum = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                          std::type_identity<T>>::type;
   const auto* x = reinterpret_cast<const Sum*>(a);
   const auto* y = reinterpret_cast<const Sum*>(b);
   auto* sum = reinterpret_cast<Sum*>(out);
-#pragma GCC ivdep
+  ML_APART
   for (size_t i = 0; i < count; ++i) sum[i] = static_cast<Sum>(x[i] + y[i]);
 }
 
@@ -81,7 +88,7 @@ ML_INLINE void AddHalves(const std::byte* a, const std::byte* b, std::byte* out,
   const auto* x = reinterpret_cast<const uint16_t*>(a);
   const auto* y = reinterpret_cast<const uint16_t*>(b);
   auto* sum = reinterpret_cast<uint16_t*>(out);
-#pragma GCC ivdep
+  ML_APART
   for (size_t i = 0; i < count; ++i) sum[i] = kFromFloat(kToFloat(x[i]) + kToFloat(y[i]));
 }
 
@@ -127,6 +134,12 @@ ML_AVX2 void AddAvx2(Dtype dtype, const std::byte* a, const std::byte* b, std::b
   if (dtype == Dtype::kFloat16) return AddHalvesF16c(a, b, out, count);
   AddAny(dtype, a, b, out, count);
 }
+
+// clang 14 has no name for it.
+bool HasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
 #endif
 
 }  // namespace
@@ -143,8 +156,8 @@ std::optional<Dtype> DtypeNamed(std::string_view name) {
 
 void Add(Dtype dtype, const std::byte* a, const std::byte* b, std::byte* out, size_t count) {
 #if defined(__x86_64__)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  if (has_avx2) return AddAvx2(dtype, a, b, out, count);
+  static const bool has_vectors = __builtin_cpu_supports("avx2") && HasF16c();
+  if (has_vectors) return AddAvx2(dtype, a, b, out, count);
 #endif
   AddPortably(dtype, a, b, out, count);
 }

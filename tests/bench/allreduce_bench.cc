@@ -17,6 +17,8 @@
 namespace verbena::bench {
 namespace {
 
+constexpr absl::Duration kDeadline = absl::Seconds(10);  // before sides.h's own, to say what hangs
+
 void Check(const absl::Status& status) {
   if (!status.ok()) Die(std::string(status.message()));
 }
@@ -36,6 +38,7 @@ class Meeting {
     auto group = ml::Group::Join(**board, {.rank = rank,
                                            .size = 2,
                                            .wait = ml::Wait::kSpin,
+                                           .deadline = kDeadline,
                                            .context = {.device = "tcp", .rdma = Rdma::kOff}});
     Check(group.status());
     return *std::move(group);
