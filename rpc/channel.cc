@@ -175,7 +175,7 @@ absl::Status Channel::SendLocked(ClientContext& call, const MessageLite* request
 
   ++call.attempts_;
   call.session_ = &session;
-  call.sent_bytes_ = body;
+  if (call.intercepted_ != nullptr) call.intercepted_->sent_bytes = body;
   if (!call.internal_) ++session.calls;
   absl::Status sent = session.Send(frame, [&](std::span<std::byte> out) {
     std::memcpy(out.data(), head.data(), head.size());
@@ -220,7 +220,7 @@ void Channel::Finish(ClientContext& call, const absl::Status& status) {
   MessageStream::Ends ends;
   if (call.stream_ != nullptr) ends = call.stream_->OnEnd();
   call.channel_.store(nullptr);
-  if (!call.at_end_.empty()) TellInterceptors(call, status);
+  if (call.intercepted_ != nullptr) TellInterceptors(call, status);
   const bool attended = call.attended_;
   call.done_->Run(status);  // the context may be gone
   // A coroutine that goes on here may ask for that status.
@@ -351,7 +351,7 @@ const char* Channel::OnResponse(Session& session, const Frame& frame,
   }
   if (!call->ending_.ok()) status = call->ending_;
   const auto body = carried.subspan(frame.head);
-  call->received_bytes_ = body.size();
+  if (call->intercepted_ != nullptr) call->intercepted_->received_bytes = body.size();
   if (status.ok() && !call->response_->ParseFromArray(body.data(), static_cast<int>(body.size()))) {
     status =
         absl::InternalError(absl::StrCat("rpc: the response of ", call->method_->name,
@@ -425,23 +425,26 @@ void Channel::FinishAll(const Over& over) {
 
 // Each as far as one that refuses the call.
 absl::Status Channel::Intercept(ClientContext& call) {
-  call.peer_ = &name_;
-  call.begun_ns_ = NowNs();
+  call.intercepted_ = std::make_unique<Interception>(
+      Interception{.at_end = {}, .begun_ns = NowNs(), .peer = &name_});
   for (const ClientInterceptor& interceptor : options_.interceptors) {
     auto at_end = interceptor(call);
     if (!at_end.ok()) return at_end.status();
-    if (*at_end) call.at_end_.push_back(*std::move(at_end));
+    if (*at_end) call.intercepted_->at_end.push_back(*std::move(at_end));
   }
   return absl::OkStatus();
 }
 
 void Channel::TellInterceptors(ClientContext& call, const absl::Status& status) {
-  const bool stream = call.stream_ != nullptr;
-  RunAtEnd(std::move(call.at_end_),
-           {.status = status,
-            .sent_bytes = call.sent_bytes_ + (stream ? call.stream_->sent_bytes() : 0),
-            .received_bytes = call.received_bytes_ + (stream ? call.stream_->received_bytes() : 0),
-            .time = absl::Nanoseconds(NowNs() - call.begun_ns_)});
+  Interception& its = *call.intercepted_;
+  if (call.stream_ != nullptr) {
+    its.sent_bytes += call.stream_->sent_bytes();
+    its.received_bytes += call.stream_->received_bytes();
+  }
+  RunAtEnd(std::move(its.at_end), {.status = status,
+                                   .sent_bytes = its.sent_bytes,
+                                   .received_bytes = its.received_bytes,
+                                   .time = absl::Nanoseconds(NowNs() - its.begun_ns)});
 }
 
 }  // namespace verbena::rpc

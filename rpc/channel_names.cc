@@ -161,11 +161,12 @@ void Channel::LetGoLocked(Target& target) {
 
 // Where the fewest calls run; among equals each in turn. Null: there is no connection.
 Session* Channel::PickLocked() {
-  Session* best = nullptr;
   const size_t count = targets_.size();
-  if (count > 1) ++turn_;
-  for (size_t i = 0; i < count; ++i) {
-    const Target& target = *targets_[(turn_ + i) % count];
+  if (count == 1) return targets_[0]->usable() ? targets_[0]->session.get() : nullptr;
+  Session* best = nullptr;
+  size_t at = turn_++;
+  for (size_t i = 0; i < count; ++i, ++at) {
+    const Target& target = *targets_[at % count];
     if (!target.usable()) continue;
     if (best == nullptr || target.session->calls < best->calls) best = target.session.get();
   }

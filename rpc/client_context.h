@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -50,9 +51,9 @@ class ClientContext {
     metadata_.insert_or_assign(std::move(key), std::move(value));
   }
 
-  // For interceptors: what it is and goes to. `peer` is the channel's name.
+  // For interceptors, while they run: what it is and goes to. `peer` is the channel's name.
   absl::string_view method() const { return method_->name; }
-  const std::string& peer() const { return *peer_; }
+  const std::string& peer() const { return *intercepted_->peer; }
   absl::Duration timeout() const { return timeout_; }
   const Metadata& metadata() const { return metadata_; }
 
@@ -89,12 +90,7 @@ class ClientContext {
   std::vector<MemoryRegion> leases_;
   uint64_t leased_on_ = 0;    // Session::number
   absl::Status ending_ = {};  // not OK: it ends with this when the server has let go of the leases
-  // For its interceptors; untouched if there are none.
-  const std::string* peer_ = nullptr;
-  std::vector<AtEnd> at_end_;
-  int64_t begun_ns_ = 0;
-  uint64_t sent_bytes_ = 0;  // but for a stream's messages
-  uint64_t received_bytes_ = 0;
+  std::unique_ptr<Interception> intercepted_;
 };
 
 }  // namespace verbena::rpc

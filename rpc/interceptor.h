@@ -17,6 +17,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -38,6 +40,16 @@ using AtEnd = std::function<void(const CallOutcome&)>;
 
 using ClientInterceptor = std::function<absl::StatusOr<AtEnd>(ClientContext& call)>;
 using ServerInterceptor = std::function<absl::StatusOr<AtEnd>(ServerContext& call)>;
+
+// What a call keeps for its interceptors, where there are some.
+struct Interception {
+  std::vector<AtEnd> at_end = {};
+  int64_t begun_ns = 0;
+  const std::string* peer = nullptr;  // a channel's: its name
+  uint64_t sent_bytes = 0;            // both but for a stream's messages
+  uint64_t received_bytes = 0;
+  std::optional<absl::Status> ended = std::nullopt;  // a server's
+};
 
 // The last one first.
 inline void RunAtEnd(std::vector<AtEnd> all, const CallOutcome& outcome) {

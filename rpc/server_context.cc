@@ -189,30 +189,32 @@ void IncomingCall::Answer(const absl::Status& status,
 void IncomingCall::AddAtEnd(AtEnd at_end) {
   {
     const std::lock_guard lock(lock_);
-    if (!ended_) return at_end_.push_back(std::move(at_end));
+    if (!intercepted_->ended.has_value()) return intercepted_->at_end.push_back(std::move(at_end));
   }
-  at_end(Outcome(how_, 0));
+  at_end(Outcome(*intercepted_->ended));
 }
 
 void IncomingCall::TellInterceptors(const absl::Status& how, uint64_t sent_bytes) {
-  if (begun_ns_ == 0) return;
+  if (intercepted_ == nullptr) return;
   std::vector<AtEnd> at_end;
   {
     const std::lock_guard lock(lock_);
-    if (std::exchange(ended_, true)) return;
-    how_ = how;
-    at_end.swap(at_end_);
+    if (intercepted_->ended.has_value()) return;
+    intercepted_->ended = how;
+    intercepted_->sent_bytes = sent_bytes;
+    at_end.swap(intercepted_->at_end);
   }
-  RunAtEnd(std::move(at_end), Outcome(how, sent_bytes));
+  RunAtEnd(std::move(at_end), Outcome(how));
 }
 
-CallOutcome IncomingCall::Outcome(const absl::Status& how, uint64_t sent_bytes) {
+CallOutcome IncomingCall::Outcome(const absl::Status& how) {
   MessageStream* const messages = stream();
+  const Interception& its = *intercepted_;
   return {
       .status = how,
-      .sent_bytes = sent_bytes + (messages == nullptr ? 0 : messages->sent_bytes()),
-      .received_bytes = received_bytes_ + (messages == nullptr ? 0 : messages->received_bytes()),
-      .time = absl::Nanoseconds(NowNs() - begun_ns_)};
+      .sent_bytes = its.sent_bytes + (messages == nullptr ? 0 : messages->sent_bytes()),
+      .received_bytes = its.received_bytes + (messages == nullptr ? 0 : messages->received_bytes()),
+      .time = absl::Nanoseconds(NowNs() - its.begun_ns)};
 }
 
 // The caller must hear of it all the same.

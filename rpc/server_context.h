@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -89,12 +90,7 @@ class ServerContext {
   std::atomic<bool> answered_ = false;
   const char* wrong_ = nullptr;  // with the request
   MemoryBudget::Share share_;    // of a long request
-  // For interceptors; untouched if there are none.
-  std::vector<AtEnd> at_end_;
-  bool ended_ = false;
-  absl::Status how_ = {};
-  int64_t begun_ns_ = 0;
-  uint64_t received_bytes_ = 0;  // but for a stream's messages
+  std::unique_ptr<Interception> intercepted_;
   // The handler, and each transfer: the call is freed with the last. One more only while the
   // connection's table has the call, or by who has a part.
   std::atomic<int> parts_ = 1;
@@ -125,7 +121,7 @@ class IncomingCall : public ServerContext {
   void AddAtEnd(AtEnd at_end);
   // It was answered, or nobody is there to be.
   void TellInterceptors(const absl::Status& how, uint64_t sent_bytes);
-  CallOutcome Outcome(const absl::Status& how, uint64_t sent_bytes);
+  CallOutcome Outcome(const absl::Status& how);
   void Cancel(const absl::Status& why);  // leader
   void DropPart();
   // Ended: as if it were new, but for the memory that it has.

@@ -142,27 +142,32 @@ class SlowFollower {
   std::thread thread_;
 };
 
-// While it has no connection a key goes, one comes, one changes: all of it is seen afterwards. With
-// `compacted` etcd has forgotten how it came to that, and the keys are read again.
-void ChangesBehindItsBack(bool compacted) {
+enum class Meanwhile { kNothing, kCompacted, kLost };
+
+// While it has no connection a key goes, one comes, one changes: all of it is seen afterwards. If
+// etcd has forgotten how it came to that, or all that there was, the keys are read again.
+void ChangesBehindItsBack(Meanwhile what) {
   EtcdServer etcd;
   auto store = Check(rpc::OpenEtcd(etcd.endpoint()));
+  for (int i = 0; i < 20; ++i) ASSERT_THAT(store->Put("f/changes", std::to_string(i)), IsOk());
   ASSERT_THAT(store->Put("f/goes", "1"), IsOk());
-  ASSERT_THAT(store->Put("f/changes", "1"), IsOk());
   SlowFollower follower(etcd.endpoint());
   EXPECT_EQ(follower.Next().size(), 2u);
+  follower.GoOn();
+  // It watches, and is busy with this when the connection goes.
+  ASSERT_THAT(store->Put("f/changes", "1"), IsOk());
+  EXPECT_EQ(follower.Next().at("f/changes"), "1");
   etcd.Kill();
+  if (what == Meanwhile::kLost) etcd.LoseData();
   etcd.Start();
   ASSERT_THAT(store->Delete("f/goes"), IsOk());
   ASSERT_THAT(store->Put("f/changes", "2"), IsOk());
   ASSERT_THAT(store->Put("f/comes", "1"), IsOk());
-  if (compacted) {
+  if (what == Meanwhile::kCompacted) {
     rpc::Gateway gateway({etcd.endpoint()});
-    rpc::etcd::RangeResponse now;
-    ASSERT_THAT(gateway.Call("/v3/kv/range", rpc::etcd::RangeRequest(), &now, kLongEnough),
-                StatusIs(absl::StatusCode::kInvalidArgument));  // no key
     rpc::etcd::RangeRequest any;
     any.set_key("f/comes");
+    rpc::etcd::RangeResponse now;
     ASSERT_THAT(gateway.Call("/v3/kv/range", any, &now, kLongEnough), IsOk());
     rpc::etcd::ResponseHeader compaction;  // has the field that etcd's has, "revision"
     compaction.set_revision(now.header().revision());
@@ -181,8 +186,15 @@ void ChangesBehindItsBack(bool compacted) {
   follower.GoOn();
 }
 
-TEST(EtcdFollow, NothingIsMissed) { ChangesBehindItsBack(false); }
-TEST(EtcdFollow, NothingIsMissedThatWasForgotten) { ChangesBehindItsBack(true); }
+TEST(EtcdFollow, NothingIsMissed) { ChangesBehindItsBack(Meanwhile::kNothing); }
+TEST(EtcdFollow, NothingIsMissedThatWasForgotten) { ChangesBehindItsBack(Meanwhile::kCompacted); }
+TEST(EtcdFollow, AllIsReadAgainWhenAllWasLost) { ChangesBehindItsBack(Meanwhile::kLost); }
+
+TEST(EtcdStore, WhatItRefuses) {
+  const EtcdServer etcd;
+  auto store = Check(rpc::OpenEtcd(etcd.endpoint()));
+  EXPECT_THAT(store->Put("", "no key"), StatusIs(absl::StatusCode::kInvalidArgument));
+}
 
 // Polls the list until it is as it should; etcd answers at its own pace.
 template <typename Matcher>
