@@ -132,9 +132,6 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
   }
   if (deadline != kNever) connection.driver.TickBy(deadline);
   call->reusable_ = call->stream() == nullptr && carried.size() <= kReceiveBytes;
-  call->begun_ns_ = options_.interceptors.empty() ? 0 : NowNs();
-  call->received_bytes_ = frame.body;
-  if (call->deadline_ns_ != kNever) connection.driver.TickBy(call->deadline_ns_);
   if (!options_.interceptors.empty()) {
     call->intercepted_ = std::make_unique<Interception>(
         Interception{.at_end = {}, .begun_ns = NowNs(), .received_bytes = frame.body});

@@ -273,9 +273,7 @@ void IncomingCall::Renew() {
   stopped_ = absl::OkStatus();
   wrong_ = nullptr;
   share_ = {};
-  at_end_.clear();
-  ended_ = false;
-  how_ = absl::OkStatus();
+  intercepted_.reset();
   parts_.store(1, std::memory_order_relaxed);
 }
 
