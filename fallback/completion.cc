@@ -129,7 +129,7 @@ absl::Status CompletionQueue::RequestNotify(Notify kind) {
   if (absl::Status s = provider::CheckNotify(channel_); !s.ok()) return s;
   ring_.Arm(kind);
   idle_polls_.store(0, std::memory_order_relaxed);
-  if (device_->hub().world().descriptors()) {
+  if (device_->hub().world().descriptors() && channel_->drives()) {
     MoveInto(channel_->set());
   } else {
     HandOver();

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/completion_channel.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,24 +16,36 @@ namespace verbena::fallback {
 namespace {
 // The channel that this thread serves now: an event of its own making needs no bell.
 thread_local const CompletionChannel* serving = nullptr;
+
+absl::StatusOr<std::unique_ptr<WaitSet>> NewSet(Device* device) {
+  absl::StatusOr<std::unique_ptr<WaitSet>> set = WaitSet::Create(&device->hub());
+  if (set.ok()) return set;
+  return absl::ResourceExhaustedError(absl::StrCat("completion channel: ", set.status().message()));
+}
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::Create(
     Device* device) {
-  absl::StatusOr<std::unique_ptr<WaitSet>> set = WaitSet::Create(&device->hub());
-  if (!set.ok()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("completion channel: ", set.status().message()));
-  }
-  return std::make_unique<CompletionChannel>(device, *std::move(set));
+  absl::StatusOr<std::unique_ptr<WaitSet>> set = NewSet(device);
+  if (!set.ok()) return set.status();
+  return std::make_unique<CompletionChannel>(device, *std::move(set), -1);
 }
 
-CompletionChannel::CompletionChannel(Device* device, std::unique_ptr<WaitSet> set)
-    : device_(device), set_(std::move(set)) {
+absl::StatusOr<std::unique_ptr<CompletionChannel>> CompletionChannel::CreateExact(Device* device) {
+  absl::StatusOr<std::unique_ptr<WaitSet>> set = NewSet(device);
+  if (!set.ok()) return set.status();
+  const int fd = eventfd(0, EFD_CLOEXEC);
+  if (fd < 0) return provider::NoDescriptor("completion channel", errno);
+  return std::make_unique<CompletionChannel>(device, *std::move(set), fd);
+}
+
+CompletionChannel::CompletionChannel(Device* device, std::unique_ptr<WaitSet> set, int exact_fd)
+    : device_(device), set_(std::move(set)), exact_fd_(exact_fd) {
   device_->children().Add();
 }
 
 CompletionChannel::~CompletionChannel() {
+  if (exact_fd_ >= 0) close(exact_fd_);
   set_.reset();  // before the device may go
   device_->children().Remove();
 }
@@ -66,6 +82,20 @@ void CompletionChannel::SetBell() {
     set_->Ring();
   } else {
     set_->Silence();
+  }
+  if (exact_fd_ >= 0) Raise(waiting_ > 0);
+}
+
+// Neither call blocks: the count is 0 before, or 1. Programs may have made the descriptor
+// non-blocking, or not.
+void CompletionChannel::Raise(bool up) {
+  if (up == raised_) return;
+  raised_ = up;
+  uint64_t count = 1;
+  if (up) {
+    (void)!write(exact_fd_, &count, sizeof(count));
+  } else {
+    (void)!read(exact_fd_, &count, sizeof(count));
   }
 }
 
@@ -106,6 +136,7 @@ void CompletionChannel::Serve(Nanos deadline) {
 bool CompletionChannel::Await(absl::Duration timeout) {
   Hub& hub = device_->hub();
   const Nanos deadline = hub.In(timeout);
+  if (exact_fd_ >= 0) awaited_.store(true, std::memory_order_relaxed);
   if (!hub.world().descriptors()) {
     return hub.world().Await([this] { return HasEvent(); }, deadline);
   }

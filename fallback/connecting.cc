@@ -304,7 +304,7 @@ absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& pee
 
 void QueuePair::Attach(const engine::Session& session) {
   device_->hub().SetDeadline(this, io::kNever);
-  deadline_ = io::kNever;
+  deadline_ = lost_at_ = io::kNever;
   sent_farewell_ = false;
   phase_ = Phase::kStreaming;
   send_cq_->StreamBegins();

@@ -111,6 +111,7 @@ void QueuePair::Work(Why why, Nanos now) {
   } else if (phase_ != Phase::kIdle) {
     ContinueConnect();
   }
+  if (phase_ == Phase::kIdle && engine_.peer_left()) AwaitLoss();
   engine_.FlushPosted();
   if (has_unsent_.load(std::memory_order_relaxed) != engine_.HasUnsent()) {
     has_unsent_.store(engine_.HasUnsent(), std::memory_order_seq_cst);
@@ -161,7 +162,7 @@ void QueuePair::ServeStream(Why why, Nanos now) {
     last_traffic_ = now;
     last_sent_.store(now, std::memory_order_relaxed);
   }
-  if (engine_.state() == QpState::kErr && engine_.finished() && !engine_.HasUnsent()) {
+  if (engine_.over()) {
     EndStream();
     return;
   }
@@ -262,6 +263,8 @@ void QueuePair::OnDeadline() {
     } else if (phase_ != Phase::kIdle && phase_ != Phase::kStreaming &&
                device_->hub().Now() >= deadline_) {
       ConnectFailed(absl::DeadlineExceededError("no answer in time"), false);
+    } else if (phase_ == Phase::kIdle && device_->hub().Now() >= lost_at_) {
+      engine_.PeerLost("it left before");
     }
     WorkAndRelease(Why::kReady);
   } else {

@@ -34,23 +34,31 @@ Meeting::~Meeting() { Close(); }
 
 absl::StatusOr<uint16_t> Meeting::Open() {
   const std::lock_guard lock(mutex_);
-  if (listener_ == nullptr) {
-    absl::StatusOr<std::unique_ptr<Listener>> made = Listener::CreateHidden(device_, this);
-    if (!made.ok()) return made.status();
-    listener_ = *std::move(made);
-    device_->hub().Add(this);
-  }
-  return device_->hub().streams().Local(listener_->socket()).port();
+  if (listeners_.empty()) return AddListener();
+  return device_->hub().streams().Local(listeners_.front()->socket()).port();
+}
+
+absl::StatusOr<uint16_t> Meeting::OpenAnother() {
+  const std::lock_guard lock(mutex_);
+  return AddListener();
+}
+
+absl::StatusOr<uint16_t> Meeting::AddListener() {
+  absl::StatusOr<std::unique_ptr<Listener>> made = Listener::CreateHidden(device_, this);
+  if (!made.ok()) return made.status();
+  if (listeners_.empty()) device_->hub().Add(this);
+  listeners_.push_back(*std::move(made));
+  return device_->hub().streams().Local(listeners_.back()->socket()).port();
 }
 
 void Meeting::Close() {
-  std::unique_ptr<Listener> listener;
+  std::vector<std::unique_ptr<Listener>> listeners;
   {
     const std::lock_guard lock(mutex_);
-    listener.swap(listener_);
+    listeners.swap(listeners_);
   }
-  if (listener == nullptr) return;
-  (void)listener->Close();  // without the mutex: it waits for Arrived
+  if (listeners.empty()) return;
+  for (auto& each : listeners) (void)each->Close();  // without the mutex: it waits for Arrived
   device_->hub().Remove(this);
   const std::lock_guard lock(mutex_);
   for (Caller& each : waiting_) Refuse(each, "the context was closed");

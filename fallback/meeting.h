@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -37,7 +38,8 @@ class Meeting final : public Watched {
 
   // Its port; opens the listener the first time. Unavailable, ResourceExhausted: as Listen.
   absl::StatusOr<uint16_t> Open();
-  void Close();  // callers are refused
+  absl::StatusOr<uint16_t> OpenAnother();  // a port besides, for the same queue pairs
+  void Close();                            // callers are refused
 
   // From when the address is given out to when it is void: callers of `place` are `qp`'s.
   void Expect(const engine::Place& place, QueuePair* qp);
@@ -65,7 +67,8 @@ class Meeting final : public Watched {
 
   Device* const device_;
   mutable std::mutex mutex_;
-  std::unique_ptr<Listener> listener_;
+  absl::StatusOr<uint16_t> AddListener();  // with mutex_
+  std::vector<std::unique_ptr<Listener>> listeners_;
   absl::flat_hash_map<std::string, Expected> expected_;  // by place
   std::deque<Caller> waiting_;                           // oldest first
   LogLimit refusals_;

@@ -84,53 +84,101 @@ void QueuePair::ForgetContact() {
   if (former) device_->meeting().Forget(engine::PlaceOf(former->nonce));
 }
 
+absl::Status QueuePair::Expect(const Contact& own) {
+  const std::lock_guard lock(mutex_);
+  device_->meeting().Expect(engine::PlaceOf(own.nonce), this);
+  contact_ = own;
+  return absl::OkStatus();
+}
+
 absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& parameters) {
   absl::Status result;
-  WithOwnership([&] {
-    result = CheckIdle();
-    if (!result.ok()) return;
-    std::optional<Contact> mine;
-    {
-      const std::lock_guard lock(mutex_);
-      mine = contact_;
-    }
-    if (!mine) {
-      result = absl::FailedPreconditionError(
-          absl::StrCat("connect qp ", number(),
-                       ": its own address was not taken yet, and the peer needs it. Call address() "
-                       "first."));
-      return;
-    }
-    result = CheckPeer(*mine, peer);
-    if (!result.ok()) return;
-    auto meeting = std::make_unique<Rendezvous>();
-    meeting->place = engine::PlaceOf(mine->nonce);
-    meeting->own = mine->nonce;
-    meeting->peer = peer.nonce;
-    meeting->mine = engine::CallOf(peer.nonce, mine->nonce);
-    meeting->theirs = engine::CallOf(mine->nonce, peer.nonce);
-    meeting->lower = mine->nonce < peer.nonce;
-    meeting->dial_at = device_->hub().Now() + (meeting->lower ? 0 : kTurnOfTheOther);
-    engine::Offer offer{
-        .private_data = engine::EncodeCall({engine::PlaceOf(peer.nonce), meeting->mine}),
-        .initiator_depth = parameters.initiator_depth,
-        .responder_resources = parameters.responder_resources,
-        .require = parameters.require,
-        .out_of_band = true};
-    ConnectionInfo info;
-    info.own_peer = true;
-    info.candidates.push_back({device_->info().name, true, "both addresses are of this kind"});
-    Begin(InOrder(peer.ways.front(), device_->Addresses()), parameters, std::move(offer), info);
-    connecting_->meeting = std::move(meeting);
-    phase_ = Phase::kMeeting;
-  });
+  WithOwnership([&] { result = BeginMeeting(peer, parameters); });
   return result;  // letting go of it began the meeting: Work
+}
+
+absl::Status QueuePair::ConnectUnmanaged(const Contact& peer, const ConnectParameters& parameters) {
+  absl::Status result;
+  WithOwnership([&] {
+    result = BeginMeeting(peer, parameters);
+    if (result.ok()) engine_.SetUnmanaged();
+  });
+  return result;
+}
+
+absl::Status QueuePair::Start(const QpModify& retry) {
+  WithOwnership([&] {
+    const QpAttributes now = engine_.Query();
+    const uint8_t count = retry.retry_count.value_or(now.retry_count);
+    const uint8_t timeout = retry.timeout.value_or(now.timeout);
+    engine_.SetRetry(retry.rnr_retry.value_or(now.rnr_retry), count, timeout);
+    if (phase_ == Phase::kStreaming) SetLiveness(timeout, count);
+    engine_.Start();
+  });
+  return absl::OkStatus();
+}
+
+absl::Status QueuePair::BeginMeeting(const Contact& peer, const ConnectParameters& parameters) {
+  if (absl::Status s = CheckIdle(); !s.ok()) return s;
+  std::optional<Contact> mine;
+  {
+    const std::lock_guard lock(mutex_);
+    mine = contact_;
+  }
+  if (!mine) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("connect qp ", number(),
+                     ": its own address was not taken yet, and the peer needs it. Call address() "
+                     "first."));
+  }
+  if (absl::Status s = CheckPeer(*mine, peer); !s.ok()) return s;
+  auto meeting = std::make_unique<Rendezvous>();
+  meeting->place = engine::PlaceOf(mine->nonce);
+  meeting->own = mine->nonce;
+  meeting->peer = peer.nonce;
+  meeting->mine = engine::CallOf(peer.nonce, mine->nonce);
+  meeting->theirs = engine::CallOf(mine->nonce, peer.nonce);
+  meeting->lower = mine->nonce < peer.nonce;
+  meeting->dial_at = device_->hub().Now() + (meeting->lower ? 0 : kTurnOfTheOther);
+  engine::Offer offer{
+      .private_data = engine::EncodeCall({engine::PlaceOf(peer.nonce), meeting->mine}),
+      .initiator_depth = parameters.initiator_depth,
+      .responder_resources = parameters.responder_resources,
+      .require = parameters.require,
+      .out_of_band = true};
+  ConnectionInfo info;
+  info.own_peer = true;
+  info.candidates.push_back({device_->info().name, true, "both addresses are of this kind"});
+  Begin(InOrder(peer.ways.front(), device_->Addresses()), parameters, std::move(offer), info);
+  connecting_->meeting = std::move(meeting);
+  phase_ = Phase::kMeeting;
+  return absl::OkStatus();
+}
+
+// As if the request had been sent and not been acknowledged (IBTA 9.7.6.1.3).
+Nanos QueuePair::GiveUpAt(Nanos now) const {
+  if (engine_.outstanding() == 0) return io::kNever;
+  const QpAttributes q = engine_.Query();
+  if (q.timeout == 0) return io::kNever;
+  return now + (Nanos{4096} << q.timeout) * (q.retry_count + 1);
+}
+
+// The peer has gone. Who does not ask for anything need not know.
+void QueuePair::AwaitLoss() {
+  if (lost_at_ != io::kNever) return;
+  lost_at_ = GiveUpAt(device_->hub().Now());
+  device_->hub().SetDeadline(this, lost_at_);
 }
 
 // One step, whatever brought it about: a call, the clock, the outcome of a try.
 void QueuePair::Meet() {
   Rendezvous& m = *connecting_->meeting;
   const Nanos now = device_->hub().Now();
+  if (engine_.unmanaged() && m.give_up_at == io::kNever) m.give_up_at = GiveUpAt(now);
+  if (now >= m.give_up_at) {
+    CloseConnecting();
+    return engine_.PeerLost("it did not come");
+  }
   if (device_->meeting().Has(m.place, m.theirs)) {
     // What is answered stands at both ends only if the other end does not take this end's call.
     const bool mine_may_stand = m.lower && phase_ == Phase::kAwaitingReply;
@@ -152,7 +200,7 @@ void QueuePair::Meet() {
   }
   if (phase_ == Phase::kMeeting && now >= m.dial_at && connecting_->next == 0) TryNextAddress();
   if (connecting_ == nullptr) return;
-  Nanos at = deadline_;
+  Nanos at = std::min(deadline_, m.give_up_at);
   if (phase_ == Phase::kMeeting) at = std::min(at, m.dial_at);
   if (phase_ == Phase::kConnecting && connecting_->next < connecting_->addresses.size()) {
     at = std::min(at, m.next_at);

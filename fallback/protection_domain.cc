@@ -16,7 +16,13 @@ ProtectionDomain::~ProtectionDomain() { device_->children().Remove(); }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Register(
     std::span<std::byte> memory, Access access, const RegisterOptions& options) {
-  if (absl::Status s = provider::CheckMemory(memory, access, options); !s.ok()) return s;
+  return RegisterAt(memory, access,
+                    options.iova != 0 ? options.iova : reinterpret_cast<uint64_t>(memory.data()));
+}
+
+absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::RegisterAt(
+    std::span<std::byte> memory, Access access, uint64_t iova) {
+  if (absl::Status s = provider::CheckMemory(memory, access, {.iova = iova}); !s.ok()) return s;
   const DeviceAttributes limits = Device::Attributes();
   if (absl::Status s = CheckLimit("region bytes", memory.size(), limits.max_region); !s.ok()) {
     return s;
@@ -32,9 +38,7 @@ absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> ProtectionDomain::Regist
         " bytes: part of the memory is mapped without write permission, "
         "and the access asks for writes; map it writable or register it for reading only"));
   }
-  const uint64_t first =
-      options.iova != 0 ? options.iova : reinterpret_cast<uint64_t>(memory.data());
-  return std::make_unique<MemoryRegion>(this, memory, access, first, mapping.file);
+  return std::make_unique<MemoryRegion>(this, memory, access, iova, mapping.file);
 }
 
 absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::AllocateWindow() {

@@ -20,6 +20,9 @@ class ProtectionDomain final : public provider::ProtectionDomain {
   absl::Status Close() override { return children_.CheckNone("protection domain"); }
   absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> Register(
       std::span<std::byte> memory, Access access, const RegisterOptions& options) override;
+  // With the first byte at `iova`, which may be 0.
+  absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> RegisterAt(std::span<std::byte> memory,
+                                                                     Access access, uint64_t iova);
   absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> AllocateWindow() override;
   absl::StatusOr<std::unique_ptr<provider::QueuePair>> CreateQueuePair(
       const QueuePairOptions& options) override;

@@ -20,7 +20,7 @@ using provider::Of;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
-    ProtectionDomain* domain, const QueuePairOptions& options) {
+    ProtectionDomain* domain, const QueuePairOptions& options, uint32_t number) {
   using provider::CheckQueues;
   Device* device = domain->device();
   for (const absl::Status& s :
@@ -28,13 +28,13 @@ absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
         provider::CheckQueueLimits(options.limits, Device::Attributes(), "tcp")}) {
     if (!s.ok()) return s;
   }
-  return std::make_unique<QueuePair>(domain, options, Configure(domain, options));
+  return std::make_unique<QueuePair>(domain, options, Configure(domain, options, number));
 }
 
 engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
-                                             const QueuePairOptions& options) {
+                                             const QueuePairOptions& options, uint32_t number) {
   engine::QueuePairConfig c;
-  c.number = domain->device()->NewNumber();
+  c.number = number != 0 ? number : domain->device()->NewNumber();
   c.domain = domain->number();
   c.limits = provider::WithDefaults(options.limits, Device::Attributes());
   c.access = options.access;
@@ -82,6 +82,7 @@ absl::Status QueuePair::Close() {
   WithOwnership([this] {
     CloseConnecting();
     ForgetContact();
+    if (socket_ != io::kNoSocket && engine_.unmanaged()) TakeWhatIsThere();
     if (socket_ != io::kNoSocket) {
       engine_.Disconnect();
       SendSome(true, device_->hub().Now());
@@ -115,6 +116,7 @@ absl::Status QueuePair::Modify(const QpModify& change) {
       }
     }
     result = engine_.Modify(change);
+    if (change.state == QpState::kErr && result.ok() && engine_.unmanaged()) CloseConnecting();
     if (result.ok() && (change.timeout || change.retry_count) && phase_ == Phase::kStreaming) {
       const QpAttributes now = engine_.Query();
       SetLiveness(now.timeout, now.retry_count);
@@ -122,6 +124,22 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   });
   device_->hub().world().Changed();
   return result;
+}
+
+// What a device would have taken, and acknowledged, before it was told to destroy the queue pair:
+// programs that end at once leave it to the last moment.
+void QueuePair::TakeWhatIsThere() {
+  const Nanos now = device_->hub().Now();
+  for (Came came = Came::kMore; came == Came::kMore;) {
+    came = ReceiveSome(now);
+    SendSome(true, now);
+  }
+}
+
+void QueuePair::Finish() {
+  if (!TryOwn()) return;  // who has it will look
+  if (phase_ == Phase::kStreaming) TakeWhatIsThere();
+  WorkAndRelease(Why::kReady);
 }
 
 QpAttributes QueuePair::Query() const {

@@ -39,8 +39,9 @@ class QueuePair final : public provider::QueuePair,
   // a wait set any more.
   enum class Why : uint8_t { kPost, kPoll, kReady, kServe, kHandOver, kStepIn };
 
+  // `number`: 0: the next of the device.
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
-      ProtectionDomain* domain, const QueuePairOptions& options);
+      ProtectionDomain* domain, const QueuePairOptions& options, uint32_t number = 0);
   QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
             const engine::QueuePairConfig& config);
   ~QueuePair() override;
@@ -60,6 +61,15 @@ class QueuePair final : public provider::QueuePair,
 
   absl::StatusOr<Contact> contact() override;  // out_of_band.cc
   absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) override;  // there
+
+  // Out of band, in the two steps of ibv_modify_qp(3), and with addresses that others chose: see
+  // decision 0021. Until RESET callers who know `own` are let in. Then, to RTR: without a deadline
+  // while nothing is posted. To RTS, where requests wait for the stream: `retry`'s three are set.
+  absl::Status Expect(const Contact& own);
+  absl::Status ConnectUnmanaged(const Contact& peer, const ConnectParameters& parameters);
+  absl::Status Start(const QpModify& retry);
+  // The process ends: what came is taken and acknowledged.
+  void Finish();
 
   // Connecting. The outcome is an event and outcome().
   absl::Status StartConnect(std::vector<io::Address> to, const ConnectParameters& parameters,
@@ -111,7 +121,7 @@ class QueuePair final : public provider::QueuePair,
   static constexpr uint32_t kLookAgain = 2;
   static constexpr uint32_t kDead = 4;
   static engine::QueuePairConfig Configure(ProtectionDomain* domain,
-                                           const QueuePairOptions& options);
+                                           const QueuePairOptions& options, uint32_t number);
 
   // Watched
   void OnReady(bool readable, bool writable) override;
@@ -158,7 +168,8 @@ class QueuePair final : public provider::QueuePair,
   void Attach(const engine::Session& session);
   void CloseConnecting();
   void DropSocket(bool reset);  // of a connect under way
-  void EndStream();             // hands the socket to the lingerer
+  void TakeWhatIsThere();
+  void EndStream();  // hands the socket to the lingerer
   void DropStream();
   void SetLiveness(std::optional<uint8_t> timeout, std::optional<uint8_t> retry_count);
   void SetTrafficClass(uint8_t traffic_class);
@@ -172,6 +183,9 @@ class QueuePair final : public provider::QueuePair,
   void AwaitConfirmation();
   bool AnswerIsTheirs(engine::PeerReply* reply) const;  // takes the proof off
   absl::Status NotMet() const;
+  absl::Status BeginMeeting(const Contact& peer, const ConnectParameters& parameters);
+  Nanos GiveUpAt(Nanos now) const;
+  void AwaitLoss();
 
   Device* const device_;
   ProtectionDomain* const domain_;
@@ -210,6 +224,7 @@ class QueuePair final : public provider::QueuePair,
   bool watching_write_ = false;
   bool sent_farewell_ = false;
   Nanos deadline_ = io::kNever;  // of the connect, or of the farewell
+  Nanos lost_at_ = io::kNever;   // then requests of an unmanaged one fail
   uint64_t served_ = 0;          // drives by pollers
   uint64_t served_at_tick_ = 0;
   Nanos last_traffic_ = 0;
@@ -227,8 +242,9 @@ class QueuePair final : public provider::QueuePair,
     bool lower = false;                    // this end's nonce is
     engine::Session session;               // of the answer
     Nanos dial_at = 0;
-    Nanos next_at = 0;            // of a try: the next address
-    Nanos yield_at = io::kNever;  // the peer's call is answered instead of waiting for an answer
+    Nanos next_at = 0;              // of a try: the next address
+    Nanos yield_at = io::kNever;    // the peer's call is answered instead of waiting for an answer
+    Nanos give_up_at = io::kNever;  // unmanaged: a request has waited long enough
   };
   struct Connecting {
     std::vector<io::Address> addresses;

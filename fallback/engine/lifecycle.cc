@@ -177,6 +177,7 @@ void QueuePair::ReceiveEnded(int error, Nanos) {
     finished_ = true;
     return;
   }
+  if (unmanaged_) return PeerLeft();
   if (error == 0 && !session_.features.has(wire::kAcknowledge)) {
     // Its way of a goodbye (decision 0004), if it leaves neither end with half of something.
     const bool nothing_open = outstanding() == 0 && !receiving_ &&
@@ -200,6 +201,29 @@ void QueuePair::StreamLost(const std::string& how) {
                                                  "have been applied")));
   batch_.Clear();
   finished_ = true;
+}
+
+void QueuePair::Start() {
+  if (state() == QpState::kInit) SetState(QpState::kRts);
+}
+
+void QueuePair::PeerLost(const std::string& how) {
+  if (outstanding() == 0 || state() == QpState::kErr) return;
+  peer_left_ = false;
+  StreamLost(how);
+}
+
+// IBTA has nothing like the end of a stream. What is not acknowledged waits for the timer, and
+// without a request there is none: the driver's.
+void QueuePair::PeerLeft() {
+  if (peer_left_) return;
+  Retire();  // what was acknowledged in the same breath
+  batch_.Clear();
+  segment_.kind = Segment::Kind::kNone;
+  irq_ = {};
+  rnr_ = {};
+  dropping_ = rnr_nak_owed_ = false;
+  peer_left_ = finished_ = true;
 }
 
 void QueuePair::Detach() {
@@ -254,6 +278,7 @@ void QueuePair::Reset() {
   immediate_pending_ = dropping_ = rnr_nak_owed_ = ready_said_ = false;
   nak_ = {};
   bye_owed_ = peer_said_bye_ = false;
+  unmanaged_ = peer_left_ = false;
   ready_owed_ = ready_expected_ = ready_read_ = ready_answer_ = may_send_ = false;
   rx_begin_ = rx_end_ = 0;
   segment_.kind = Segment::Kind::kNone;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Posting: any thread. What is wrong with the call itself is refused here; what is wrong with the
 // memory it names shows when the request runs, as a completion (ibv_post_send(3)).
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 
@@ -107,7 +108,8 @@ PostResult QueuePair::PostSend(std::span<const SendWr> requests) {
   const uint64_t head = sq_.head();
   const uint64_t polled = polled_.load(std::memory_order_acquire);
   const bool all_polled = polled == signaled_.load(std::memory_order_acquire);
-  const uint64_t limit = (all_polled ? head : polled) + sq_.max_wr();
+  // Who polls a completion at once may be ahead of the owner, which retires the request after it.
+  const uint64_t limit = (all_polled ? std::max(head, polled) : polled) + sq_.max_wr();
   for (const SendWr& wr : requests) {
     result.error = tail == limit ? PostError::kQueueFull : CheckPost(wr);
     if (result.error != PostError::kNone) break;

@@ -149,12 +149,22 @@ class QueuePair {
 
   Nanos deadline() const { return rnr_.waiting ? rnr_.deadline : kNever; }
   void Tick(Nanos now);
-  // Everything this end has to say has been said: FinishSending, then read to the end and close.
-  bool finished() const { return finished_; }
+  bool finished() const { return finished_; }  // all that this end has to say has been said
 
   // --- owner: life -----------------------------------------------------------------------------
   void Connected(const Session& session);
   void SendFirst(std::span<const std::byte> bytes);  // before any FPDU: the reply of the hand-shake
+  // Without a connection manager (0021), until RESET: Start makes it RTS, stream or no stream; the
+  // peer's end leaves it there. Requests wait, until the driver gives up and the oldest fails.
+  void SetUnmanaged() { unmanaged_ = true; }
+  bool unmanaged() const { return unmanaged_; }
+  bool peer_left() const { return peer_left_; }
+  void Start();
+  void PeerLost(const std::string& how);
+  // Nothing more is to be done with the stream.
+  bool over() const {
+    return finished_ && !HasUnsent() && (state() == QpState::kErr || peer_left_);
+  }
   absl::Status Modify(const QpModify& change);
   void Disconnect();
   // To ERR: `why` becomes cause(); flushes both queues.
@@ -176,17 +186,15 @@ class QueuePair {
   struct Segment {
     enum class Kind : uint8_t { kNone, kWrite, kSend, kReadResponse, kDiscard };
     Kind kind = Kind::kNone;
-    uint8_t ddp = 0;
-    uint8_t rdmap = 0;
+    uint8_t ddp = 0, rdmap = 0;
     uint32_t key = 0;
     uint64_t address = 0;  // of the first payload byte: TO, or offset in the message
     uint32_t total = 0;    // payload bytes
     uint32_t done = 0;
     uint32_t held = 0;  // tail bytes that are published last
     uint32_t crc = 0;
-    uint64_t version = 0;  // of the key table when the targets were looked up
-    int targets = 0;
-    int target = 0;  // current one
+    uint64_t version = 0;         // of the key table when the targets were looked up
+    int targets = 0, target = 0;  // how many, and the current one
     bool guarded = false;
     std::array<iovec, kMaxSge> target_list;
   };
@@ -382,6 +390,7 @@ class QueuePair {
   void SetState(QpState state) { state_.store(state, std::memory_order_release); }
   void SetCause(const absl::Status& why);
   void StreamLost(const std::string& how);
+  void PeerLeft();
   void Reset();
 
   const QueuePairConfig config_;
@@ -398,6 +407,7 @@ class QueuePair {
   bool closing_ = false;       // ERR, but responses, Nak and Terminate or Bye go out first
   bool finished_ = false;
   bool peer_said_bye_ = false;
+  bool unmanaged_ = false, peer_left_ = false;
   bool send_dead_ = false;  // sending failed; what the peer sent is still read
   Session session_;
   std::atomic<uint32_t> active_features_{0};

@@ -82,6 +82,7 @@ void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Na
       return HandleNak(c, text);
     case wire::ControlType::kBye:
       peer_said_bye_ = true;
+      if (unmanaged_) return PeerLeft();
       return EnterError(absl::OkStatus(), false);
   }
 }

@@ -308,5 +308,25 @@ TEST(Reset, ForgetsAndConnectsAgain) {
   EXPECT_EQ(w.b.Receives(), "12 SUCCESS");
 }
 
+TEST(States, PollingFreesAPlaceAtOnce) {
+  // A queue of one request. Its completion is polled, and the next one posted, as soon as it is
+  // there: by another thread than the owner, which has not retired the request yet.
+  // Expect: accepted.
+  SideOptions small;
+  small.limits.max_send_wr = 1;
+  Wired w(Chunks(0), false, small);
+  Memory from(&w.a, 8), to(&w.b, 8);
+  PostError second = PostError::kQueueFull;
+  w.a.on_news = [&] {
+    EXPECT_EQ(w.a.Sends(), "1 SUCCESS");
+    second = w.a.Post(WriteOf(from.sge(), to.at(), 2)).error;
+  };
+  w.a.send_ring.Arm(Notify::kAny);
+  ASSERT_TRUE(w.a.Post(WriteOf(from.sge(), to.at(), 1)).ok());
+  w.cable.Run();
+  EXPECT_EQ(second, PostError::kNone);
+  EXPECT_EQ(w.a.Sends(), "2 SUCCESS");
+}
+
 }  // namespace
 }  // namespace verbena::engine

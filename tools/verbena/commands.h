@@ -8,5 +8,6 @@ namespace verbena::tool {
 int Devices(int argc, char** argv);
 int Ping(int argc, char** argv);
 int Perf(int argc, char** argv);
+int Run(int argc, char** argv);
 
 }  // namespace verbena::tool

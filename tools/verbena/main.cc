@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,7 @@ constexpr std::array kCommands = {
     Command{"devices", "which devices this machine has, and why some cannot be used", Devices},
     Command{"ping", "try a connection with reads, writes and messages, as rping does", Ping},
     Command{"perf", "measure latency and bandwidth between two machines", Perf},
+    Command{"run", "start a program for RDMA devices on plain TCP", Run},
 };
 
 std::string Help() {
@@ -42,6 +44,7 @@ Examples:
   verbena ping -c -a HOST -C 10 -v -V          ten pings, data shown and compared
   verbena perf -s                              on one machine, and on the other:
   verbena perf -c -a HOST --op write --mode bw --size 1048576
+  verbena run -- rping -s                      a program that wants an RDMA device
   verbena ping --help                          every option of a command
 
 Environment:
@@ -52,7 +55,7 @@ Exit status: 0 done, 1 it failed (stderr says why and what to do), 2 command lin
 )");
 }
 
-int Run(int argc, char** argv) {
+int Dispatch(int argc, char** argv) {
   if (argc < 2) {
     fputs(Help().c_str(), stderr);
     return kUsage;
@@ -87,6 +90,7 @@ int Run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   setvbuf(stdout, nullptr, _IOLBF, 0);  // whoever reads us through a pipe sees lines as they come
-  signal(SIGPIPE, SIG_IGN);             // a reader that left is an error to report, not a death
-  return verbena::tool::Run(argc, argv);
+  // A reader that left is an error to report, not a death. `run` leaves it to its program.
+  if (argc < 2 || std::string_view(argv[1]) != "run") signal(SIGPIPE, SIG_IGN);
+  return verbena::tool::Dispatch(argc, argv);
 }

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connecting, listening, and what becomes of it.
+#include <algorithm>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "dropin/cm_id.h"
+#include "dropin/connection_manager.h"
+#include "dropin/errors.h"
+#include "transport/log.h"
+
+namespace verbena::dropin {
+namespace {
+
+// Reasons of InfiniBand's CM (IBTA 12.6.7.2), as events carry them.
+constexpr int kNoListener = 8;
+constexpr int kConsumerReject = 28;
+
+constexpr uint8_t kMostReads = 128;
+
+// On devices it takes its time to resolve a peer, and programs (perftest -R) have come to rely on
+// it: they connect to a listener that is about to be there.
+constexpr absl::Duration kPatience = absl::Milliseconds(500);
+constexpr absl::Duration kBetweenTries = absl::Milliseconds(10);
+
+absl::flat_hash_set<ConnectionId*>& Listeners() {  // with ManagerMutex()
+  static auto* const all = new absl::flat_hash_set<ConnectionId*>;
+  return *all;
+}
+
+// Queue pairs whose connect found nobody listening, to be tried again; with ManagerMutex().
+std::vector<uint32_t>& Refused() {
+  static auto* const all = new std::vector<uint32_t>;
+  return *all;
+}
+
+std::string DataOf(const rdma_conn_param* p) {
+  if (p == nullptr || p->private_data == nullptr) return {};
+  return {static_cast<const char*>(p->private_data), p->private_data_len};
+}
+
+// RDMA_MAX_RESP_RES and RDMA_MAX_INIT_DEPTH stand for as many as there are.
+uint8_t Depth(uint8_t asked) { return std::min(asked, kMostReads); }
+
+template <typename Parameters>
+Parameters ParametersOf(const rdma_conn_param* p) {
+  Parameters out;
+  out.private_data = DataOf(p);
+  if (p != nullptr) {
+    out.initiator_depth = Depth(p->initiator_depth);
+    out.responder_resources = Depth(p->responder_resources);
+    out.rnr_retry = std::min<uint8_t>(p->rnr_retry_count, 7);
+  } else {
+    out.initiator_depth = out.responder_resources = kMostReads;
+  }
+  return out;
+}
+
+provider::Address Parsed(const std::string& text) {
+  const absl::StatusOr<provider::HostPort> where = provider::ParseHostPort(text);
+  if (!where.ok()) return {};
+  return provider::Address::FromIp(where->host, where->port).value_or(provider::Address());
+}
+
+}  // namespace
+
+void ConnectionId::Attach(QueuePair* mine) {
+  managed_ = mine;
+  std::lock_guard lock(mine->manager_mutex());
+  mine->SetManager(this);
+}
+
+void ConnectionId::Detach() {
+  if (managed_ == nullptr) return;
+  std::lock_guard lock(managed_->manager_mutex());
+  managed_->SetManager(nullptr);
+  managed_ = nullptr;
+}
+
+QueuePair* ConnectionId::FindQueuePair(const rdma_conn_param* p) {
+  if (qp != nullptr) return QueuePair::Of(qp);
+  Process* const process = Process::Get();
+  return process == nullptr || p == nullptr ? nullptr : process->Find(p->qp_num);
+}
+
+int ConnectionId::Listen(int backlog) {
+  Process* const process = Process::Get();
+  if (process == nullptr) return errno;
+  provider::Address local = provider::Address::From(&route.addr.src_addr);
+  std::string where = local.ToString();
+  if (route.addr.src_addr.sa_family == AF_UNSPEC) where = "0.0.0.0:0";
+  ListenOptions options;
+  if (backlog > 0) options.backlog = backlog;
+  options.rdma = Rdma::kOff;
+  auto listener = process->context().Listen(where, options);
+  if (!listener.ok()) {
+    VERBENA_LOG(kInfo, "dropin", std::string(listener.status().message()));
+    return absl::IsUnavailable(listener.status()) || absl::IsAlreadyExists(listener.status()) ||
+                   absl::IsFailedPrecondition(listener.status())
+               ? EADDRINUSE
+               : ErrnoOf(listener.status());
+  }
+  SetAddresses(Parsed((*listener)->address()), {});
+  // What requests will be of is opened here: the service, with the mutex, only looks it up.
+  for (Device* each : Device::All()) {
+    Context* const opened = ManagerContext(each);
+    if (opened == nullptr || ManagerDomain(opened) == nullptr) return errno;
+  }
+  {
+    std::lock_guard lock(ManagerMutex());
+    listener_ = *std::move(listener);
+    Listeners().insert(this);
+  }
+  process->Changed();
+  return 0;
+}
+
+void ConnectionManager::OnTimer() {
+  std::vector<uint32_t> again;
+  {
+    std::lock_guard lock(ManagerMutex());
+    for (ConnectionId* each : Listeners()) each->TakeRequests();
+    again.swap(Refused());
+  }
+  Process* const process = again.empty() ? nullptr : Process::Get();
+  for (const uint32_t number : again) {
+    process->With(number, [](QueuePair& qp) {
+      std::lock_guard lock(qp.manager_mutex());
+      if (qp.manager() != nullptr) qp.manager()->TryAgain();
+    });
+  }
+}
+
+// Closed without the mutex: it waits for what the service does with it just now.
+void ConnectionId::StopListening() {
+  std::unique_ptr<provider::Listener> listener;
+  {
+    std::lock_guard lock(ManagerMutex());
+    listener.swap(listener_);
+    Listeners().erase(this);
+  }
+  if (listener != nullptr) (void)listener->Close();
+}
+
+void ConnectionId::TakeRequests() {
+  while (std::unique_ptr<provider::ConnectionRequest> request = listener_->TryNext()) {
+    const provider::Address local = Parsed(request->info().local);
+    Device* const device = Device::At(local.bytes());
+    Context* const opened = device == nullptr ? nullptr : ManagerContext(device);
+    if (opened == nullptr) {
+      (void)request->Close();
+      continue;
+    }
+    auto* const id = new ConnectionId(channel, context, ps);
+    id->verbs = &opened->context;
+    id->port_num = 1;
+    id->pd = ManagerDomain(opened);
+    id->SetAddresses(local, Parsed(request->info().peer));
+    auto* const e = new CmEvent(id, RDMA_CM_EVENT_CONNECT_REQUEST, 0);
+    e->listen_id = this;
+    e->param.conn.responder_resources = e->param.conn.initiator_depth = kMostReads;
+    e->param.conn.retry_count = e->param.conn.rnr_retry_count = 7;
+    e->SetPrivateData(request->private_data());
+    id->request_ = std::move(request);
+    EventChannel::Of(channel)->events.Push(e);
+  }
+}
+
+int ConnectionId::Connect(const rdma_conn_param* p) {
+  QueuePair* const mine = FindQueuePair(p);
+  if (mine == nullptr || route.addr.dst_addr.sa_family == AF_UNSPEC) return EINVAL;
+  auto parameters = ParametersOf<ConnectParameters>(p);
+  if (p != nullptr) parameters.retry_count = std::min<uint8_t>(p->retry_count, 7);
+  parameters.timeout = timeout_;
+  parameters.traffic_class = traffic_class_;
+  parameters.deadline = absl::Seconds(30);
+  agreed_ = p != nullptr ? *p : rdma_conn_param{};
+  agreed_.responder_resources = static_cast<uint8_t>(parameters.responder_resources);
+  agreed_.initiator_depth = static_cast<uint8_t>(parameters.initiator_depth);
+  parameters_ = parameters;
+  patient_until_ = absl::Now() + kPatience;
+  Attach(mine);
+  if (StartConnect().ok()) return 0;
+  Detach();
+  return EINVAL;
+}
+
+absl::Status ConnectionId::StartConnect() {
+  const provider::Address peer = provider::Address::From(&route.addr.dst_addr);
+  ConnectionInfo info;
+  info.peer = peer.ToString();
+  const absl::Status s = managed_->queue_pair().StartConnect({peer}, parameters_, {}, info);
+  if (!s.ok()) VERBENA_LOG(kInfo, "dropin", std::string(s.message()));
+  return s;
+}
+
+void ConnectionId::TryAgain() {
+  if (!StartConnect().ok()) Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+}
+
+int ConnectionId::Accept(const rdma_conn_param* p) {
+  QueuePair* const mine = FindQueuePair(p);
+  if (request_ == nullptr || mine == nullptr) return EINVAL;
+  auto parameters = ParametersOf<AcceptParameters>(p);
+  parameters.timeout = timeout_;
+  parameters.traffic_class = traffic_class_;
+  agreed_ = p != nullptr ? *p : rdma_conn_param{};
+  agreed_.responder_resources = static_cast<uint8_t>(parameters.responder_resources);
+  agreed_.initiator_depth = static_cast<uint8_t>(parameters.initiator_depth);
+  Attach(mine);
+  const absl::Status s = request_->Accept(mine->queue_pair(), parameters);
+  if (!s.ok()) {
+    Detach();
+    VERBENA_LOG(kInfo, "dropin", std::string(s.message()));
+    return absl::IsUnavailable(s) ? ECONNRESET : EINVAL;
+  }
+  mine->Connected();
+  request_.reset();
+  return 0;
+}
+
+int ConnectionId::Reject(const void* data, uint8_t length) {
+  if (request_ == nullptr) return EINVAL;
+  const absl::Status s =
+      request_->Reject(data == nullptr ? "" : std::string(static_cast<const char*>(data), length));
+  if (!s.ok()) return EINVAL;
+  request_.reset();
+  return 0;
+}
+
+int ConnectionId::Disconnect() {
+  if (managed_ == nullptr) return EINVAL;
+  (void)managed_->queue_pair().Disconnect();  // the peer may have been first
+  return 0;
+}
+
+void ConnectionManager::Forget(ConnectionId* id) { id->ForgetQueuePair(); }
+void ConnectionManager::Tell(ConnectionId* id, const Event& event) { id->OnEvent(event); }
+
+void ConnectionId::OnEvent(const Event& event) {
+  switch (event.type) {
+    case EventType::kEstablished:
+      managed_->Connected();
+      established_ = true;
+      return Push(RDMA_CM_EVENT_ESTABLISHED, 0, event.private_data);
+    case EventType::kRejected:
+      return Push(RDMA_CM_EVENT_REJECTED, kConsumerReject, event.private_data);
+    case EventType::kUnreachable:
+      if (absl::IsDeadlineExceeded(event.status)) {
+        return Push(RDMA_CM_EVENT_UNREACHABLE, -ETIMEDOUT);
+      }
+      if (absl::Now() < patient_until_) {
+        std::lock_guard lock(ManagerMutex());
+        Refused().push_back(managed_->number());
+        return managed_->process().context().SetTimer(kBetweenTries);
+      }
+      return Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+    case EventType::kDisconnected:
+      if (std::exchange(established_, false)) return Push(RDMA_CM_EVENT_DISCONNECTED, 0);
+      return Push(RDMA_CM_EVENT_CONNECT_ERROR, -ECONNRESET);
+    default:
+      return;
+  }
+}
+
+}  // namespace verbena::dropin

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an id brings along: queue pairs, their completion queues, shared receive queues; and ids
+// whose calls wait (rdma_create_ep(3), rdma_get_request(3)).
+#include <algorithm>
+
+#include "dropin/cm_id.h"
+#include "dropin/completion.h"
+#include "dropin/errors.h"
+
+namespace verbena::dropin {
+namespace {
+
+// A completion queue with a channel of its own, as rdma_create_qp(3) makes those that are missing.
+int MakeQueue(ibv_context* context, uint32_t entries, ibv_comp_channel** channel, ibv_cq** cq) {
+  *channel = ibv_create_comp_channel(context);
+  if (*channel == nullptr) return errno;
+  *cq = ibv_create_cq(context, static_cast<int>(std::max(entries, 1u)), nullptr, *channel, 0);
+  return *cq == nullptr ? errno : 0;
+}
+
+void FreeQueue(ibv_comp_channel** channel, ibv_cq** cq, bool mine) {
+  if (mine) {
+    if (*cq != nullptr) ibv_destroy_cq(*cq);
+    if (*channel != nullptr) ibv_destroy_comp_channel(*channel);
+  }
+  *cq = nullptr;
+  *channel = nullptr;
+}
+
+}  // namespace
+
+int ConnectionId::CreateQueuePair(ibv_pd* domain, ibv_qp_init_attr* attr) {
+  if (verbs == nullptr || qp != nullptr) return EINVAL;
+  if (domain == nullptr) domain = pd;
+  if (domain == nullptr || domain->context != verbs) return EINVAL;
+  if (attr->srq == nullptr) attr->srq = srq;
+  made_send_queue_ = attr->send_cq == nullptr;
+  made_receive_queue_ = attr->recv_cq == nullptr;
+  int error = 0;
+  if (made_send_queue_) {
+    error = MakeQueue(verbs, attr->cap.max_send_wr, &send_cq_channel, &send_cq);
+  } else {
+    send_cq = attr->send_cq;
+    send_cq_channel = send_cq->channel;
+  }
+  if (error == 0 && made_receive_queue_) {
+    error = MakeQueue(verbs, attr->cap.max_recv_wr, &recv_cq_channel, &recv_cq);
+  } else if (error == 0) {
+    recv_cq = attr->recv_cq;
+    recv_cq_channel = recv_cq->channel;
+  }
+  if (error == 0) {
+    attr->send_cq = send_cq;
+    attr->recv_cq = recv_cq;
+    qp = ibv_create_qp(domain, attr);
+    if (qp == nullptr) error = errno;
+  }
+  if (error == 0) {
+    pd = domain;
+    error = ErrnoOf(QueuePair::Of(qp)->MoveToInit());
+  }
+  if (error != 0) DestroyQueuePair();
+  return error;
+}
+
+void ConnectionId::DestroyQueuePair() {
+  Detach();
+  if (qp != nullptr) ibv_destroy_qp(qp);
+  qp = nullptr;
+  FreeQueue(&send_cq_channel, &send_cq, made_send_queue_);
+  FreeQueue(&recv_cq_channel, &recv_cq, made_receive_queue_);
+}
+
+int ConnectionId::CreateSharedQueue(ibv_pd* domain, ibv_srq_init_attr* attr) {
+  if (domain == nullptr) domain = pd;
+  if (domain == nullptr || srq != nullptr) return EINVAL;
+  srq = ibv_create_srq(domain, attr);
+  return srq == nullptr ? errno : 0;
+}
+
+void ConnectionId::DestroySharedQueue() {
+  if (srq != nullptr) ibv_destroy_srq(srq);
+  srq = nullptr;
+}
+
+void ConnectionId::KeepForRequests(ibv_pd* domain, const ibv_qp_init_attr* attr) {
+  request_pd_ = domain;
+  if (attr != nullptr) request_attr_ = *attr;
+}
+
+int ConnectionId::GetRequest(rdma_cm_id** id) {
+  if (!waits()) return EINVAL;
+  if (const int error = Complete(RDMA_CM_EVENT_CONNECT_REQUEST); error != 0) return error;
+  ConnectionId* const made = Of(event->id);
+  if (request_attr_) {
+    ibv_qp_init_attr attr = *request_attr_;
+    if (const int error = made->CreateQueuePair(request_pd_, &attr); error != 0) return error;
+  }
+  if (const int error = made->Migrate(nullptr); error != 0) return error;
+  // The id has it until it is destroyed, and shows the private data of the request.
+  auto* const request = static_cast<CmEvent*>(std::exchange(event, nullptr));
+  request->whose = made;
+  made->events().Taken();
+  events().Acknowledge();
+  made->event = request;
+  *id = made;
+  return 0;
+}
+
+}  // namespace verbena::dropin

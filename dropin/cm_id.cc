@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dropin/cm_id.h"
+
+#include <map>
+
+#include "dropin/errors.h"
+
+namespace verbena::dropin {
+namespace {
+
+struct Opened {
+  Context* context = nullptr;
+  ibv_pd* domain = nullptr;
+};
+
+// They last as long as the process, as with librdmacm.
+std::map<Device*, Opened>& AllOpened() {
+  static auto* const all = new std::map<Device*, Opened>;
+  return *all;
+}
+
+std::mutex opening;
+
+int ErrnoOfEvent(const rdma_cm_event& event) {
+  switch (event.event) {
+    case RDMA_CM_EVENT_REJECTED:
+      return ECONNREFUSED;
+    default:
+      return event.status < 0 ? -event.status : ECONNABORTED;
+  }
+}
+
+}  // namespace
+
+std::mutex& ManagerMutex() {
+  static auto* const mutex = new std::mutex;
+  return *mutex;
+}
+
+Context* ManagerContext(Device* device) {
+  std::lock_guard lock(opening);
+  Opened& opened = AllOpened()[device];
+  if (opened.context != nullptr && opened.context->disabled()) opened = {};  // a parent's
+  if (opened.context == nullptr) opened.context = Context::Open(device);
+  return opened.context;
+}
+
+ibv_pd* ManagerDomain(Context* context) {
+  std::lock_guard lock(opening);
+  Opened& opened = AllOpened()[&context->device()];
+  if (opened.domain == nullptr) opened.domain = ibv_alloc_pd(&context->context);
+  return opened.domain;
+}
+
+ConnectionId::ConnectionId(rdma_event_channel* channel, void* context, rdma_port_space ps)
+    : rdma_cm_id{} {
+  if (channel == nullptr) own_channel_ = std::make_unique<EventChannel>();
+  this->channel = channel != nullptr ? channel : own_channel_.get();
+  this->context = context;
+  this->ps = ps;
+  qp_type = IBV_QPT_RC;
+}
+
+ConnectionId::~ConnectionId() = default;
+
+void ConnectionId::Push(rdma_cm_event_type type, int status, std::string private_data) {
+  auto* const e = new CmEvent(this, type, status);
+  if (type == RDMA_CM_EVENT_ESTABLISHED) e->param.conn = agreed_;
+  e->SetPrivateData(std::move(private_data));
+  std::lock_guard lock(ManagerMutex());
+  EventChannel::Of(channel)->events.Push(e);
+}
+
+void ConnectionId::ForgetEvent() {
+  if (event != nullptr) AckCmEvent(event);
+  event = nullptr;
+}
+
+int ConnectionId::Complete(rdma_cm_event_type expected) {
+  if (!waits()) return 0;
+  ForgetEvent();
+  if (GetCmEvent(channel, &event) != 0) return errno;
+  return event->event == expected ? 0 : ErrnoOfEvent(*event);
+}
+
+// Its events that nobody took move along.
+int ConnectionId::Migrate(rdma_event_channel* to) {
+  if (to == nullptr && !waits()) {
+    own_channel_ = std::make_unique<EventChannel>();
+    to = own_channel_.get();
+  }
+  std::lock_guard lock(ManagerMutex());
+  EventChannel* const from = EventChannel::Of(channel);
+  EventChannel* const target = EventChannel::Of(to != nullptr ? to : channel);
+  if (from == target) return 0;
+  from->events.Drop([&](CmEvent* e) {
+    if (e->id != this || e->listen_id != nullptr) return false;
+    target->events.Push(e);
+    return true;
+  });
+  channel = target;
+  return 0;
+}
+
+int ConnectionId::Destroy() {
+  Detach();
+  StopListening();
+  if (request_ != nullptr) (void)request_->Close();
+  ForgetEvent();
+  {
+    std::lock_guard lock(ManagerMutex());
+    EventChannel::Of(channel)->events.Drop([this](CmEvent* e) {
+      if (e->id != this && e->listen_id != this) return false;
+      if (e->listen_id == this) {  // a request that nobody will answer
+        (void)Of(e->id)->request_->Close();
+        delete Of(e->id);
+      }
+      delete e;
+      return true;
+    });
+  }
+  events_.WaitForAll();
+  delete this;
+  return 0;
+}
+
+int ConnectionId::SetOption(int level, int name, const void* value, size_t length) {
+  if (level == RDMA_OPTION_ID && length >= 1) {
+    const auto byte = *static_cast<const uint8_t*>(value);
+    switch (name) {
+      case RDMA_OPTION_ID_TOS:
+        traffic_class_ = byte;
+        return 0;
+      case RDMA_OPTION_ID_REUSEADDR:
+      case RDMA_OPTION_ID_AFONLY:
+        return 0;
+      case RDMA_OPTION_ID_ACK_TIMEOUT:
+        timeout_ = byte;
+        return 0;
+      default:
+        break;
+    }
+  }
+  return ENOSYS;
+}
+
+}  // namespace verbena::dropin

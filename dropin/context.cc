@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dropin/context.h"
+
+#include <cstring>
+#include <new>
+
+#include "dropin/attributes.h"
+#include "dropin/completion.h"
+#include "dropin/datapath.h"
+#include "dropin/errors.h"
+#include "dropin/memory.h"
+#include "dropin/queue_pair.h"
+#include "dropin/shared_receive_queue.h"
+#include "dropin/versions.h"
+
+namespace verbena::dropin {
+namespace {
+
+int DeadPoll(ibv_cq*, int, ibv_wc*) { return -EIO; }
+int DeadNotify(ibv_cq*, int) { return EIO; }
+template <typename Object, typename Wr>
+int DeadPost(Object*, Wr* wr, Wr** bad) {
+  *bad = wr;
+  return EIO;
+}
+
+}  // namespace
+
+Context* Context::Open(Device* device) {
+  Process* const process = Process::Get();
+  if (process == nullptr) return nullptr;
+  auto* const context = new Context(process, device);
+  if (context->events_.fd() >= 0) return context;
+  delete context;
+  return Fail<Context>(EMFILE);
+}
+
+Context::Context(Process* process, Device* device)
+    : verbs_context{}, process_(process), device_(device) {
+  sz = sizeof(verbs_context);
+  query_port = QueryPort;
+  query_device_ex = QueryDeviceEx;
+  query_rt_values = QueryRealTime;
+  create_cq_ex = CompletionQueue::CreateExtended;
+  modify_cq = CompletionQueue::Moderate;
+  create_qp_ex = QueuePair::CreateExtended;
+  create_srq_ex = SharedReceiveQueue::CreateExtended;
+  get_srq_num = SharedReceiveQueue::Number;
+  alloc_null_mr = MemoryRegion::Null;
+  context.device = device;
+  context.cmd_fd = -1;
+  context.async_fd = events_.fd();
+  context.num_comp_vectors = 1;
+  context.abi_compat = __VERBS_ABI_IS_EXTENDED;
+  pthread_mutex_init(&context.mutex, nullptr);
+  ibv_context_ops& ops = context.ops;
+  ops.poll_cq = PollCq;
+  ops.req_notify_cq = RequestNotify;
+  ops.post_send = PostSend;
+  ops.post_recv = PostReceive;
+  ops.post_srq_recv = PostSharedReceive;
+  ops.alloc_mw = AllocateWindow;
+  ops.dealloc_mw = FreeWindow;
+  ops.bind_mw = BindWindow;
+  process_->Add(this);
+}
+
+Context::~Context() { process_->Remove(this); }
+
+void Context::Disable() {
+  disabled_ = true;
+  ibv_context_ops& ops = context.ops;
+  ops.poll_cq = DeadPoll;
+  ops.req_notify_cq = DeadNotify;
+  ops.post_send = DeadPost<ibv_qp, ibv_send_wr>;
+  ops.post_recv = DeadPost<ibv_qp, ibv_recv_wr>;
+  ops.post_srq_recv = DeadPost<ibv_srq, ibv_recv_wr>;
+  ops.alloc_mw = nullptr;
+  ops.dealloc_mw = nullptr;
+  ops.bind_mw = nullptr;
+}
+
+}  // namespace verbena::dropin
+
+using verbena::dropin::Context;
+using verbena::dropin::Device;
+
+extern "C" {
+
+ibv_context* ibv_open_device(ibv_device* device) {
+  Context* const context = Context::Open(Device::Of(device));
+  return context == nullptr ? nullptr : &context->context;
+}
+
+// Objects that are open keep what they stand on (the process's context), not this one, as with the
+// kernel, which takes them along.
+int ibv_close_device(ibv_context* context) {
+  if (!Context::Of(context)->disabled()) delete Context::Of(context);
+  return 0;
+}
+
+int ibv_get_async_event(ibv_context* context, ibv_async_event* event) {
+  if (Context::Of(context)->disabled()) return verbena::dropin::FailWith(EIO);
+  if (!Context::Of(context)->events().Take(event)) return -1;
+  switch (event->event_type) {
+    case IBV_EVENT_CQ_ERR:
+      verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Taken();
+      break;
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+      verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Taken();
+      break;
+    case IBV_EVENT_PORT_ACTIVE:
+      break;
+    default:
+      verbena::dropin::QueuePair::Of(event->element.qp)->events().Taken();
+  }
+  return 0;
+}
+
+void ibv_ack_async_event(ibv_async_event* event) {
+  switch (event->event_type) {
+    case IBV_EVENT_CQ_ERR:
+      return verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Acknowledge();
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+      return verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Acknowledge();
+    case IBV_EVENT_PORT_ACTIVE:
+      return;
+    default:
+      return verbena::dropin::QueuePair::Of(event->element.qp)->events().Acknowledge();
+  }
+}
+
+}  // extern "C"
+
+USUAL_1_1(ibv_ack_async_event);
+USUAL_1_1(ibv_close_device);
+USUAL_1_1(ibv_get_async_event);
+USUAL_1_1(ibv_open_device);

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Queue pairs: reliable-connected ones. Begins with an ibv_qp, as an ibv_qp_ex does.
+#pragma once
+
+#include <infiniband/verbs.h>
+
+#include <memory>
+#include <mutex>
+
+#include "dropin/acknowledged.h"
+#include "dropin/process.h"
+#include "dropin/work_requests.h"
+#include "fallback/queue_pair.h"
+
+namespace verbena::dropin {
+
+class ConnectionId;
+
+class QueuePair final : public ibv_qp_ex {
+ public:
+  static QueuePair* Of(ibv_qp* qp) {
+    return static_cast<QueuePair*>(reinterpret_cast<ibv_qp_ex*>(qp));
+  }
+  // Null, with errno set.
+  static ibv_qp* Create(ibv_pd* pd, ibv_qp_init_attr* attr);
+  static ibv_qp* CreateExtended(ibv_context* context, ibv_qp_init_attr_ex* attr);
+
+  int Modify(const ibv_qp_attr& attr, int mask);
+  int Query(ibv_qp_attr* attr, ibv_qp_init_attr* init);
+  int Destroy();
+
+  fallback::QueuePair& queue_pair() { return *fast_; }
+  WorkRequests& requests() { return requests_; }
+  uint32_t number() const { return qp_base.qp_num; }
+  ibv_qp* qp() { return &qp_base; }
+  Acknowledged& events() { return events_; }
+  Process& process() const { return *process_; }
+
+  // Its connection manager's end, which is told of events, or null. With manager_mutex().
+  std::recursive_mutex& manager_mutex() { return manager_mutex_; }
+  ConnectionId* manager() const { return manager_; }
+  void SetManager(ConnectionId* id) { manager_ = id; }
+  // What a connection manager does to states: as Modify, but INIT → RTS at once.
+  absl::Status MoveToInit();
+  void Connected() { qp_base.state = IBV_QPS_RTS; }
+
+  // From the provider. Any thread; must not call it.
+  void OnEvent(Event event);
+
+ private:
+  explicit QueuePair(Process* process) : ibv_qp_ex{}, process_(process) {}
+  static QueuePair* Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error);
+  void Expect();
+  int MoveTo(ibv_qp_state state, const ibv_qp_attr& attr, int mask);
+  int MeetPeer(const ibv_qp_attr& attr, int mask);
+  int Apply(const QpModify& change);
+  void Remember(const ibv_qp_attr& attr, int mask);
+
+  Process* const process_;
+  std::unique_ptr<provider::QueuePair> owned_;
+  fallback::QueuePair* fast_ = nullptr;
+  ibv_qp_attr attr_{};  // as it was set
+  ibv_qp_init_attr init_{};
+  WorkRequests requests_;
+  Acknowledged events_;
+  std::recursive_mutex manager_mutex_;  // a connect that is tried again may tell of its end at once
+  ConnectionId* manager_ = nullptr;
+};
+
+}  // namespace verbena::dropin

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Posting as ibv_wr_start(3) does: requests are built one call at a time, and posted together.
+#pragma once
+
+#include <infiniband/verbs.h>
+
+#include <cstddef>
+#include <mutex>
+#include <vector>
+
+#include "transport/work_request.h"
+
+namespace verbena::dropin {
+
+class QueuePair;
+
+bool TakesOperations(uint64_t flags);  // of IBV_QP_EX_WITH_…
+void SetOperations(QueuePair* qp);     // the functions that programs call through
+
+// What is being built. From Start to Complete or Abort it is one thread's (ibv_wr_start(3)).
+class WorkRequests {
+ public:
+  void Start();
+  SendWr& Add(const ibv_qp_ex& qp, Opcode opcode);
+  void SetSges(size_t count, const ibv_sge* list);
+  void SetInline(size_t count, const ibv_data_buf* list);
+  int Complete(QueuePair* qp);
+  void Abort();
+
+ private:
+  struct Local {
+    size_t first = 0;  // among sges_
+    size_t count = 0;
+    size_t data = 0;  // among inline_, if it is inline
+    bool is_inline = false;
+  };
+  std::mutex mutex_;
+  std::vector<SendWr> requests_;
+  std::vector<Local> locals_;
+  std::vector<Sge> sges_;
+  std::vector<std::byte> inline_;
+};
+
+}  // namespace verbena::dropin

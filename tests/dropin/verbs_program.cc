@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: Apache-2.0
+// A program for libibverbs, as others write them: what stock programs do not show of the drop-in
+// library. Runs on it by tests/dropin/on_dropin.
+#include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace {
+
+constexpr auto kDeadline = std::chrono::seconds(20);
+
+ibv_context* Open() {
+  int count = 0;
+  ibv_device** const list = ibv_get_device_list(&count);
+  ibv_context* context = nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(ibv_get_device_name(list[i]), "tcp_lo") == 0)
+      context = ibv_open_device(list[i]);
+  }
+  ibv_free_device_list(list);
+  return context;
+}
+
+ibv_wc Next(ibv_cq* cq) {
+  const auto end = std::chrono::steady_clock::now() + kDeadline;
+  ibv_wc wc{};
+  int n = 0;
+  while ((n = ibv_poll_cq(cq, 1, &wc)) == 0 && std::chrono::steady_clock::now() < end) {
+  }
+  EXPECT_EQ(n, 1) << "no completion in time";
+  return wc;
+}
+
+constexpr int kInitMask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
+constexpr int kRtrMask = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+                         IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+constexpr int kRtsMask = IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+                         IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
+constexpr int kEverything = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
+                            IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+
+// Two queue pairs of one process, and memory.
+class Verbs : public testing::Test {
+ protected:
+  void SetUp() override {
+    context_ = Open();
+    ASSERT_NE(context_, nullptr);
+    pd_ = ibv_alloc_pd(context_);
+    channel_ = ibv_create_comp_channel(context_);
+    for (int i = 0; i < 2; ++i) {
+      cq_[i] = ibv_create_cq(context_, 64, nullptr, channel_, 0);
+      qp_[i] = NewQueuePair(cq_[i]);
+      ASSERT_NE(qp_[i], nullptr);
+    }
+    mr_ = ibv_reg_mr(pd_, memory_.data(), memory_.size(), kEverything);
+    ASSERT_NE(mr_, nullptr);
+  }
+  void TearDown() override {
+    for (ibv_qp* qp : qp_) {
+      if (qp != nullptr) {
+        EXPECT_EQ(ibv_destroy_qp(qp), 0);
+      }
+    }
+    for (ibv_cq* cq : cq_) EXPECT_EQ(ibv_destroy_cq(cq), 0);
+    EXPECT_EQ(ibv_destroy_comp_channel(channel_), 0);
+    EXPECT_EQ(ibv_dereg_mr(mr_), 0);
+    EXPECT_EQ(ibv_dealloc_pd(pd_), 0);
+    EXPECT_EQ(ibv_close_device(context_), 0);
+  }
+
+  ibv_qp* NewQueuePair(ibv_cq* cq) {
+    ibv_qp_init_attr_ex attr{};
+    attr.send_cq = attr.recv_cq = cq;
+    attr.cap = {.max_send_wr = 16,
+                .max_recv_wr = 16,
+                .max_send_sge = 2,
+                .max_recv_sge = 2,
+                .max_inline_data = 64};
+    attr.qp_type = IBV_QPT_RC;
+    attr.sq_sig_all = 1;
+    attr.pd = pd_;
+    attr.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+    attr.send_ops_flags = IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_RDMA_WRITE |
+                          IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
+    return ibv_create_qp_ex(context_, &attr);
+  }
+
+  int ToInit(ibv_qp* qp) {
+    ibv_qp_attr attr{};
+    attr.qp_state = IBV_QPS_INIT;
+    attr.port_num = 1;
+    attr.qp_access_flags = kEverything;
+    return ibv_modify_qp(qp, &attr, kInitMask);
+  }
+  int ToRtr(ibv_qp* qp, uint32_t peer) {
+    ibv_qp_attr attr{};
+    attr.qp_state = IBV_QPS_RTR;
+    attr.path_mtu = IBV_MTU_1024;
+    attr.dest_qp_num = peer;
+    attr.max_dest_rd_atomic = 4;
+    attr.min_rnr_timer = 12;
+    attr.ah_attr.is_global = 1;
+    attr.ah_attr.port_num = 1;
+    EXPECT_EQ(ibv_query_gid(context_, 1, 0, &attr.ah_attr.grh.dgid), 0);
+    return ibv_modify_qp(qp, &attr, kRtrMask);
+  }
+  // 4.096 µs × 2^`timeout`, four times, until a peer counts as lost.
+  int ToRts(ibv_qp* qp, uint8_t timeout = 14) {
+    ibv_qp_attr attr{};
+    attr.qp_state = IBV_QPS_RTS;
+    attr.timeout = timeout;
+    attr.retry_cnt = 3;
+    attr.rnr_retry = 7;
+    attr.max_rd_atomic = 4;
+    return ibv_modify_qp(qp, &attr, kRtsMask);
+  }
+  // By one thread, each end to its end: nothing here may wait for the other one.
+  void Connect() {
+    for (int i : {0, 1}) {
+      ASSERT_EQ(ToInit(qp_[i]), 0);
+      ASSERT_EQ(ToRtr(qp_[i], qp_[1 - i]->qp_num), 0);
+      ASSERT_EQ(ToRts(qp_[i]), 0);
+    }
+  }
+
+  ibv_sge At(size_t offset, uint32_t length) {
+    return {reinterpret_cast<uint64_t>(memory_.data() + offset), length, mr_->lkey};
+  }
+  void Put(size_t offset, const std::string& text) {
+    std::copy(text.begin(), text.end(), memory_.begin() + static_cast<ptrdiff_t>(offset));
+  }
+  int Receive(int end, size_t offset, uint32_t length, uint64_t id) {
+    ibv_sge sge = At(offset, length);
+    ibv_recv_wr wr{id, nullptr, &sge, 1};
+    ibv_recv_wr* bad = nullptr;
+    return ibv_post_recv(qp_[end], &wr, &bad);
+  }
+  int Send(int end, size_t offset, uint32_t length, uint64_t id) {
+    ibv_sge sge = At(offset, length);
+    ibv_send_wr wr{};
+    wr.wr_id = id;
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    wr.opcode = IBV_WR_SEND;
+    ibv_send_wr* bad = nullptr;
+    return ibv_post_send(qp_[end], &wr, &bad);
+  }
+
+  ibv_context* context_ = nullptr;
+  ibv_pd* pd_ = nullptr;
+  ibv_comp_channel* channel_ = nullptr;
+  ibv_cq* cq_[2] = {};
+  ibv_qp* qp_[2] = {};
+  ibv_mr* mr_ = nullptr;
+  alignas(64) std::array<char, 4096> memory_{};
+};
+
+TEST_F(Verbs, PostsWaitForThePeer) {
+  // One end is connected and posts before the other has been told of it.
+  // Expect: the modify calls return; the message arrives when the other end has come.
+  ASSERT_EQ(ToInit(qp_[0]), 0);
+  ASSERT_EQ(Send(0, 0, 5, 1), EINVAL);
+  ASSERT_EQ(ToRtr(qp_[0], qp_[1]->qp_num), 0);
+  ASSERT_EQ(ToRts(qp_[0], 0), 0);
+  Put(0, "word");
+  ASSERT_EQ(Send(0, 0, 5, 1), 0);
+  ibv_wc wc;
+  EXPECT_EQ(ibv_poll_cq(cq_[0], 1, &wc), 0);
+  ASSERT_EQ(ToInit(qp_[1]), 0);
+  ASSERT_EQ(Receive(1, 100, 50, 2), 0);
+  ASSERT_EQ(ToRtr(qp_[1], qp_[0]->qp_num), 0);
+  wc = Next(cq_[1]);
+  EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
+  EXPECT_EQ(wc.opcode, IBV_WC_RECV);
+  EXPECT_EQ(wc.byte_len, 5u);
+  EXPECT_EQ(wc.qp_num, qp_[1]->qp_num);
+  EXPECT_STREQ(memory_.data() + 100, "word");
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
+}
+
+TEST_F(Verbs, APeerThatLeftIsLostWhenItIsNeeded) {
+  // The peer's queue pair is destroyed.
+  // Expect: this end stays in RTS with its receive posted; its next send fails with RETRY_EXC after
+  // timeout × retries (0.27 s), and then the receive is flushed and the state is ERR.
+  Connect();
+  ASSERT_EQ(Receive(0, 0, 8, 1), 0);
+  ASSERT_EQ(Receive(1, 8, 8, 2), 0);
+  ASSERT_EQ(Send(0, 16, 8, 3), 0);
+  EXPECT_EQ(Next(cq_[1]).wr_id, 2u);
+  EXPECT_EQ(Next(cq_[0]).wr_id, 3u);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  ibv_qp_attr attr;
+  ibv_qp_init_attr init;
+  ASSERT_EQ(ibv_query_qp(qp_[0], &attr, IBV_QP_STATE, &init), 0);
+  EXPECT_EQ(attr.qp_state, IBV_QPS_RTS);
+  ASSERT_EQ(Send(0, 16, 8, 4), 0);
+  ibv_wc wc = Next(cq_[0]);
+  EXPECT_EQ(wc.wr_id, 4u);
+  EXPECT_EQ(wc.status, IBV_WC_RETRY_EXC_ERR);
+  wc = Next(cq_[0]);
+  EXPECT_EQ(wc.wr_id, 1u);
+  EXPECT_EQ(wc.status, IBV_WC_WR_FLUSH_ERR);
+  ASSERT_EQ(ibv_query_qp(qp_[0], &attr, IBV_QP_STATE, &init), 0);
+  EXPECT_EQ(attr.qp_state, IBV_QPS_ERR);
+}
+
+TEST_F(Verbs, AChannelIsReadableExactlyWhileAnEventWaits) {
+  // The descriptor is polled, blocking and not.
+  // Expect: not readable before; readable with the event; EAGAIN when it was taken.
+  Connect();
+  ASSERT_EQ(Receive(1, 0, 8, 1), 0);
+  ASSERT_EQ(ibv_req_notify_cq(cq_[1], 0), 0);
+  pollfd poll_one{channel_->fd, POLLIN, 0};
+  EXPECT_EQ(poll(&poll_one, 1, 0), 0);
+  ASSERT_EQ(Send(0, 16, 8, 2), 0);
+  ASSERT_EQ(poll(&poll_one, 1, 20'000), 1);
+  ibv_cq* cq = nullptr;
+  void* of = nullptr;
+  ASSERT_EQ(ibv_get_cq_event(channel_, &cq, &of), 0);
+  EXPECT_EQ(cq, cq_[1]);
+  EXPECT_EQ(poll(&poll_one, 1, 0), 0);
+  ASSERT_EQ(fcntl(channel_->fd, F_SETFL, O_NONBLOCK), 0);
+  EXPECT_EQ(ibv_get_cq_event(channel_, &cq, &of), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  ibv_ack_cq_events(cq_[1], 1);
+  EXPECT_EQ(Next(cq_[1]).wr_id, 1u);
+}
+
+TEST_F(Verbs, RequestsThatAreBuilt) {
+  // ibv_wr_start and its kin: a write of data that is gone by the time of ibv_wr_complete, a
+  // fetch-and-add, a send from two places; polled as ibv_cq_ex does.
+  Connect();
+  ASSERT_EQ(Receive(1, 300, 50, 9), 0);
+  uint64_t counter = 40;
+  std::memcpy(memory_.data() + 200, &counter, sizeof counter);
+  Put(112, "pieces");
+  Put(128, "two");
+  ibv_qp_ex* const qp = ibv_qp_to_qp_ex(qp_[0]);
+  ASSERT_NE(qp, nullptr);
+  std::string gone = "inline";
+  ibv_wr_start(qp);
+  qp->wr_id = 1;
+  qp->wr_flags = 0;
+  ibv_wr_rdma_write(qp, mr_->rkey, reinterpret_cast<uint64_t>(memory_.data() + 64));
+  ibv_wr_set_inline_data(qp, gone.data(), gone.size());
+  gone = "######";
+  qp->wr_id = 2;
+  ibv_wr_atomic_fetch_add(qp, mr_->rkey, reinterpret_cast<uint64_t>(memory_.data() + 200), 2);
+  ibv_wr_set_sge(qp, mr_->lkey, reinterpret_cast<uint64_t>(memory_.data() + 208), 8);
+  qp->wr_id = 3;
+  ibv_wr_send(qp);
+  const ibv_sge pieces[] = {At(112, 6), At(128, 4)};
+  ibv_wr_set_sge_list(qp, 2, pieces);
+  ASSERT_EQ(ibv_wr_complete(qp), 0);
+  for (uint64_t id : {1, 2, 3}) {
+    const ibv_wc wc = Next(cq_[0]);
+    EXPECT_EQ(wc.wr_id, id);
+    EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
+  }
+  EXPECT_EQ(Next(cq_[1]).byte_len, 10u);
+  EXPECT_STREQ(memory_.data() + 300, "piecestwo");
+  EXPECT_STREQ(memory_.data() + 64, "inline");
+  uint64_t before = 0;
+  std::memcpy(&before, memory_.data() + 208, sizeof before);
+  std::memcpy(&counter, memory_.data() + 200, sizeof counter);
+  EXPECT_EQ(before, 40u);
+  EXPECT_EQ(counter, 42u);
+}
+
+TEST_F(Verbs, ExtendedPolling) {
+  // Expect: what is read of a completion, a time that grows, ENOENT behind the last one.
+  ibv_cq_init_attr_ex attr{};
+  attr.cqe = 16;
+  attr.wc_flags =
+      IBV_WC_EX_WITH_BYTE_LEN | IBV_WC_EX_WITH_QP_NUM | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP;
+  ibv_cq_ex* const cq = ibv_create_cq_ex(context_, &attr);
+  ASSERT_NE(cq, nullptr);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = NewQueuePair(ibv_cq_ex_to_cq(cq));
+  ASSERT_NE(qp_[1], nullptr);
+  Connect();
+  ASSERT_EQ(Receive(1, 0, 8, 1), 0);
+  ASSERT_EQ(Receive(1, 8, 8, 2), 0);
+  ASSERT_EQ(Send(0, 16, 8, 3), 0);
+  ASSERT_EQ(Send(0, 16, 7, 4), 0);
+  EXPECT_EQ(Next(cq_[0]).wr_id, 3u);
+  EXPECT_EQ(Next(cq_[0]).wr_id, 4u);
+  ibv_poll_cq_attr how{};
+  ASSERT_EQ(ibv_start_poll(cq, &how), 0);
+  EXPECT_EQ(cq->wr_id, 1u);
+  EXPECT_EQ(cq->status, IBV_WC_SUCCESS);
+  EXPECT_EQ(ibv_wc_read_opcode(cq), IBV_WC_RECV);
+  EXPECT_EQ(ibv_wc_read_byte_len(cq), 8u);
+  EXPECT_EQ(ibv_wc_read_qp_num(cq), qp_[1]->qp_num);
+  const uint64_t first = ibv_wc_read_completion_ts(cq);
+  ASSERT_EQ(ibv_next_poll(cq), 0);
+  EXPECT_EQ(ibv_wc_read_byte_len(cq), 7u);
+  EXPECT_GE(ibv_wc_read_completion_ts(cq), first);
+  EXPECT_EQ(ibv_next_poll(cq), ENOENT);
+  ibv_end_poll(cq);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  EXPECT_EQ(ibv_destroy_cq(ibv_cq_ex_to_cq(cq)), 0);
+}
+
+TEST_F(Verbs, RegionsWithAddressesOfTheirOwn) {
+  // A region whose first byte is at 0, and one that is registered anew with other memory.
+  // Expect: peers reach both by the addresses given.
+  Connect();
+  ibv_mr* const zero = ibv_reg_mr_iova2(pd_, memory_.data() + 1024, 64, 0, kEverything);
+  ASSERT_NE(zero, nullptr);
+  Put(0, "zero");
+  ibv_sge sge = At(0, 5);
+  ibv_send_wr wr{};
+  wr.sg_list = &sge;
+  wr.num_sge = 1;
+  wr.opcode = IBV_WR_RDMA_WRITE;
+  wr.wr.rdma.rkey = zero->rkey;
+  ibv_send_wr* bad = nullptr;
+  ASSERT_EQ(ibv_post_send(qp_[0], &wr, &bad), 0);
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
+  EXPECT_STREQ(memory_.data() + 1024, "zero");
+  ASSERT_EQ(
+      ibv_rereg_mr(zero, IBV_REREG_MR_CHANGE_TRANSLATION, nullptr, memory_.data() + 2048, 64, 0),
+      0);
+  wr.wr.rdma.rkey = zero->rkey;
+  wr.wr.rdma.remote_addr = reinterpret_cast<uint64_t>(memory_.data() + 2048);
+  ASSERT_EQ(ibv_post_send(qp_[0], &wr, &bad), 0);
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
+  EXPECT_STREQ(memory_.data() + 2048, "zero");
+  EXPECT_EQ(ibv_dereg_mr(zero), 0);
+}
+
+TEST_F(Verbs, TransitionsThatAreNone) {
+  // Expect: EINVAL, as ib_modify_qp_is_ok() says, and nothing changed.
+  EXPECT_EQ(ToRts(qp_[0]), EINVAL);
+  EXPECT_EQ(ToRtr(qp_[0], qp_[1]->qp_num), EINVAL);
+  ibv_qp_attr attr{};
+  attr.qp_state = IBV_QPS_INIT;
+  EXPECT_EQ(ibv_modify_qp(qp_[0], &attr, IBV_QP_STATE), EINVAL);  // without its port
+  EXPECT_EQ(Receive(0, 0, 8, 1), EINVAL);
+  EXPECT_EQ(ToInit(qp_[0]), 0);
+  EXPECT_EQ(Receive(0, 0, 8, 1), 0);
+  ibv_qp_init_attr init{};
+  init.send_cq = init.recv_cq = cq_[0];
+  init.qp_type = IBV_QPT_UD;
+  EXPECT_EQ(ibv_create_qp(pd_, &init), nullptr);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  EXPECT_EQ(ibv_dealloc_pd(pd_), EBUSY);
+}
+
+TEST_F(Verbs, AChildAfterFork) {
+  // A connected process forks, and the child uses what it inherits, then opens the device itself.
+  // Expect: EIO for the one, success for the other; the parent's connection is not disturbed.
+  Connect();
+  const pid_t child = fork();
+  if (child == 0) {
+    ibv_wc wc;
+    int failed = 0;
+    failed |= Send(0, 0, 8, 1) == EIO ? 0 : 1;
+    failed |= ibv_poll_cq(cq_[0], 1, &wc) == -EIO ? 0 : 2;
+    failed |= ibv_dereg_mr(mr_) == EIO ? 0 : 4;
+    failed |= ibv_destroy_qp(qp_[0]) == EIO ? 0 : 8;
+    ibv_context* const own = Open();
+    ibv_pd* const pd = own == nullptr ? nullptr : ibv_alloc_pd(own);
+    failed |= pd != nullptr && ibv_dealloc_pd(pd) == 0 && ibv_close_device(own) == 0 ? 0 : 16;
+    _exit(failed);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  ASSERT_EQ(Receive(1, 0, 8, 2), 0);
+  ASSERT_EQ(Send(0, 16, 8, 3), 0);
+  EXPECT_EQ(Next(cq_[1]).status, IBV_WC_SUCCESS);
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
+}
+
+TEST_F(Verbs, AThousandQueuePairs) {
+  // Expect: numbers that differ, and none that comes again at once.
+  std::vector<ibv_qp*> all;
+  std::vector<uint32_t> numbers;
+  for (int i = 0; i < 1000; ++i) {
+    all.push_back(NewQueuePair(cq_[0]));
+    ASSERT_NE(all.back(), nullptr) << i;
+    numbers.push_back(all.back()->qp_num);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  EXPECT_EQ(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  const uint32_t last = all.back()->qp_num;
+  for (ibv_qp* qp : all) EXPECT_EQ(ibv_destroy_qp(qp), 0);
+  ibv_qp* const next = NewQueuePair(cq_[0]);
+  EXPECT_NE(next->qp_num, last);
+  EXPECT_EQ(ibv_destroy_qp(next), 0);
+}
+
+}  // namespace
