@@ -114,7 +114,8 @@ absl::StatusOr<Place> Group::PlaceOf(std::span<std::byte> bytes,
 absl::Status Group::Begin(absl::StatusOr<std::unique_ptr<Operation>> operation) {
   if (!operation.ok()) return operation.status();
   operation_ = *std::move(operation);
-  deadline_ns_ = NowNs() + absl::ToInt64Nanoseconds(options_.deadline);
+  const absl::Duration most = std::min(options_.deadline, absl::Hours(24 * 365));
+  deadline_ns_ = NowNs() + absl::ToInt64Nanoseconds(most);
   ++counters_.operations;
   return absl::OkStatus();
 }

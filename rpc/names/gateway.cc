@@ -176,7 +176,7 @@ absl::Status Gateway::Run(Transfer& transfer, absl::Time deadline) {
           absl::StrCat("etcd: ", transfer.url, " did not answer in time"));
       break;
     }
-    const auto most = std::min<int64_t>(absl::ToInt64Milliseconds(rest) + 1, 60'000);
+    const auto most = absl::ToInt64Milliseconds(std::min(rest, absl::Minutes(1))) + 1;
     curl_multi_poll(multi, nullptr, 0, static_cast<int>(most), nullptr);
   }
   curl_multi_remove_handle(multi, transfer.easy);

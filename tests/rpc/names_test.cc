@@ -274,8 +274,10 @@ TEST(RpcNames, NobodyStandsForTheName) {
   Stand shop;
   ToldChannel named;
   named.told->tell(absl::UnavailableError("the names are away"));
-  EXPECT_THAT(named.channel->WaitUntilConnected(kLongEnough),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the names are away")));
+  for (int i = 0; i < 2; ++i) {  // also who comes when that is known already
+    EXPECT_THAT(named.channel->WaitUntilConnected(kLongEnough),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the names are away")));
+  }
   EXPECT_THAT(named.client.Echo(Say("x")),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the names are away")));
   named.told->tell(std::vector<std::string>());
