@@ -315,7 +315,7 @@ absl::Status Channel::WaitUntilConnected(absl::Duration timeout) {
   }
   const uint64_t before = gave_up_;
   TryLocked();
-  if (!TryingLocked() && !last_failure_.ok()) return last_failure_;  // no more is to come
+  if (targets_.empty() && !TryingLocked()) return last_failure_;  // known before it was asked for
   const bool in_time = changed_.wait_for(lock, Chrono(timeout), [&] {
     return PickLocked() != nullptr || gave_up_ > before || closing_;
   });
