@@ -5,7 +5,7 @@
 # CMake project outside the tree built against it, then the same by pkg-config; one
 # program of verbs, one with a service of its own.
 # Expect: the programs run, list the tcp device and have their call answered;
-# verbena.h has every header.
+# verbena.h has every header; `verbena run` finds its libraries.
 set -euo pipefail
 case $1 in /*) install=$1 ;; *) install=$PWD/$1 ;; esac
 work=${TEST_TMPDIR:?set by bazel test}
@@ -21,7 +21,8 @@ prefix=$work/prefix
 for file in lib/libverbena.a bin/verbena include/verbena/verbena.h lib/pkgconfig/verbena.pc \
   lib/cmake/verbena/verbena-config.cmake lib/libverbena_rpc.a lib/libverbena_rpc_names.a \
   lib/cmake/verbena/verbena-rpc.cmake lib/pkgconfig/verbena_rpc.pc bin/protoc-gen-verbena \
-  share/verbena/proto/bulk.proto include/verbena/rpc/channel.h; do
+  share/verbena/proto/bulk.proto include/verbena/rpc/channel.h lib/verbena/libibverbs.so.1 \
+  lib/verbena/librdmacm.so; do
   [ -s "$prefix/$file" ] || fail "$file: not installed; see //:install in BUILD.bazel"
 done
 for program in verbena protoc-gen-verbena; do
@@ -34,6 +35,13 @@ for header in "$prefix"/include/verbena/transport/*.h; do
   grep -q "#include \"transport/$(basename "$header")\"" "$prefix/include/verbena/verbena.h" ||
     fail "$(basename "$header"): public, but packaging/verbena.h does not include it; add it there"
 done
+
+if command -v ibv_devices >/dev/null; then
+  "$prefix/bin/verbena" run -- ibv_devices >"$work/devices" || fail "verbena run: ibv_devices fails"
+  grep -q tcp_lo "$work/devices" || fail "verbena run: ibv_devices shows no device tcp_lo"
+else
+  echo "skipped: ibv_devices is missing; tools/setup --test installs it"
+fi
 
 source=$PWD/tests/install/outside
 [ -f "$source/main.cc" ] || fail "outside/main.cc: not among the test's data"
