@@ -138,6 +138,9 @@ absl::StatusOr<std::unique_ptr<provider::Path>> Context::Resolve(const std::stri
 }
 
 void Context::Push(const void* object, Event event) {
+  // A way was proven and is none any more, or it is another's connect that failed, and then the
+  // next Resolve proves a way once more.
+  if (event.type == EventType::kUnreachable && event.context != this) rendezvous_.ForgetProofs();
   if (event.context == this) {
     Changed();  // of a proof: the service looks after it
   } else if (host_ != nullptr) {

@@ -17,6 +17,7 @@ constexpr const char* kRequired = "RDMA is required";
 constexpr const char* kOtherServes = "another device serves";
 constexpr const char* kIsOff = "RDMA is off at this end";
 constexpr const char* kNoAddress = "it has no IP address to connect to";
+constexpr const char* kMoreLosers = "others";
 constexpr int kExact = 1000;  // more than any number of common bits
 
 }  // namespace
@@ -129,9 +130,17 @@ std::vector<Candidate> Core::OnDevice(const provider::Device& device, const std:
   return all;
 }
 
-void Core::CountConnection(const std::string& device) {
+void Core::CountConnection(const std::vector<Candidate>& candidates) {
   const std::lock_guard lock(mutex_);
-  ++counters_.connections[device];
+  for (const Candidate& each : candidates) {
+    if (each.chosen) {
+      ++counters_.connections[each.device];
+      continue;
+    }
+    const std::string loser = absl::StrCat(each.device, ": ", each.reason);
+    const bool known = counters_.not_taken.contains(loser);
+    ++counters_.not_taken[known || counters_.not_taken.size() < kLosers ? loser : kMoreLosers];
+  }
 }
 
 void Core::CountRefusal(Reason reason) {

@@ -67,7 +67,8 @@ class Core {
   std::vector<Candidate> OnDevice(const provider::Device& device, const std::string& why, Rdma mode,
                                   const std::vector<Candidate>& tried = {}) const;
 
-  void CountConnection(const std::string& device);
+  // On the device that was chosen, and not on the others.
+  void CountConnection(const std::vector<Candidate>& candidates);
   void CountRefusal(Reason reason);
   ContextCounters counters() const;
 

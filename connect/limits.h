@@ -19,6 +19,9 @@ inline constexpr absl::Duration kRendezvousTime = absl::Seconds(3);
 inline constexpr absl::Duration kRemember = absl::Seconds(30);
 inline constexpr size_t kRemembered = 1024;  // addresses
 
+// Counters of candidates and why they did not serve. Peers tell theirs in words of their own.
+inline constexpr size_t kLosers = 256;
+
 // A port that was offered and not used.
 inline constexpr absl::Duration kOfferTime = absl::Seconds(30);
 // A peer may start this many connects at once; each costs a listening socket until it is used.

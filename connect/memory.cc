@@ -34,4 +34,9 @@ void Memory::Forget(const std::string& address) {
   entries_.erase(address);
 }
 
+void Memory::ForgetProofs() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(entries_, [](const auto& each) { return each.second.verdict.device != nullptr; });
+}
+
 }  // namespace verbena::connect

@@ -26,6 +26,7 @@ class Memory {
   std::optional<Verdict> Recall(const std::string& address, absl::Duration now);
   void Remember(const std::string& address, const Verdict& verdict, absl::Duration now);
   void Forget(const std::string& address);
+  void ForgetProofs();  // the good verdicts
 
  private:
   struct Entry {

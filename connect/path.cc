@@ -10,7 +10,7 @@ namespace verbena::connect {
 
 absl::Status StraightPath::Connect(provider::QueuePair& qp, const ConnectParameters& parameters) {
   if (absl::Status s = path_->Connect(qp, parameters); !s.ok()) return s;
-  core_.CountConnection(device()->info().name);
+  core_.CountConnection(info().candidates);
   VERBENA_LOG(kInfo, "select", "connect ", info().peer, ": over ", Explain(info()));
   return absl::OkStatus();
 }
@@ -40,7 +40,7 @@ absl::Status RdmaPath::Connect(provider::QueuePair& qp, const ConnectParameters&
   absl::Status status = (*path)->Connect(qp, rest);
   (void)(*path)->Close();
   if (!status.ok()) return status;
-  core_.CountConnection(device_->info().name);
+  core_.CountConnection(info_.candidates);
   VERBENA_LOG(kInfo, "select", "connect ", info_.peer, ": over ", Explain(info_));
   return absl::OkStatus();
 }

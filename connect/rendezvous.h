@@ -36,6 +36,9 @@ class Rendezvous {
                                                              provider::Device* device, uint8_t nth,
                                                              absl::Duration deadline);
 
+  // Of all peers: a connect over a device has failed that was proven to reach one.
+  void ForgetProofs() { memory_.ForgetProofs(); }
+
  private:
   // FailedPrecondition: the peer does not know what this is.
   absl::StatusOr<Answer> AskPeer(provider::Path& via, const Ask& ask, absl::Duration deadline);

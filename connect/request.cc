@@ -7,7 +7,7 @@ namespace verbena::connect {
 
 absl::Status Request::Accept(provider::QueuePair& qp, const AcceptParameters& parameters) {
   if (absl::Status s = request_->Accept(qp, parameters); !s.ok()) return s;
-  core_.CountConnection(device()->info().name);
+  core_.CountConnection(info().candidates);
   VERBENA_LOG(kInfo, "select", "accept ", info().local, " from ", info().peer, ": over ",
               Explain(info()));
   return absl::OkStatus();

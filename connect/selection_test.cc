@@ -51,6 +51,10 @@ TEST_F(Selection, BothHaveRdma) {
   EXPECT_EQ(client.counters().connections.at(kRdma), 1u);
   EXPECT_EQ(server.counters().connections.at(kRdma), 1u);
   EXPECT_TRUE(client.counters().refusals.empty());
+  for (const Context* each : {&client, &server}) {
+    EXPECT_THAT(each->counters().not_taken,
+                testing::ElementsAre(testing::Pair("tcp: RDMA reaches the peer", 1)));
+  }
   // Nothing of the proof is left, and none of its events is the application's.
   EXPECT_EQ(Rdma(client).queue_pairs, 1u);
   EXPECT_EQ(Tcp(client).queue_pairs, 0u);
@@ -89,6 +93,7 @@ TEST_F(Selection, CallerHasNoneAndSaysWhy) {
   Context server = hosts.Open(1), client = hosts.Open(2, options);
   const Connected both = Run(server, client);
   EXPECT_EQ(Losers(both.at_client), "verbs: libibverbs.so.1 is not installed");
+  EXPECT_EQ(client.counters().not_taken.at("verbs: libibverbs.so.1 is not installed"), 1u);
 }
 
 TEST_F(Selection, ListenerHasNone) {
@@ -147,9 +152,24 @@ TEST_F(Selection, ResultsAreRemembered) {
   EXPECT_EQ(Rdma(client).connects, proofs);
 }
 
+// The way was proven, and then no packet of the device arrives any more.
+// Expect: the connect fails, and the next Resolve does not believe the old proof.
+TEST_F(Selection, AProofIsForgottenWhenTheConnectFails) {
+  Context server = hosts.Open(1), client = hosts.Open(2);
+  Listener listener = Check(server.Listen(Hosts::address(1, 7471)));
+  Path path = Check(client.Resolve(listener.address()));
+  ASSERT_EQ(path.device().name(), kRdma);
+  hosts.SilenceDevices(true);
+  End end(path.device());
+  EXPECT_FALSE(path.Connect(end.qp, {.deadline = absl::Seconds(2)}).ok());
+  EXPECT_EQ(Check(client.Resolve(listener.address())).device().name(), "tcp");
+}
+
 TEST_F(Selection, OffAtTheCaller) {
   Context server = hosts.Open(1), client = hosts.Open(2);
   const Connected both = Run(server, client, {.rdma = Rdma::kOff});
+  EXPECT_EQ(client.counters().not_taken.at("fake_rdma: RDMA is off at this end"), 1u);
+  EXPECT_EQ(server.counters().not_taken.at("fake_rdma: the caller did not ask for RDMA"), 1u);
   EXPECT_EQ(Losers(both.at_client), "fake_rdma: RDMA is off at this end");
   EXPECT_EQ(Losers(both.at_server), "fake_rdma: the caller did not ask for RDMA");
   EXPECT_EQ(Tcp(client).connects, 1u);

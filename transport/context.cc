@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "connect/compose.h"
 #include "transport/context_state.h"
 #include "transport/log.h"
@@ -111,10 +112,17 @@ absl::StatusOr<Context> Context::OpenSome(const std::string& name, const std::st
     auto opened = entry.open(argument, named ? nullptr : &settings.absent);
     if (opened.ok()) {
       others.push_back(*std::move(opened));
-    } else if (named) {
-      return opened.status();
-    } else if (settings.absent.size() == known) {
-      settings.absent.push_back({entry.name, false, std::string(opened.status().message())});
+      continue;
+    }
+    if (named && rdma == Rdma::kRequired) return opened.status();
+    const std::string why(absl::StripPrefix(opened.status().message(),
+                                            absl::StrCat("device ", name, ":", argument, ": ")));
+    if (named) {  // which device is one choice, whether another: docs/decisions/0013
+      VERBENA_LOG(kWarn, "select", opened.status().message(),
+                  " Going on over TCP, as RDMA is not required.");
+    }
+    if (settings.absent.size() == known) {
+      settings.absent.push_back({argument.empty() ? entry.name : argument, false, why});
     }
   }
   auto opened = base.open(name == base.name ? argument : "", nullptr);

@@ -120,7 +120,10 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"ProviderAlone", "second", nullptr, "second()tcp()"},
         Row{"OptionBeforeEnvironment", "tcp", "second", "tcp()"},
         Row{"ProviderRefuses", "tcp:bad", nullptr, "tcp(bad)", StatusCode::kInvalidArgument},
-        Row{"NamedProviderRefuses", "second:bad", nullptr, "second(bad)", StatusCode::kNotFound},
+        // Which device is one choice, whether RDMA at all is another.
+        Row{"NamedProviderRefuses", "second:bad", nullptr, "second(bad)tcp()"},
+        Row{"NamedProviderRefusesAndIsRequired", "second:bad", nullptr, "second(bad)",
+            StatusCode::kNotFound, Rdma::kRequired},
         Row{"NothingAfterColon", "tcp:", nullptr, "", StatusCode::kInvalidArgument},
         Row{"AutoTakesNothing", "auto:x", nullptr, "", StatusCode::kInvalidArgument},
         Row{"NotAName", "mlx5_0", nullptr, "", StatusCode::kInvalidArgument},
@@ -148,6 +151,16 @@ TEST(ContextTest, DevicesThatStayClosedAreCandidates) {
   EXPECT_EQ(listener.status().message(),
             "listen :7471: RDMA is required, and not over s0: its port is down; not over s1: only "
             "if named. `verbena devices` shows what there is.");
+}
+
+// Expect: the device that was named is a candidate, with the reason.
+TEST(ContextTest, ANamedDeviceThatCannotBeOpenedIsACandidate) {
+  auto context = Context::Open({.device = "second:bad"});
+  ASSERT_TRUE(context.ok()) << context.status();
+  auto listener = context->Listen(":7471", {.rdma = Rdma::kRequired});
+  EXPECT_EQ(listener.status().message(),
+            "listen :7471: RDMA is required, and not over bad: second:bad: no such device. "
+            "`verbena devices` shows what there is.");
 }
 
 TEST(ContextTest, NotFoundListsWhatThereIs) {

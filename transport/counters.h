@@ -58,6 +58,9 @@ struct DeviceCounters {
 struct ContextCounters {
   std::map<std::string, uint64_t> connections = {};  // accepted and begun, by device: "tcp", "rxe0"
   std::map<std::string, uint64_t> refusals = {};     // of RDMA, by reason: "unreachable"
+  // Of those connections, by candidate that did not serve and why: "rxe0: its port is down". At
+  // most 256, as peers have words of their own; the rest is "others".
+  std::map<std::string, uint64_t> not_taken = {};
 };
 
 struct RegionCounters {

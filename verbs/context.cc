@@ -93,9 +93,10 @@ class Context final : public provider::Context {
     for (Found& each : found) {
       devices_.push_back(std::make_unique<Device>(this, service_.get(), std::move(each)));
     }
-    service_->Start();
   }
   ~Context() override { service_->Stop(); }
+
+  absl::Status Start() { return service_->Start(); }
 
   absl::Status Close() override {
     if (absl::Status s = CheckClosable(); !s.ok()) return s;
@@ -224,7 +225,9 @@ absl::StatusOr<std::unique_ptr<provider::Context>> Open(const std::string& argum
   }
   absl::StatusOr<std::unique_ptr<Service>> service = Service::Create();
   if (!service.ok()) return service.status();
-  return std::make_unique<Context>(*std::move(service), std::move(wanted));
+  auto context = std::make_unique<Context>(*std::move(service), std::move(wanted));
+  if (absl::Status s = context->Start(); !s.ok()) return s;
+  return context;
 }
 
 }  // namespace verbena::verbs

@@ -177,16 +177,19 @@ void Device::LetGo() {
 }
 
 DeviceAttributes Device::attributes() const {
-  std::call_once(inline_probed_, [this] { const_cast<Device*>(this)->ProbeInline(); });
+  const std::lock_guard lock(inline_mutex_);
+  auto* const self = const_cast<Device*>(this);
+  if (!inline_known_) self->inline_known_ = self->ProbeInline();
   return attributes_;
 }
 
 // No attribute tells the limit, so the device is asked as ibv_create_qp(3) answers; not before
 // somebody wants to know, as a queue pair costs memory of the device.
-void Device::ProbeInline() {
+bool Device::ProbeInline() {
   const Use use(this);
   attributes_.max_inline = kLeastInline;
-  if (gone()) return;
+  if (gone()) return false;
+  bool known = false;
   ibv_pd* pd = Lib().alloc_pd(context());
   ibv_cq* cq = pd != nullptr ? Lib().create_cq(context(), 1, nullptr, nullptr, 0) : nullptr;
   for (uint32_t bytes : {1024u, 512u, 256u, 128u, 80u, 64u, 32u}) {
@@ -200,6 +203,8 @@ void Device::ProbeInline() {
                       .max_recv_sge = 1,
                       .max_inline_data = bytes};
     ibv_qp* qp = Lib().create_qp(pd, &attributes);
+    // Any other error is no answer: a container's share is used up, say, and later it is not.
+    known = qp != nullptr || errno == EINVAL;
     if (qp == nullptr) continue;
     device_inline_ = std::max(attributes.cap.max_inline_data, bytes);
     Lib().destroy_qp(qp);
@@ -208,6 +213,7 @@ void Device::ProbeInline() {
   if (cq != nullptr) Lib().destroy_cq(cq);
   if (pd != nullptr) Lib().dealloc_pd(pd);
   attributes_.max_inline = std::max(device_inline_, kLeastInline);
+  return known;
 }
 
 absl::Status Device::Refused(int error, const std::string& what, Resource resource,

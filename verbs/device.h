@@ -62,7 +62,10 @@ class Device final : public provider::Device,
   absl::StatusOr<ibv_port_attr> PortNow() const;                          // out_of_band.cc
   absl::StatusOr<Way> way() const;  // without a queue pair; out_of_band.cc
   std::vector<Gid> gids() const;    // of the port, as of now; out_of_band.cc
-  uint32_t device_inline() const { return device_inline_; }  // bytes that the driver takes
+  uint32_t device_inline() const {  // bytes that the driver takes
+    const std::lock_guard lock(inline_mutex_);
+    return device_inline_;
+  }
   Service& service() { return *service_; }
   Ledgers& ledgers() { return ledgers_; }
   Children& children() { return children_; }
@@ -100,7 +103,7 @@ class Device final : public provider::Device,
   class Use;
   void Watch();
   void LetGo();
-  void ProbeInline();
+  bool ProbeInline();  // false: nothing is known, for want of something else
   void Dispatch(const ibv_async_event& event);
   void DispatchQueuePair(const ibv_async_event& event);
 
@@ -109,8 +112,9 @@ class Device final : public provider::Device,
   Found found_;
   DeviceAttributes attributes_;
   Capabilities capabilities_;
+  mutable std::mutex inline_mutex_;  // the next two, and attributes_.max_inline
   uint32_t device_inline_ = 0;
-  mutable std::once_flag inline_probed_;
+  bool inline_known_ = false;
   std::atomic<bool> gone_{false};
   rdma_cm_id* watch_ = nullptr;  // bound to the device: rdma_cm tells who is when it is removed
   Ledgers ledgers_;

@@ -80,6 +80,9 @@ TEST(GidForPeers, NothingUnreachableByAccident) {
     EXPECT_EQ(GidForPeers("mlx5_0", true, gids, nullptr).status().code(),
               absl::StatusCode::kFailedPrecondition);
   }
+  EXPECT_THAT(std::string(GidForPeers("mlx5_0", true, {}, nullptr).status().message()),
+              AllOf(HasSubstr("device mlx5_0: its GID table is empty"),
+                    HasSubstr("Give its network interface an address")));
   EXPECT_EQ(Chosen({kPort[0], kPort[1]}, "1"), 1u);
   EXPECT_TRUE(GidForPeers("ib0", false, {kPort[0]}, nullptr).ok());  // a subnet's own prefix
 }

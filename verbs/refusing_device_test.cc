@@ -202,6 +202,18 @@ TEST_F(RefusingDevice, AQueuePairsInlineArea) {
   EXPECT_TRUE(domain->Close().ok());
 }
 
+TEST_F(RefusingDevice, WhatItTakesInlineIsAskedAgainAfterAnErrorOfAnotherKind) {
+  the_library().create_qp = NoQueuePair;  // ENOMEM: that says nothing of inline data
+  Open(false);
+  EXPECT_EQ(device_->device_inline(), 0u);
+  the_library().create_qp = CountedPair;
+  (void)device_->attributes();
+  EXPECT_EQ(device_->device_inline(), 64u);
+  the_library().create_qp = NoQueuePair;  // what is known stays
+  (void)device_->attributes();
+  EXPECT_EQ(device_->device_inline(), 64u);
+}
+
 TEST_F(RefusingDevice, APollThatFailsIsNoEmptyQueue) {
   for (const size_t room : {size_t{1}, CompletionQueue::kPollBatch + 1}) {
     told_.events.clear();

@@ -2,7 +2,6 @@
 #include "verbs/service.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -10,12 +9,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "transport/thread.h"
 #include "verbs/errors.h"
 
 namespace verbena::verbs {
@@ -71,22 +70,21 @@ Service::~Service() {
   }
 }
 
-void Service::Start() {
-  // Signals are the application's, except those that the thread itself might cause.
-  sigset_t blocked, former;
-  sigfillset(&blocked);
-  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&blocked, fault);
-  pthread_sigmask(SIG_SETMASK, &blocked, &former);
-  thread_ = std::thread([this] { Run(); });
-  pthread_sigmask(SIG_SETMASK, &former, nullptr);
-  pthread_setname_np(thread_.native_handle(), "verbena-verbs");
+absl::Status Service::Start() {
+  const auto main = [](void* self) -> void* {
+    static_cast<Service*>(self)->Run();
+    return nullptr;
+  };
+  const absl::Status status = provider::StartThread("verbena-verbs", main, this, &thread_);
+  started_ = status.ok();
+  return status;
 }
 
 void Service::Stop() {
-  if (!thread_.joinable()) return;
+  if (!std::exchange(started_, false)) return;
   stopping_.store(true, std::memory_order_release);
   Wake();
-  thread_.join();
+  pthread_join(thread_, nullptr);
 }
 
 void Service::Wake() { (void)eventfd_write(wake_, 1); }

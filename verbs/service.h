@@ -6,12 +6,13 @@
 // the kernel, never on the hot path. Whoever holds it may not take a completion queue's.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -64,8 +65,8 @@ class Service {
   static absl::StatusOr<std::unique_ptr<Service>> Create();
   ~Service();
 
-  void Start();
-  void Stop();  // joins the thread
+  absl::Status Start();  // ResourceExhausted: no thread
+  void Stop();           // joins the thread
 
   std::mutex& mutex() { return mutex_; }
   bool on_its_thread() const;  // which holds the mutex whenever it calls anybody
@@ -109,7 +110,8 @@ class Service {
   std::atomic<uint64_t> wakeups_{0};
   absl::flat_hash_set<Attended*> attended_;
   absl::flat_hash_map<Attended*, absl::Duration> deadlines_;  // on the steady clock
-  std::thread thread_;
+  pthread_t thread_{};
+  bool started_ = false;
 };
 
 // Not the wall clock: setting it must not lengthen a wait.

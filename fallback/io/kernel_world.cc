@@ -3,8 +3,6 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <signal.h>
-#include <string.h>
 #include <sys/random.h>
 
 #include <atomic>
@@ -13,9 +11,9 @@
 #include <mutex>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "fallback/io/epoll_poller.h"
 #include "fallback/io/kernel_streams.h"
+#include "transport/thread.h"
 
 namespace verbena::io {
 namespace {
@@ -69,24 +67,9 @@ class KernelWorld final : public World {
 };
 
 absl::Status KernelWorld::StartThread() {
-  // The thread inherits the mask: the application's signals are for the application's threads.
-  // Faults are not: blocked, they would end the process past its crash handler.
-  sigset_t all, before;
-  sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) {
-    sigdelset(&all, fault);
-  }
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = pthread_create(&thread_, nullptr, &KernelWorld::Main, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("service thread: ", strerror(error),
-                     "; raise the limit on threads (`ulimit -u`, pids.max)"));
-  }
-  has_thread_ = true;
-  pthread_setname_np(thread_, "verbena");
-  return absl::OkStatus();
+  const absl::Status started = provider::StartThread("verbena", &KernelWorld::Main, this, &thread_);
+  has_thread_ = started.ok();
+  return started;
 }
 
 KernelWorld::~KernelWorld() {
