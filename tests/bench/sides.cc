@@ -182,8 +182,37 @@ void Serve(const Row& row, const Options& options, Shared& shared) {
   Probe(shared, 1);
 }
 
+volatile pid_t server_pid = 0;
+
+// A server that is gone leaves the client in its row, or in Probe, until its patience ends. By a
+// signal: a thread that waits would make libc's calls dearer.
+void OnChild(int) {
+  siginfo_t info = {};
+  const int failed =
+      waitid(P_PID, static_cast<id_t>(server_pid), &info, WEXITED | WNOHANG | WNOWAIT);
+  if (failed != 0 || info.si_pid == 0 || (info.si_code == CLD_EXITED && info.si_status == 0)) {
+    return;
+  }
+  std::array<char, 64> text;
+  const int length =
+      std::snprintf(text.data(), text.size(), "bench: the server ended, %s %d\n",
+                    info.si_code == CLD_EXITED ? "status" : "signal", info.si_status);
+  (void)!write(STDERR_FILENO, text.data(), static_cast<size_t>(length));
+  _exit(1);
+}
+
+void WatchServer(pid_t server) {
+  server_pid = server;
+  struct sigaction action = {};
+  action.sa_handler = OnChild;
+  action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
+  sigaction(SIGCHLD, &action, nullptr);
+  OnChild(SIGCHLD);  // it may have ended before
+}
+
 int Measure(const Row& row, const Options& options, Shared& shared, pid_t server) {
   alarm(kPatience);
+  WatchServer(server);
   Pin(options.cores[0]);
   const double before = Probe(shared, 0);
   const DelayMeter meter;

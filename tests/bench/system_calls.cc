@@ -18,10 +18,18 @@ using Syscall = long (*)(long, ...);
 
 std::atomic<uint64_t> calls = 0;
 
-// libc's own, which this file's hides.
+std::atomic<Syscall> real = nullptr;
+
+// libc's own, which this file's hides. Not a static of the function: a second thread waits for the
+// guard of such a one by syscall(), which is this file's and comes here again, until its stack
+// ends.
 Syscall Real() {
-  static const auto real = reinterpret_cast<Syscall>(dlsym(RTLD_NEXT, "syscall"));
-  return real;
+  Syscall found = real.load(std::memory_order_relaxed);
+  if (found == nullptr) {
+    found = reinterpret_cast<Syscall>(dlsym(RTLD_NEXT, "syscall"));
+    real.store(found, std::memory_order_relaxed);
+  }
+  return found;
 }
 
 template <typename... Args>
