@@ -43,7 +43,7 @@ ibv_device_attr Attributes(const Device& device) {
   a.max_pd = 1 << 20;
   a.max_qp_rd_atom = a.max_qp_init_rd_atom = kMostReads;
   a.max_res_rd_atom = Most(uint64_t{kMostReads} * limits.max_queue_pairs);
-  a.atomic_cap = IBV_ATOMIC_GLOB;
+  a.atomic_cap = IBV_ATOMIC_HCA;  // global ones UCX 1.13 takes for none
   a.max_srq = Most(limits.max_shared_receive_queues);
   a.max_srq_wr = Most(limits.max_work_requests);
   a.max_ah = 1 << 20;

@@ -45,19 +45,26 @@ void ConnectionId::SetAddresses(const provider::Address& local, const provider::
   ib.pkey = 0xffff;
 }
 
+// The kernel gives an id no device for the loopback's addresses, until they are resolved
+// (cma_any_addr); libfabric binds to one, and takes a device that it gets for the only one.
 int ConnectionId::Bind(const sockaddr* address) {
   if (address->sa_family != AF_INET && address->sa_family != AF_INET6) return EAFNOSUPPORT;
   const provider::Address local = provider::Address::From(address);
-  if (!local.is_any()) {
-    Device* const device = Device::At(local.bytes());
-    if (device == nullptr) return ENODEV;
-    Context* const opened = ManagerContext(device);
-    if (opened == nullptr) return errno;
-    verbs = &opened->context;
-    port_num = 1;
-    pd = ManagerDomain(opened);
+  if (!local.is_any() && !local.is_loopback()) {
+    if (const int error = Acquire(local); error != 0) return error;
   }
   SetAddresses(local, {});
+  return 0;
+}
+
+int ConnectionId::Acquire(const provider::Address& local) {
+  Device* const device = Device::At(local.bytes());
+  if (device == nullptr) return ENODEV;
+  Context* const opened = ManagerContext(device);
+  if (opened == nullptr) return errno;
+  verbs = &opened->context;
+  port_num = 1;
+  pd = ManagerDomain(opened);
   return 0;
 }
 
@@ -68,14 +75,14 @@ int ConnectionId::Resolve(const sockaddr* source, const sockaddr* destination) {
   const provider::Address peer = provider::Address::From(destination);
   provider::Address local;
   if (source != nullptr) local = provider::Address::From(source);
-  if (source == nullptr && verbs != nullptr) local = provider::Address::From(&route.addr.src_addr);
+  if (source == nullptr && route.addr.src_addr.sa_family != AF_UNSPEC)
+    local = provider::Address::From(&route.addr.src_addr);
   if (local.empty() || local.is_any()) local = SourceTowards(peer);
-  Device* const device = local.empty() ? nullptr : Device::At(local.bytes());
-  if (device == nullptr) {
+  if (local.empty() || Device::At(local.bytes()) == nullptr) {
     Push(RDMA_CM_EVENT_ADDR_ERROR, -ENODEV);
     return 0;
   }
-  if (const int error = Bind(local.raw()); error != 0) return error;
+  if (const int error = Acquire(local); error != 0) return error;
   SetAddresses(local, peer);
   Push(RDMA_CM_EVENT_ADDR_RESOLVED, 0);
   return 0;

@@ -179,6 +179,7 @@ int ConnectionId::Connect(const rdma_conn_param* p) {
   agreed_.initiator_depth = static_cast<uint8_t>(parameters.initiator_depth);
   parameters_ = parameters;
   patient_until_ = absl::Now() + kPatience;
+  calls_ = true;
   Attach(mine);
   if (StartConnect().ok()) return 0;
   Detach();
@@ -240,8 +241,12 @@ void ConnectionManager::Tell(ConnectionId* id, const Event& event) { id->OnEvent
 void ConnectionId::OnEvent(const Event& event) {
   switch (event.type) {
     case EventType::kEstablished:
-      managed_->Connected();
       established_ = true;
+      // A program that moves the queue pair itself does so now (rdma_establish(3)).
+      if (calls_ && qp == nullptr) {
+        return Push(RDMA_CM_EVENT_CONNECT_RESPONSE, 0, event.private_data);
+      }
+      managed_->Connected();
       return Push(RDMA_CM_EVENT_ESTABLISHED, 0, event.private_data);
     case EventType::kRejected:
       return Push(RDMA_CM_EVENT_REJECTED, kConsumerReject, event.private_data);

@@ -10,6 +10,8 @@
 namespace verbena::dropin {
 namespace {
 
+constexpr uint8_t kUsualTimeout = 18;  // 4.096 µs × 2^18: about a second
+
 // A completion queue with a channel of its own, as rdma_create_qp(3) makes those that are missing.
 int MakeQueue(ibv_context* context, uint32_t entries, ibv_comp_channel** channel, ibv_cq** cq) {
   *channel = ibv_create_comp_channel(context);
@@ -69,6 +71,47 @@ void ConnectionId::DestroyQueuePair() {
   qp = nullptr;
   FreeQueue(&send_cq_channel, &send_cq, made_send_queue_);
   FreeQueue(&recv_cq_channel, &recv_cq, made_receive_queue_);
+}
+
+// As the kernel's rdma_init_qp_attr(). Who is behind the peer's number need not be known: the
+// connection is this id's.
+int ConnectionId::DescribeQueuePair(ibv_qp_attr* attr, int* mask) const {
+  constexpr int kInit = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
+  constexpr int kReady = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+                         IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+  constexpr int kSends = IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+                         IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
+  if (verbs == nullptr) return EINVAL;
+  const ibv_qp_state state = attr->qp_state;
+  *attr = {};
+  attr->qp_state = state;
+  switch (state) {
+    case IBV_QPS_INIT:
+      *mask = kInit;
+      attr->port_num = port_num;
+      attr->qp_access_flags =
+          IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+      return 0;
+    case IBV_QPS_RTR:
+      *mask = kReady;
+      attr->path_mtu = IBV_MTU_4096;
+      attr->dest_qp_num = QueuePair::kOfManager;
+      attr->max_dest_rd_atomic = agreed_.responder_resources;
+      attr->ah_attr.is_global = 1;
+      attr->ah_attr.port_num = port_num;
+      attr->ah_attr.grh.dgid = route.addr.addr.ibaddr.dgid;
+      attr->ah_attr.grh.hop_limit = 1;
+      return 0;
+    case IBV_QPS_RTS:
+      *mask = kSends;
+      attr->timeout = timeout_.value_or(kUsualTimeout);
+      attr->retry_cnt = 7;
+      attr->rnr_retry = agreed_.rnr_retry_count;
+      attr->max_rd_atomic = agreed_.initiator_depth;
+      return 0;
+    default:
+      return EINVAL;
+  }
 }
 
 int ConnectionId::CreateSharedQueue(ibv_pd* domain, ibv_srq_init_attr* attr) {

@@ -65,7 +65,9 @@ ConnectionId::~ConnectionId() = default;
 
 void ConnectionId::Push(rdma_cm_event_type type, int status, std::string private_data) {
   auto* const e = new CmEvent(this, type, status);
-  if (type == RDMA_CM_EVENT_ESTABLISHED) e->param.conn = agreed_;
+  if (type == RDMA_CM_EVENT_ESTABLISHED || type == RDMA_CM_EVENT_CONNECT_RESPONSE) {
+    e->param.conn = agreed_;
+  }
   e->SetPrivateData(std::move(private_data));
   std::lock_guard lock(ManagerMutex());
   EventChannel::Of(channel)->events.Push(e);
@@ -83,15 +85,20 @@ int ConnectionId::Complete(rdma_cm_event_type expected) {
   return event->event == expected ? 0 : ErrnoOfEvent(*event);
 }
 
-// Its events that nobody took move along.
+// Its events that nobody took move along. With a channel of the program calls wait no more.
 int ConnectionId::Migrate(rdma_event_channel* to) {
-  if (to == nullptr && !waits()) {
+  std::unique_ptr<EventChannel> former;
+  if (waits()) {
+    if (to == nullptr) return 0;
+    ForgetEvent();
+    former = std::move(own_channel_);
+  } else if (to == nullptr) {
     own_channel_ = std::make_unique<EventChannel>();
     to = own_channel_.get();
   }
   std::lock_guard lock(ManagerMutex());
   EventChannel* const from = EventChannel::Of(channel);
-  EventChannel* const target = EventChannel::Of(to != nullptr ? to : channel);
+  EventChannel* const target = EventChannel::Of(to);
   if (from == target) return 0;
   from->events.Drop([&](CmEvent* e) {
     if (e->id != this || e->listen_id != nullptr) return false;

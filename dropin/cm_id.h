@@ -37,6 +37,7 @@ class ConnectionId final : public rdma_cm_id {
   int Bind(const sockaddr* address);
   int Resolve(const sockaddr* source, const sockaddr* destination);
   int ResolveRoute();
+  int Acquire(const provider::Address& local);  // the device that has it
   void SetAddresses(const provider::Address& local, const provider::Address& peer);
 
   // cm_connect.cc
@@ -62,6 +63,7 @@ class ConnectionId final : public rdma_cm_id {
   // cm_endpoint.cc
   int CreateQueuePair(ibv_pd* pd, ibv_qp_init_attr* attr);
   void DestroyQueuePair();
+  int DescribeQueuePair(ibv_qp_attr* attr, int* mask) const;
   int CreateSharedQueue(ibv_pd* pd, ibv_srq_init_attr* attr);
   void DestroySharedQueue();
   int GetRequest(rdma_cm_id** id);
@@ -89,6 +91,7 @@ class ConnectionId final : public rdma_cm_id {
   absl::Time patient_until_;      // with a peer that does not listen yet
   rdma_conn_param agreed_{};      // what ESTABLISHED tells
   bool established_ = false;      // and not yet disconnected
+  bool calls_ = false;            // it has connected, not accepted
   ibv_pd* request_pd_ = nullptr;  // of an endpoint that listens
   std::optional<ibv_qp_init_attr> request_attr_;
   bool made_send_queue_ = false;

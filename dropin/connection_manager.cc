@@ -4,6 +4,7 @@
 
 #include "dropin/cm_channel.h"
 #include "dropin/cm_id.h"
+#include "dropin/device_tree.h"
 #include "dropin/errors.h"
 
 namespace verbena::dropin {
@@ -121,12 +122,17 @@ constexpr ManagerTable kTable = {
     .create_ep = CreateEndpoint,
     .destroy_ep = DestroyEndpoint,
     .get_devices = GetDevices,
+    .init_qp_attr = [](rdma_cm_id* id, ibv_qp_attr* attr,
+                       int* mask) { return FailWith(Mine(id).DescribeQueuePair(attr, mask)); },
 };
 
 }  // namespace
 
-ibv_context* ConnectionManager::Door(ibv_device*, int version) {
-  if (version != ManagerTable::kVersion) return nullptr;
+ibv_context* ConnectionManager::Door(ibv_device*, int what) {
+  if (what == DeviceTree::kDoor) {
+    return const_cast<ibv_context*>(reinterpret_cast<const ibv_context*>(DeviceTree::Root()));
+  }
+  if (what != ManagerTable::kVersion) return nullptr;
   return const_cast<ibv_context*>(reinterpret_cast<const ibv_context*>(&kTable));
 }
 

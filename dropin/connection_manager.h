@@ -40,12 +40,14 @@ struct ManagerTable {
   decltype(&::rdma_create_ep) create_ep;
   decltype(&::rdma_destroy_ep) destroy_ep;
   decltype(&::rdma_get_devices) get_devices;
+  decltype(&::rdma_init_qp_attr) init_qp_attr;
 };
 
 class ConnectionManager {
  public:
-  // ibv_device::_ops._dummy1 of our devices: the table, if `version` is the one that is meant.
-  static ibv_context* Door(ibv_device* device, int version);
+  // ibv_device::_ops._dummy1 of our devices, for the other libraries: the table, if `what` is its
+  // version; DeviceTree::Root(), if it is DeviceTree::kDoor.
+  static ibv_context* Door(ibv_device* device, int what);
 
   // A listener may have a request, or a connect is to be tried again.
   static void OnTimer();

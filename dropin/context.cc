@@ -9,6 +9,7 @@
 #include "dropin/datapath.h"
 #include "dropin/errors.h"
 #include "dropin/memory.h"
+#include "dropin/memory_window.h"
 #include "dropin/queue_pair.h"
 #include "dropin/shared_receive_queue.h"
 #include "dropin/versions.h"
@@ -18,6 +19,9 @@ namespace {
 
 int DeadPoll(ibv_cq*, int, ibv_wc*) { return -EIO; }
 int DeadNotify(ibv_cq*, int) { return EIO; }
+ibv_mw* DeadWindow(ibv_pd*, ibv_mw_type) { return Fail<ibv_mw>(EIO); }
+int DeadFree(ibv_mw*) { return EIO; }
+int DeadBind(ibv_qp*, ibv_mw*, ibv_mw_bind*) { return EIO; }
 template <typename Object, typename Wr>
 int DeadPost(Object*, Wr* wr, Wr** bad) {
   *bad = wr;
@@ -59,9 +63,9 @@ Context::Context(Process* process, Device* device)
   ops.post_send = PostSend;
   ops.post_recv = PostReceive;
   ops.post_srq_recv = PostSharedReceive;
-  ops.alloc_mw = AllocateWindow;
-  ops.dealloc_mw = FreeWindow;
-  ops.bind_mw = BindWindow;
+  ops.alloc_mw = MemoryWindow::Allocate;
+  ops.dealloc_mw = MemoryWindow::Free;
+  ops.bind_mw = MemoryWindow::Bind;
   process_->Add(this);
 }
 
@@ -75,9 +79,9 @@ void Context::Disable() {
   ops.post_send = DeadPost<ibv_qp, ibv_send_wr>;
   ops.post_recv = DeadPost<ibv_qp, ibv_recv_wr>;
   ops.post_srq_recv = DeadPost<ibv_srq, ibv_recv_wr>;
-  ops.alloc_mw = nullptr;
-  ops.dealloc_mw = nullptr;
-  ops.bind_mw = nullptr;
+  ops.alloc_mw = DeadWindow;
+  ops.dealloc_mw = DeadFree;
+  ops.bind_mw = DeadBind;
 }
 
 }  // namespace verbena::dropin

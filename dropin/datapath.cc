@@ -7,6 +7,7 @@
 
 #include "dropin/completion.h"
 #include "dropin/errors.h"
+#include "dropin/memory_window.h"
 #include "dropin/queue_pair.h"
 #include "dropin/shared_receive_queue.h"
 
@@ -45,7 +46,7 @@ constexpr uint8_t kOpcodes[] = {
     /* IBV_WR_ATOMIC_CMP_AND_SWP */ Of(Opcode::kCompareSwap),
     /* IBV_WR_ATOMIC_FETCH_AND_ADD */ Of(Opcode::kFetchAdd),
     /* IBV_WR_LOCAL_INV */ Of(Opcode::kLocalInvalidate),
-    /* IBV_WR_BIND_MW */ kNoOpcode,
+    /* IBV_WR_BIND_MW */ kNoOpcode,  // of windows that can be bound so: Translate
     /* IBV_WR_SEND_WITH_INV */ Of(Opcode::kSendWithInvalidate),
 };
 static_assert(IBV_WR_RDMA_WRITE == 0 && IBV_WR_SEND_WITH_INV == std::size(kOpcodes) - 1);
@@ -77,6 +78,10 @@ void Translate(const ibv_send_wr& wr, SendWr* out) {
     case IBV_WR_LOCAL_INV:
       out->invalidate = wr.invalidate_rkey;
       break;
+    case IBV_WR_BIND_MW:
+      if (wr.bind_mw.mw == nullptr || wr.bind_mw.mw->type != IBV_MW_TYPE_2) break;
+      MemoryWindow::Of(wr.bind_mw.mw)->Translate(wr.bind_mw.rkey, wr.bind_mw.bind_info, out);
+      break;
     default:
       break;
   }
@@ -87,7 +92,10 @@ void Translate(const ibv_recv_wr& wr, ReceiveWr* out) {
   out->local = ListOf(wr.sg_list, wr.num_sge);
 }
 
-// In batches, for one doorbell; the usual single one without an array.
+bool IsBind(const ibv_send_wr& wr) { return wr.opcode == IBV_WR_BIND_MW; }
+bool IsBind(const ibv_recv_wr&) { return false; }
+
+// In batches, for one doorbell; the usual single one without an array. A bind ends its batch.
 template <typename Out, typename Wr, typename Post>
 int PostList(Wr* wr, Wr** bad, Post post) {
   if (wr != nullptr && wr->next == nullptr) [[likely]] {
@@ -103,7 +111,10 @@ int PostList(Wr* wr, Wr** bad, Post post) {
     std::array<Out, kBatch> batch;
     Wr* next = wr;
     size_t n = 0;
-    for (; n < kBatch && next != nullptr; ++n, next = next->next) Translate(*next, &batch[n]);
+    for (bool last = false; n < kBatch && next != nullptr && !last; ++n, next = next->next) {
+      Translate(*next, &batch[n]);
+      last = IsBind(*next);
+    }
     const PostResult result = post(std::span<const Out>(batch.data(), n));
     if (!result.ok()) {
       for (size_t i = 0; i < result.accepted; ++i) wr = wr->next;

@@ -53,7 +53,7 @@ std::vector<Device*> MakeAll() {
     const int n = count[each.interface]++;
     const std::string name = n == 0 ? absl::StrCat("tcp_", each.interface)
                                     : absl::StrCat("tcp_", each.interface, "_", n);
-    all.push_back(new Device(name, static_cast<int>(all.size()), each.address));
+    all.push_back(new Device(name, static_cast<int>(all.size()), each.interface, each.address));
   }
   const char* const wanted = std::getenv("VERBENA_DEVICE");
   if (wanted == nullptr || std::strncmp(wanted, "tcp_", 4) != 0) return all;
@@ -79,8 +79,9 @@ Device* Device::At(const Ip& address) {
   return nullptr;
 }
 
-Device::Device(const std::string& name, int index, const provider::Address& address)
-    : ibv_device{}, ip_(address.bytes()), address_(address), index_(index) {
+Device::Device(const std::string& name, int index, const std::string& interface,
+               const provider::Address& address)
+    : ibv_device{}, ip_(address.bytes()), address_(address), index_(index), interface_(interface) {
   _ops._dummy1 = ConnectionManager::Door;
   node_type = IBV_NODE_CA;
   transport_type = IBV_TRANSPORT_IB;

@@ -6,6 +6,7 @@
 #include <infiniband/verbs.h>
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "transport/address.h"
@@ -20,13 +21,15 @@ class Device final : public ibv_device {
   static Device* At(const Ip& address);  // null: no device has it
   static Device* Of(ibv_device* device) { return static_cast<Device*>(device); }
 
-  Device(const std::string& name, int index, const provider::Address& address);
+  Device(const std::string& name, int index, const std::string& interface,
+         const provider::Address& address);
 
   const Ip& ip() const { return ip_; }
   const provider::Address& address() const { return address_; }  // port 0
   ibv_gid gid() const;
   uint64_t guid() const;  // as it is stored: big-endian
   int index() const { return index_; }
+  const std::string& interface() const { return interface_; }
 
  private:
   // Libraries of vendors look for marks of their own right behind the struct (mlx5dv_is_supported,
@@ -35,6 +38,7 @@ class Device final : public ibv_device {
   const Ip ip_;
   const provider::Address address_;
   const int index_;
+  const std::string interface_;
 };
 
 }  // namespace verbena::dropin

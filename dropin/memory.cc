@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dropin/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "dropin/context.h"
 #include "dropin/errors.h"
 #include "dropin/versions.h"
@@ -18,6 +21,25 @@ static_assert(kRights == static_cast<unsigned>(Access::kLocalWrite | Access::kRe
                                                Access::kRemoteRead | Access::kRemoteAtomic |
                                                Access::kWindowBind));
 
+// Of the first and the last byte; a device would pin all pages between them.
+bool IsMapped(const std::byte* first, size_t length) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (const std::byte* each : {first, first + length - 1}) {
+    unsigned char resident;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(each) & ~(page - 1);
+    if (mincore(reinterpret_cast<void*>(start), 1, &resident) != 0) return false;
+  }
+  return true;
+}
+
+// As the kernel answers, which checks the arguments before it looks at the memory.
+int CheckArguments(const void* address, size_t length, unsigned int access) {
+  constexpr unsigned kWrites = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
+  if ((access & ~kKnown) != 0 || length == 0) return EINVAL;
+  if ((access & kWrites) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return EINVAL;
+  return IsMapped(static_cast<const std::byte*>(address), length) ? 0 : EFAULT;
+}
+
 }  // namespace
 
 ProtectionDomain::ProtectionDomain(ibv_context* context,
@@ -29,11 +51,13 @@ ProtectionDomain::ProtectionDomain(ibv_context* context,
 
 int MemoryRegion::Lend(ibv_pd* pd, void* address, size_t length, uint64_t iova,
                        unsigned int access) {
-  if ((access & ~kKnown) != 0) return EINVAL;
+  if (const int error = CheckArguments(address, length, access); error != 0) return error;
   absl::StatusOr<std::unique_ptr<provider::MemoryRegion>> region =
       ProtectionDomain::Of(pd)->domain().RegisterAt(
           {static_cast<std::byte*>(address), length}, static_cast<Access>(access & kRights),
           (access & IBV_ACCESS_ZERO_BASED) != 0 ? 0 : iova);
+  // What is left to be wrong is the memory: it wraps around, or is mapped for reading only.
+  if (absl::IsInvalidArgument(region.status())) return EFAULT;
   if (!region.ok()) return ErrnoOf(region.status());
   // The former one first: it may refuse.
   if (const absl::Status s = region_.Close(); !s.ok()) {
@@ -77,10 +101,6 @@ int MemoryRegion::Deregister() {
   delete this;
   return 0;
 }
-
-ibv_mw* AllocateWindow(ibv_pd*, ibv_mw_type) { return Fail<ibv_mw>(EOPNOTSUPP); }
-int FreeWindow(ibv_mw*) { return EOPNOTSUPP; }
-int BindWindow(ibv_qp*, ibv_mw*, ibv_mw_bind*) { return EOPNOTSUPP; }
 
 }  // namespace verbena::dropin
 

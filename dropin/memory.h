@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Protection domains, memory regions and windows.
+// Protection domains and memory regions. Windows: memory_window.h.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -47,9 +47,5 @@ class MemoryRegion final : public ibv_mr {
   verbena::MemoryRegion region_;
   unsigned int access_ = 0;
 };
-
-ibv_mw* AllocateWindow(ibv_pd* pd, ibv_mw_type type);
-int FreeWindow(ibv_mw* mw);
-int BindWindow(ibv_qp* qp, ibv_mw* mw, ibv_mw_bind* bind);
 
 }  // namespace verbena::dropin

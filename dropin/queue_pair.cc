@@ -69,7 +69,10 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
     return nullptr;
   }
   if (attr.qp_type != IBV_QPT_RC) {  // UD and UC: not there yet
-    *error = EOPNOTSUPP;
+    const bool known = attr.qp_type == IBV_QPT_UC || attr.qp_type == IBV_QPT_UD ||
+                       attr.qp_type == IBV_QPT_RAW_PACKET || attr.qp_type == IBV_QPT_XRC_SEND ||
+                       attr.qp_type == IBV_QPT_XRC_RECV || attr.qp_type == IBV_QPT_DRIVER;
+    *error = known ? EOPNOTSUPP : EINVAL;
     return nullptr;
   }
   if (attr.send_cq == nullptr || attr.recv_cq == nullptr) {
@@ -202,6 +205,7 @@ int QueuePair::MoveTo(ibv_qp_state to, const ibv_qp_attr& attr, int mask) {
   const ibv_qp_state from = qp_base.state;
   switch (to) {
     case IBV_QPS_RESET:
+      moved_by_hand_ = false;
       if (const int error = Apply({.state = QpState::kReset}); error != 0) return error;
       Expect();
       return 0;
@@ -209,9 +213,10 @@ int QueuePair::MoveTo(ibv_qp_state to, const ibv_qp_attr& attr, int mask) {
       change.state = QpState::kInit;
       return Apply(change);
     case IBV_QPS_RTR:
-      return MeetPeer(attr, mask);
+      moved_by_hand_ = attr.dest_qp_num == kOfManager;
+      return moved_by_hand_ ? Apply(change) : MeetPeer(attr, mask);
     case IBV_QPS_RTS:
-      if (from == IBV_QPS_RTR) {
+      if (from == IBV_QPS_RTR && !moved_by_hand_) {
         if (const int error = Apply(change); error != 0) return error;
         return ErrnoOf(fast_->Start(
             {.rnr_retry = attr.rnr_retry, .retry_count = attr.retry_cnt, .timeout = attr.timeout}));
@@ -257,6 +262,7 @@ int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
   if ((mask & IBV_QP_CUR_STATE) != 0 && attr.cur_qp_state != from) return EINVAL;
   const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr.qp_state : from;
   if (!MayModify(from, to, mask)) return EINVAL;
+  if ((mask & IBV_QP_PORT) != 0 && attr.port_num != 1) return EINVAL;
   if (const int error = MoveTo(to, attr, mask); error != 0) return error;
   if (to == IBV_QPS_RESET) attr_ = {};
   Remember(attr, mask);

@@ -21,6 +21,9 @@ class QueuePair final : public ibv_qp_ex {
   static QueuePair* Of(ibv_qp* qp) {
     return static_cast<QueuePair*>(reinterpret_cast<ibv_qp_ex*>(qp));
   }
+  // What rdma_init_qp_attr(3) gives as the peer's number: the connection manager connects, and the
+  // program only says that it knows.
+  static constexpr uint32_t kOfManager = 0;
   // Null, with errno set.
   static ibv_qp* Create(ibv_pd* pd, ibv_qp_init_attr* attr);
   static ibv_qp* CreateExtended(ibv_context* context, ibv_qp_init_attr_ex* attr);
@@ -65,6 +68,7 @@ class QueuePair final : public ibv_qp_ex {
   Acknowledged events_;
   std::recursive_mutex manager_mutex_;  // a connect that is tried again may tell of its end at once
   ConnectionId* manager_ = nullptr;
+  bool moved_by_hand_ = false;  // under a connection manager
 };
 
 }  // namespace verbena::dropin

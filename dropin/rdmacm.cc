@@ -108,6 +108,9 @@ int rdma_create_ep(rdma_cm_id** id, rdma_addrinfo* res, ibv_pd* pd, ibv_qp_init_
   return CALL(create_ep, -1, id, res, pd, attr);
 }
 void rdma_destroy_ep(rdma_cm_id* id) { CALL(destroy_ep, void(), id); }
+int rdma_init_qp_attr(rdma_cm_id* id, ibv_qp_attr* attr, int* mask) {
+  return CALL(init_qp_attr, -1, id, attr, mask);
+}
 ibv_context** rdma_get_devices(int* count) { return CALL(get_devices, nullptr, count); }
 void rdma_free_devices(ibv_context** list) { std::free(list); }
 
@@ -142,7 +145,6 @@ int rdma_create_srq_ex(rdma_cm_id* id, ibv_srq_init_attr_ex* attr) {
 int rdma_establish(rdma_cm_id*) { return 0; }
 int rdma_notify(rdma_cm_id*, ibv_event_type) { return 0; }
 
-int rdma_init_qp_attr(rdma_cm_id*, ibv_qp_attr*, int*) { return NotHere(); }
 int rdma_join_multicast(rdma_cm_id*, sockaddr*, void*) { return NotHere(); }
 int rdma_join_multicast_ex(rdma_cm_id*, rdma_cm_join_mc_attr_ex*, void*) { return NotHere(); }
 int rdma_leave_multicast(rdma_cm_id*, sockaddr*) { return NotHere(); }

@@ -8,6 +8,7 @@
 
 #include "dropin/datapath.h"
 #include "dropin/errors.h"
+#include "dropin/memory_window.h"
 #include "dropin/queue_pair.h"
 
 namespace verbena::dropin {
@@ -24,10 +25,11 @@ void OneSided(ibv_qp_ex* qp, Opcode opcode, uint32_t rkey, uint64_t address) {
 }  // namespace
 
 bool TakesOperations(uint64_t flags) {
-  constexpr uint64_t kTaken =
-      IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM | IBV_QP_EX_WITH_SEND |
-      IBV_QP_EX_WITH_SEND_WITH_IMM | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
-      IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_LOCAL_INV | IBV_QP_EX_WITH_SEND_WITH_INV;
+  constexpr uint64_t kTaken = IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM |
+                              IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM |
+                              IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
+                              IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_LOCAL_INV |
+                              IBV_QP_EX_WITH_SEND_WITH_INV | IBV_QP_EX_WITH_BIND_MW;
   return (flags & ~kTaken) == 0;
 }
 
@@ -45,6 +47,9 @@ void SetOperations(QueuePair* qp) {
   };
   ex.wr_local_inv = [](ibv_qp_ex* q, uint32_t key) {
     Add(q, Opcode::kLocalInvalidate).invalidate = key;
+  };
+  ex.wr_bind_mw = [](ibv_qp_ex* q, ibv_mw* mw, uint32_t key, const ibv_mw_bind_info* info) {
+    Mine(q).requests().AddBind(*q, mw, key, *info);
   };
   ex.wr_rdma_read = [](ibv_qp_ex* q, uint32_t key, uint64_t address) {
     OneSided(q, Opcode::kRead, key, address);
@@ -101,6 +106,15 @@ SendWr& WorkRequests::Add(const ibv_qp_ex& qp, Opcode opcode) {
   return wr;
 }
 
+// Translated when it is posted: the window takes one bind at a time.
+void WorkRequests::AddBind(const ibv_qp_ex& qp, ibv_mw* mw, uint32_t key,
+                           const ibv_mw_bind_info& info) {
+  Add(qp, Opcode::kBindWindow);
+  locals_.back().window = mw;
+  locals_.back().key = key;
+  locals_.back().bind = info;
+}
+
 void WorkRequests::SetSges(size_t count, const ibv_sge* list) {
   Local& local = locals_.back();
   local.first = sges_.size();
@@ -136,7 +150,20 @@ int WorkRequests::Complete(QueuePair* qp) {
     }
     requests_[i].local = std::span<const Sge>(sges_.data() + local.first, local.count);
   }
-  if (error == 0) error = ErrnoOf(qp->queue_pair().PostSend(requests_).error);
+  // In pieces, of which each ends with a bind.
+  const std::span<const SendWr> all(requests_);
+  for (size_t i = 0, first = 0; i < requests_.size() && error == 0; ++i) {
+    const Local& local = locals_[i];
+    const bool bind = requests_[i].opcode == Opcode::kBindWindow;
+    if (bind && local.window->type != IBV_MW_TYPE_2) {
+      error = EINVAL;
+      break;
+    }
+    if (bind) MemoryWindow::Of(local.window)->Translate(local.key, local.bind, &requests_[i]);
+    if (!bind && i + 1 < requests_.size()) continue;
+    error = ErrnoOf(qp->queue_pair().PostSend(all.subspan(first, i + 1 - first)).error);
+    first = i + 1;
+  }
   mutex_.unlock();
   return error;
 }

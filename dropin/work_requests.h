@@ -22,6 +22,7 @@ class WorkRequests {
  public:
   void Start();
   SendWr& Add(const ibv_qp_ex& qp, Opcode opcode);
+  void AddBind(const ibv_qp_ex& qp, ibv_mw* mw, uint32_t key, const ibv_mw_bind_info& info);
   void SetSges(size_t count, const ibv_sge* list);
   void SetInline(size_t count, const ibv_data_buf* list);
   int Complete(QueuePair* qp);
@@ -33,6 +34,9 @@ class WorkRequests {
     size_t count = 0;
     size_t data = 0;  // among inline_, if it is inline
     bool is_inline = false;
+    ibv_mw* window = nullptr;  // of a bind
+    uint32_t key = 0;
+    ibv_mw_bind_info bind = {};
   };
   std::mutex mutex_;
   std::vector<SendWr> requests_;

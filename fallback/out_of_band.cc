@@ -19,6 +19,7 @@ constexpr Nanos kTurnOfTheOther = 300'000'000;  // before the higher nonce dials
 constexpr Nanos kAnswerIsLate = 1'000'000'000;  // of a call that is out, when another one waits
 constexpr Nanos kNextAddress = 1'000'000'000;   // of a try, when there are more addresses
 constexpr size_t kMaxAddresses = 8;
+constexpr int kTriesForAPort = 10;
 
 // An IPv4 address as such, as address.h promises.
 io::Address ToAddress(const Ip& ip, uint16_t port) {
@@ -100,10 +101,55 @@ absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& pa
 absl::Status QueuePair::ConnectUnmanaged(const Contact& peer, const ConnectParameters& parameters) {
   absl::Status result;
   WithOwnership([&] {
-    result = BeginMeeting(peer, parameters);
+    std::optional<Nonce> own;
+    {
+      const std::lock_guard lock(mutex_);
+      if (contact_) own = contact_->nonce;
+    }
+    result = own == peer.nonce ? MeetItself(parameters) : BeginMeeting(peer, parameters);
     if (result.ok()) engine_.SetUnmanaged();
   });
   return result;
+}
+
+// One socket, which is its own far end (RFC 9293 3.5, simultaneous open): what is sent comes back.
+// Both ends want the same, so there is nothing to agree about.
+absl::Status QueuePair::MeetItself(const ConnectParameters& parameters) {
+  if (absl::Status s = CheckIdle(); !s.ok()) return s;
+  engine::Offer offer;
+  offer.initiator_depth = parameters.initiator_depth;
+  offer.responder_resources = parameters.responder_resources;
+  const auto request = engine::DecodeRequest(engine::EncodeRequest(offer));
+  if (!request.ok()) return request.status();
+  absl::StatusOr<engine::Session> session = engine::Agree(*request, offer);
+  if (!session.ok()) return session.status();
+  session->initiator = true;
+  session->ready_frame = engine::ReadyFrame::kNone;
+  io::Streams& streams = device_->hub().streams();
+  for (int tries = 0; tries < kTriesForAPort && socket_ == io::kNoSocket; ++tries) {
+    const absl::StatusOr<io::Address> loopback = io::Address::FromIp("127.0.0.1", 0);
+    const absl::StatusOr<io::Socket> finder = streams.Listen(*loopback, 1);
+    if (!finder.ok()) return finder.status();
+    const io::Address at = streams.Local(*finder);
+    streams.Close(*finder, true);
+    const absl::StatusOr<io::Socket> socket = streams.Connect(at, at);
+    if (!socket.ok()) continue;            // somebody else was quicker
+    (void)streams.ConnectResult(*socket);  // which refuses it: elsewhere that is a mistake
+    if (streams.Peer(*socket) == at) {
+      socket_ = *socket;
+    } else {
+      streams.Close(*socket, true);
+    }
+  }
+  if (socket_ == io::kNoSocket) {
+    return absl::UnavailableError(
+        absl::StrCat("connect qp ", number(), " to itself: no port could be had for it"));
+  }
+  SetLiveness(parameters.timeout, parameters.retry_count);
+  device_->hub().Watch(this, socket_, true, false);
+  watching_write_ = false;
+  Attach(*session);
+  return absl::OkStatus();
 }
 
 absl::Status QueuePair::Start(const QpModify& retry) {

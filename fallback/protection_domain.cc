@@ -100,8 +100,9 @@ RegionCounters MemoryRegion::counters() const {
   return c;
 }
 
-MemoryWindow::MemoryWindow(ProtectionDomain* domain) : domain_(domain) {
+MemoryWindow::MemoryWindow(ProtectionDomain* domain, bool type_1) : domain_(domain) {
   region_.window = true;
+  region_.type_1 = type_1;
   region_.domain = domain_->number();
   domain_->children().Add();
   domain_->device()->counts().windows.fetch_add(1);
@@ -127,12 +128,21 @@ RemoteBuffer MemoryWindow::remote() const {
   return remote_;
 }
 
-uint32_t MemoryWindow::Announce(uint64_t address, uint64_t length) {
-  const uint32_t key = domain_->device()->keys().NewKey();
+void MemoryWindow::Choose(uint32_t key, uint64_t first) {
   std::lock_guard lock(mutex_);
-  remote_ = {address, length, key};
+  chosen_ = {first, 0, key};
+}
+
+RemoteBuffer MemoryWindow::Announce(uint64_t address, uint64_t length) {
+  std::lock_guard lock(mutex_);
+  if (chosen_) {
+    remote_ = {chosen_->address, length, chosen_->key};
+    chosen_.reset();
+  } else {
+    remote_ = {address, length, domain_->device()->keys().NewKey()};
+  }
   ++binds_;
-  return key;
+  return remote_;
 }
 
 WindowCounters MemoryWindow::counters() const {

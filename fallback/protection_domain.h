@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "fallback/device.h"
 #include "fallback/engine/key_table.h"
@@ -63,21 +64,24 @@ class MemoryRegion final : public provider::MemoryRegion {
 
 class MemoryWindow final : public provider::MemoryWindow {
  public:
-  explicit MemoryWindow(ProtectionDomain* domain);
+  explicit MemoryWindow(ProtectionDomain* domain, bool type_1 = false);
   ~MemoryWindow() override;
 
   absl::Status Close() override;
   RemoteBuffer remote() const override;
   WindowCounters counters() const override;
   engine::Region* region() { return &region_; }
-  // The bind that was posted last: what remote() tells. Returns its key.
-  uint32_t Announce(uint64_t address, uint64_t length);
+  // For the next bind, whose program chooses: its key, and what peers call the first byte.
+  void Choose(uint32_t key, uint64_t first);
+  // The bind that was posted last: what remote() tells. Returns that.
+  RemoteBuffer Announce(uint64_t address, uint64_t length);
 
  private:
   ProtectionDomain* const domain_;
   engine::Region region_;
   mutable std::mutex mutex_;
   RemoteBuffer remote_;
+  std::optional<RemoteBuffer> chosen_;
   uint64_t binds_ = 0;
 };
 

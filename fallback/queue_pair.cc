@@ -230,7 +230,9 @@ void QueuePair::PrepareBind(const WindowBinding& bind, engine::SendEntry* entry)
   entry->compare_add = bind.address;
   entry->swap = bind.length;
   entry->bind_access = bind.access;
-  entry->immediate_or_key = window->Announce(bind.address, bind.length);
+  const RemoteBuffer announced = window->Announce(bind.address, bind.length);
+  entry->remote_address = announced.address;
+  entry->immediate_or_key = announced.key;
 }
 
 }  // namespace verbena::fallback

@@ -64,7 +64,8 @@ class QueuePair final : public provider::QueuePair,
 
   // Out of band, in the two steps of ibv_modify_qp(3), and with addresses that others chose: see
   // decision 0021. Until RESET callers who know `own` are let in. Then, to RTR: without a deadline
-  // while nothing is posted. To RTS, where requests wait for the stream: `retry`'s three are set.
+  // while nothing is posted; `peer` may be its own. To RTS, where requests wait for the stream:
+  // `retry`'s three are set.
   absl::Status Expect(const Contact& own);
   absl::Status ConnectUnmanaged(const Contact& peer, const ConnectParameters& parameters);
   absl::Status Start(const QpModify& retry);
@@ -184,6 +185,7 @@ class QueuePair final : public provider::QueuePair,
   bool AnswerIsTheirs(engine::PeerReply* reply) const;  // takes the proof off
   absl::Status NotMet() const;
   absl::Status BeginMeeting(const Contact& peer, const ConnectParameters& parameters);
+  absl::Status MeetItself(const ConnectParameters& parameters);
   Nanos GiveUpAt(Nanos now) const;
   void AwaitLoss();
 

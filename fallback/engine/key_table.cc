@@ -36,11 +36,12 @@ void KeyTable::Add(Region* region) {
     std::lock_guard lock(mutex_);
     if (count_ > all_.back()->mask) Grow();
   }
-  Insert(region);
+  while (!Insert(region)) region->key = NewKey();
 }
 
-void KeyTable::Insert(Region* region) {
+bool KeyTable::Insert(Region* region) {
   std::lock_guard lock(mutex_);
+  if (Walk(region->key) != nullptr) return false;
   moves_.fetch_add(1, std::memory_order_seq_cst);
   Buckets* b = buckets_.load(std::memory_order_relaxed);
   std::atomic<Region*>& head = b->heads[Hash(region->key) & b->mask];
@@ -49,6 +50,7 @@ void KeyTable::Insert(Region* region) {
   head.store(region, std::memory_order_release);
   ++count_;
   moves_.fetch_add(1, std::memory_order_seq_cst);
+  return true;
 }
 
 void KeyTable::Kill(Region* region) {
@@ -110,7 +112,7 @@ Region* KeyTable::Find(uint32_t key) const {
 AccessFault KeyTable::JudgeWindow(const Region& w, const Reach& reach) {
   if (w.domain != reach.domain) return AccessFault::kDomain;
   if ((reach.needed & kRemoteBits) == Access::kLocalRead) return AccessFault::kKey;
-  if (w.bound_qp != reach.queue_pair) return AccessFault::kDomain;
+  if (!w.type_1 && w.bound_qp != reach.queue_pair) return AccessFault::kDomain;
   const Region* parent = w.parent;
   if (parent == nullptr || !parent->alive.load(std::memory_order_acquire)) return AccessFault::kKey;
   return Judge(w, reach);

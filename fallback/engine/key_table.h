@@ -42,6 +42,9 @@ struct Region {
   Published<uint32_t> key;
   uint32_t domain = 0;  // protection domain
   bool window = false;
+  // Windows: of IBTA 10.6.7.2.1. Bound anew without having been freed, for the peers of all queue
+  // pairs of the domain, and not theirs to invalidate.
+  bool type_1 = false;
   Published<bool> guarded = false;  // may vanish under us (a mapped file): see guarded_copy.h
   Published<Access> access = Access::kLocalRead;
   Published<uint64_t> first;         // iova of the first byte
@@ -51,6 +54,7 @@ struct Region {
   Published<Region*> parent;         // windows: the region lent
   std::atomic<uint32_t> windows{0};  // regions: windows bound to it
   std::atomic<bool> bound{false};    // windows: claimed by a bind, until it is released
+  std::mutex binding;                // windows of type 1: several queue pairs may bind them
   std::atomic<uint32_t> pending{0};  // regions and windows: posted binds that did not run yet
   std::atomic<bool> alive{false};
 
@@ -93,10 +97,11 @@ class KeyTable {
 
   uint32_t NewKey() { return keys_.Next(); }
 
-  // Makes `region` known under region->key (from NewKey). Add may grow the table; Insert never
-  // allocates.
+  // Makes `region` known under region->key (from NewKey). Add may grow the table, and draws another
+  // key if a window has it, whose keys programs may choose. Insert never allocates, and answers
+  // false if somebody has the key.
   void Add(Region* region);
-  void Insert(Region* region);
+  [[nodiscard]] bool Insert(Region* region);
   // From now on Check refuses the key. The region may still be in use until a grace period ends.
   void Kill(Region* region);
 

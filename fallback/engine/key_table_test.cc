@@ -43,7 +43,7 @@ class Table : public testing::Test {
     window->parent = &region_;
     window->bound = true;
     region_.windows.fetch_add(1);
-    table_.Insert(window);
+    EXPECT_TRUE(table_.Insert(window));
   }
   Translation Check(uint32_t key, uint64_t address, uint64_t length,
                     Access needed = Access::kRemoteWrite, uint32_t domain = kDomain,
@@ -145,8 +145,31 @@ TEST_F(Table, WhatIsRememberedIsForgotten) {
   Add(&other, kAll);
   table_.Kill(&other);
   other.key = uint32_t{region_.key};
-  table_.Insert(&other);
+  ASSERT_TRUE(table_.Insert(&other));
   EXPECT_EQ(Check(region_.key, kFirst, 8).region, &other);
+}
+
+TEST_F(Table, AKeyThatSomebodyChose) {
+  // A window is given the key of a region, and a region the key of a window.
+  // Expect: the window is refused; the region gets another key; both are found by their own.
+  Region window;
+  Bind(&window, 0, 8, Access::kRemoteWrite);
+  Region late;
+  late.key = uint32_t{window.key};
+  late.domain = kDomain;
+  late.access = kAll;
+  late.first = kFirst;
+  late.length = 8;
+  late.host = memory_;
+  table_.Add(&late);
+  EXPECT_NE(uint32_t{late.key}, uint32_t{window.key});
+  EXPECT_EQ(Check(window.key, kFirst, 8).region, &window);
+  EXPECT_EQ(Check(late.key, kFirst, 8).region, &late);
+  Region other;
+  other.key = uint32_t{region_.key};
+  EXPECT_FALSE(table_.Insert(&other));
+  EXPECT_EQ(Check(region_.key, kFirst, 8).region, &region_);
+  table_.Kill(&late);
 }
 
 TEST_F(Table, OtherDomain) {

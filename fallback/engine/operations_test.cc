@@ -378,6 +378,62 @@ constexpr SolicitedRow kSolicited[] = {
 INSTANTIATE_TEST_SUITE_P(Rows, Solicited, testing::ValuesIn(kSolicited),
                          [](const auto& i) { return std::string(i.param.name); });
 
+TEST(Windows, OfTypeOne) {
+  // Bound, bound anew to another place while bound, used by the peer of another queue pair of the
+  // domain, then bound to nothing (IBTA 10.6.7.2.1). At last its peer invalidates it.
+  // Expect: each bind ends the key before; the region is lent once at the most; invalidation is
+  // refused, and leaves the window.
+  Wired w;
+  Memory from(&w.a, 64), to(&w.b, 128);
+  Window window(&w.b, 3, true);
+  w.b.Post(window.Bind(&to, 0, 64, Access::kRemoteWrite, 1));
+  w.cable.Run();
+  const uint32_t first = window.key();
+  w.b.Post(window.Bind(&to, 64, 64, Access::kRemoteWrite, 2));
+  w.cable.Run();
+  EXPECT_EQ(w.b.Sends(), "1 SUCCESS, 2 SUCCESS");
+  EXPECT_EQ(w.b.keys.Find(first), nullptr);
+  EXPECT_EQ(to.region.windows, 1u);
+  window.region().bound_qp = 99;
+  from.Fill(1);
+  SendWr wr{.opcode = Opcode::kWrite,
+            .local = from.sge(),
+            .remote = {to.at(64).address, window.key()},
+            .id = 3};
+  w.a.Post(wr);
+  w.cable.Run();
+  EXPECT_EQ(w.a.Sends(), "3 SUCCESS");
+  EXPECT_TRUE(to.Has(1, 64, 64));
+  w.b.Post(window.Bind(&to, 0, 0, Access::kLocalRead, 4));
+  w.cable.Run();
+  EXPECT_EQ(w.b.keys.Find(window.key()), nullptr);
+  EXPECT_EQ(to.region.windows, 0u);
+  w.b.Post(window.Bind(&to, 0, 64, Access::kRemoteWrite, 5));
+  w.cable.Run();
+  EXPECT_EQ(w.b.Sends(), "4 SUCCESS, 5 SUCCESS");
+  w.b.PostReceive({.local = to.sge(), .id = 11});
+  wr.opcode = Opcode::kSendWithInvalidate;
+  wr.invalidate = window.key();
+  w.a.Post(wr);
+  w.cable.Run();
+  EXPECT_EQ(w.a.Sends(), "3 REM_ACCESS_ERR");
+  EXPECT_NE(w.b.keys.Find(window.key()), nullptr);
+}
+
+TEST(Windows, WithAKeyThatIsTaken) {
+  // Programs may choose keys of windows, and choose that of a region.
+  // Expect: MW_BIND_ERR, nothing is lent, and the region keeps its key.
+  Wired w;
+  Memory from(&w.a, 8), to(&w.b, 8);
+  Window window(&w.b);
+  w.b.next_window_key = to.region.key;
+  w.b.Post(window.Bind(&to, 0, 8, Access::kRemoteWrite, 1));
+  w.cable.Run();
+  EXPECT_EQ(w.b.Sends(), "1 MW_BIND_ERR");
+  EXPECT_EQ(to.region.windows, 0u);
+  EXPECT_EQ(w.b.keys.Find(to.region.key), &to.region);
+}
+
 TEST(Windows, BelongToTheQueuePairThatBoundThem) {
   // A window bound through one queue pair; the peer of another uses its key to write, to read and
   // to invalidate.

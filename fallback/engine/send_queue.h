@@ -21,7 +21,7 @@ struct Region;
 
 struct SendEntry {
   uint64_t id = 0;
-  uint64_t remote_address = 0;
+  uint64_t remote_address = 0;  // binds: what peers call the first byte
   uint64_t compare_add = 0;  // binds: the address lent
   uint64_t swap = 0;         // binds: its length
   Region* window = nullptr;  // binds

@@ -55,7 +55,8 @@ void Side::PrepareBind(const WindowBinding& bind, SendEntry* entry) {
   entry->compare_add = bind.address;
   entry->swap = bind.length;
   entry->bind_access = bind.access;
-  entry->immediate_or_key = keys.NewKey();
+  entry->remote_address = bind.address;
+  entry->immediate_or_key = next_window_key != 0 ? next_window_key : keys.NewKey();
 }
 
 std::string Side::Statuses(CompletionRing* ring) {

@@ -84,6 +84,7 @@ class Side : QueuePairObserver, WindowBinder, CompletionObserver {
   int notified = 0;
   int overflows = 0;
   int shared_limits = 0;
+  uint32_t next_window_key = 0;  // of the binds to come; 0: drawn
   std::function<void()> on_news;  // called at each event and notification
 
   PostResult Post(const SendWr& wr) { return qp.PostSend({&wr, 1}); }
@@ -149,8 +150,9 @@ class Memory {
 // A memory window, and what a bind of it looks like in a request.
 class Window {
  public:
-  explicit Window(Side* side, uint32_t domain = 3) : side_(side) {
+  explicit Window(Side* side, uint32_t domain = 3, bool type_1 = false) : side_(side) {
     region_.window = true;
+    region_.type_1 = type_1;
     region_.domain = domain;
   }
   ~Window() { side_->keys.Kill(&region_); }

@@ -293,42 +293,48 @@ bool QueuePair::RunLocal(SendEntry& e) {
   return e.failure == WcStatus::kSuccess;
 }
 
-// IBTA 10.6.7.2: a free type-2 window, the same domain, inside the region, with its consent, never
-// more than it allows. Binding nothing is for type 1.
+// IBTA 10.6.7.2: a free window, or one of type 1, which may be bound anew, or to nothing; the same
+// domain, inside the region, with its consent, never more than it allows.
 void QueuePair::BindWindow(SendEntry& e) {
   Region& w = *e.window;
   Region& r = *e.region;
   const uint64_t address = e.compare_add;
   const uint64_t length = e.swap;
+  const bool nothing = w.type_1 && length == 0;
   const bool inside = length > 0 && address >= r.first && length <= r.length &&
                       address - r.first <= r.length - length;
   const bool writes =
       (e.bind_access & (Access::kRemoteWrite | Access::kRemoteAtomic)) != Access::kLocalRead;
-  bool free = false;
+  std::lock_guard lock(w.binding);
   if (w.domain != config_.domain || r.domain != config_.domain ||
-      !r.alive.load(std::memory_order_acquire) || !inside ||
+      !r.alive.load(std::memory_order_acquire) || !(inside || nothing) ||
       !Allows(r.access, Access::kWindowBind) ||
-      (writes && !Allows(r.access, Access::kLocalWrite)) ||
-      !w.bound.compare_exchange_strong(free, true)) {
+      (writes && !Allows(r.access, Access::kLocalWrite)) || (w.bound.load() && !w.type_1)) {
     e.failure = WcStatus::kWindowBindError;
     return;
   }
+  if (w.bound.load()) ReleaseWindow(config_.keys, &w);
+  if (nothing) return;
   w.key = e.immediate_or_key;
   w.access = e.bind_access;
   w.guarded = bool{r.guarded};
-  w.first = address;
+  w.first = e.remote_address;
   w.length = length;
   w.host = r.host + (address - r.first);
   w.bound_qp = config_.number;
   w.parent = &r;
+  w.bound.store(true);
   r.windows.fetch_add(1);
-  config_.keys->Insert(&w);
+  if (config_.keys->Insert(&w)) return;
+  ReleaseWindow(config_.keys, &w);
+  e.failure = WcStatus::kWindowBindError;
 }
 
 // Only windows, and only those bound through this queue pair (IBTA 10.6.7.2.6).
 bool QueuePair::Invalidate(uint32_t key) {
   Region* w = config_.keys->Find(key);
-  if (w == nullptr || !w->window || w->domain != config_.domain || w->bound_qp != config_.number) {
+  if (w == nullptr || !w->window || w->type_1 || w->domain != config_.domain ||
+      w->bound_qp != config_.number) {
     return false;
   }
   ReleaseWindow(config_.keys, w);

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "tools/verbena/commands.h"
 #include "tools/verbena/exit_status.h"
@@ -26,7 +27,8 @@
 namespace verbena::tool {
 namespace {
 
-constexpr std::array kLibraries = {"libibverbs.so.1", "librdmacm.so.1"};
+// The last leads programs that look for devices as files.
+constexpr std::array kLibraries = {"libibverbs.so.1", "librdmacm.so.1", "libverbena_paths.so"};
 
 // As shells and env(1) end when they cannot start a program.
 constexpr int kCannotStart = 126;
@@ -52,8 +54,7 @@ absl::StatusOr<std::string> FindLibraries() {
     if (HasLibraries(each)) return std::filesystem::canonical(each, error).string();
     absl::StrAppend(&text, text.empty() ? "" : ", ", each.lexically_normal().string());
   }
-  return absl::NotFoundError(absl::StrCat(kLibraries[0], " and ", kLibraries[1], " are not in ",
-                                          text,
+  return absl::NotFoundError(absl::StrCat(absl::StrJoin(kLibraries, ", "), " are not in ", text,
                                           ". Build them (`bazel build -c opt //dropin:all`), or "
                                           "name their folder in VERBENA_LIBRARIES"));
 }
@@ -81,7 +82,9 @@ void Prepend(const char* variable, const std::string& what) {
 
 void SetEnvironment(const std::string& folder, const std::string& device, const std::string& log) {
   Prepend("LD_LIBRARY_PATH", folder);
-  Prepend("LD_PRELOAD", absl::StrCat(folder, "/", kLibraries[0], ":", folder, "/", kLibraries[1]));
+  std::vector<std::string> preloaded;
+  for (const char* name : kLibraries) preloaded.push_back(absl::StrCat(folder, "/", name));
+  Prepend("LD_PRELOAD", absl::StrJoin(preloaded, ":"));
   if (!device.empty()) setenv("VERBENA_DEVICE", device.c_str(), 1);
   if (!log.empty()) setenv("VERBENA_LOG", log.c_str(), 1);
 }
