@@ -83,22 +83,29 @@ int ConnectionId::Complete(rdma_cm_event_type expected) {
   return event->event == expected ? 0 : ErrnoOfEvent(*event);
 }
 
-// Its events that nobody took move along.
+// Its events that nobody took move along, and so do requests to a listener. From here on its calls
+// wait for their event if, and only if, it has no channel of the program's.
 int ConnectionId::Migrate(rdma_event_channel* to) {
-  if (to == nullptr && !waits()) {
-    own_channel_ = std::make_unique<EventChannel>();
-    to = own_channel_.get();
+  if (to == nullptr && waits()) return EINVAL;
+  std::unique_ptr<EventChannel> own;
+  if (to == nullptr) {
+    own = std::make_unique<EventChannel>();
+    if (own->fd < 0) return ENOMEM;
+    to = own.get();
   }
+  if (waits()) ForgetEvent();  // the program has it no longer, as its channel
   std::lock_guard lock(ManagerMutex());
   EventChannel* const from = EventChannel::Of(channel);
-  EventChannel* const target = EventChannel::Of(to != nullptr ? to : channel);
+  EventChannel* const target = EventChannel::Of(to);
   if (from == target) return 0;
   from->events.Drop([&](CmEvent* e) {
-    if (e->id != this || e->listen_id != nullptr) return false;
+    if (e->id != this && e->listen_id != this) return false;
+    if (e->listen_id == this) e->id->channel = target;
     target->events.Push(e);
     return true;
   });
   channel = target;
+  own_channel_.swap(own);  // the former one ends behind the lock
   return 0;
 }
 

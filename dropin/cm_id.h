@@ -57,7 +57,7 @@ class ConnectionId final : public rdma_cm_id {
   int Complete(rdma_cm_event_type expected);
   void Push(rdma_cm_event_type type, int status, std::string private_data = {});
   int SetOption(int level, int name, const void* value, size_t length);
-  bool waits() const { return own_channel_ != nullptr; }
+  bool waits() const { return own_channel_ != nullptr; }  // for the events of its calls
 
   // cm_endpoint.cc
   int CreateQueuePair(ibv_pd* pd, ibv_qp_init_attr* attr);

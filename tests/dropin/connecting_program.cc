@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// A program for librdmacm, as others write them: ids, their channels and their events, where stock
+// programs do not go. Runs on the drop-in libraries by tests/dropin/on_dropin.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <rdma/rdma_cma.h>
+
+#include <cerrno>
+#include <memory>
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace {
+
+constexpr int kDeadlineMs = 20'000;
+
+struct DestroyChannel {
+  void operator()(rdma_event_channel* c) const { rdma_destroy_event_channel(c); }
+};
+using Channel = std::unique_ptr<rdma_event_channel, DestroyChannel>;
+
+// With its completion queues, which librdmacm makes.
+struct DestroyId {
+  void operator()(rdma_cm_id* id) const { rdma_destroy_ep(id); }
+};
+using Id = std::unique_ptr<rdma_cm_id, DestroyId>;
+
+Channel NewChannel() { return Channel(rdma_create_event_channel()); }
+
+Id NewId(rdma_event_channel* channel) {
+  rdma_cm_id* id = nullptr;
+  EXPECT_EQ(rdma_create_id(channel, &id, nullptr, RDMA_PS_TCP), 0);
+  return Id(id);
+}
+
+bool Readable(int fd, int timeout_ms = 0) {
+  pollfd one{fd, POLLIN, 0};
+  return poll(&one, 1, timeout_ms) == 1;
+}
+
+// The next event of `channel`, acknowledged: its type, and its status if that is asked for.
+rdma_cm_event_type Next(rdma_event_channel* channel, int* status = nullptr) {
+  constexpr auto kNone = static_cast<rdma_cm_event_type>(-1);
+  if (!Readable(channel->fd, kDeadlineMs)) {
+    ADD_FAILURE() << "no event in time";
+    return kNone;
+  }
+  rdma_cm_event* event = nullptr;
+  if (rdma_get_cm_event(channel, &event) != 0) return kNone;
+  const rdma_cm_event_type type = event->event;
+  if (status != nullptr) *status = event->status;
+  rdma_ack_cm_event(event);
+  return type;
+}
+
+sockaddr_in Loopback(uint16_t port = 0) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = port;
+  return address;
+}
+sockaddr* Name(sockaddr_in& address) { return reinterpret_cast<sockaddr*>(&address); }
+
+int MakeQueuePair(rdma_cm_id* id) {
+  ibv_qp_init_attr attr{};
+  attr.cap = {.max_send_wr = 4,
+              .max_recv_wr = 4,
+              .max_send_sge = 1,
+              .max_recv_sge = 1,
+              .max_inline_data = 0};
+  attr.qp_type = IBV_QPT_RC;
+  attr.sq_sig_all = 1;
+  return rdma_create_qp(id, nullptr, &attr);
+}
+
+TEST(Connecting, AnIdThatMigratesToAChannelWaitsNoLonger) {
+  // An id is made without a channel, so its calls wait; then it gets one of the program's.
+  // Expect: a call returns at once, and its event is the program's; again without one, it waits.
+  sockaddr_in to = Loopback();
+  const Channel channel = NewChannel();
+  const Id id = NewId(nullptr);
+  ASSERT_EQ(rdma_resolve_addr(id.get(), nullptr, Name(to), 1000), 0);
+  EXPECT_EQ(rdma_migrate_id(id.get(), nullptr), -1);  // it has none that it could leave
+  EXPECT_EQ(errno, EINVAL);
+  ASSERT_EQ(rdma_migrate_id(id.get(), channel.get()), 0);
+  EXPECT_EQ(id->channel, channel.get());
+  EXPECT_EQ(id->event, nullptr);
+  ASSERT_EQ(rdma_resolve_route(id.get(), 1000), 0);
+  ASSERT_TRUE(Readable(channel->fd));
+  EXPECT_EQ(Next(channel.get()), RDMA_CM_EVENT_ROUTE_RESOLVED);
+  ASSERT_EQ(rdma_migrate_id(id.get(), nullptr), 0);
+  ASSERT_EQ(rdma_resolve_route(id.get(), 1000), 0);
+  ASSERT_NE(id->event, nullptr);
+  EXPECT_EQ(id->event->event, RDMA_CM_EVENT_ROUTE_RESOLVED);
+  EXPECT_FALSE(Readable(channel->fd));
+}
+
+TEST(Connecting, RequestsMigrateWithTheirListener) {
+  // A request waits at a listener that migrates.
+  // Expect: it is told on the new channel, of which the id that comes with it is.
+  const Channel former = NewChannel(), latter = NewChannel(), calls = NewChannel();
+  sockaddr_in at = Loopback();
+  const Id listener = NewId(former.get()), caller = NewId(calls.get());
+  ASSERT_EQ(rdma_bind_addr(listener.get(), Name(at)), 0);
+  ASSERT_EQ(rdma_listen(listener.get(), 4), 0);
+  at.sin_port = rdma_get_src_port(listener.get());
+  ASSERT_EQ(rdma_resolve_addr(caller.get(), nullptr, Name(at), 1000), 0);
+  ASSERT_EQ(rdma_resolve_route(caller.get(), 1000), 0);
+  ASSERT_EQ(MakeQueuePair(caller.get()), 0);
+  ASSERT_EQ(rdma_connect(caller.get(), nullptr), 0);
+  ASSERT_TRUE(Readable(former->fd, kDeadlineMs));
+  ASSERT_EQ(rdma_migrate_id(listener.get(), latter.get()), 0);
+  EXPECT_FALSE(Readable(former->fd));
+  ASSERT_TRUE(Readable(latter->fd));
+  rdma_cm_event* event = nullptr;
+  ASSERT_EQ(rdma_get_cm_event(latter.get(), &event), 0);
+  EXPECT_EQ(event->event, RDMA_CM_EVENT_CONNECT_REQUEST);
+  const Id server(event->id);
+  EXPECT_EQ(server->channel, latter.get());
+  rdma_ack_cm_event(event);
+}
+
+}  // namespace
