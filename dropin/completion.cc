@@ -21,7 +21,7 @@ uint32_t Read(ibv_cq_ex* cq) {
 
 CompletionChannel::CompletionChannel(ibv_context* context,
                                      std::unique_ptr<fallback::CompletionChannel> channel)
-    : ibv_comp_channel{}, handle_(std::move(channel)) {
+    : ibv_comp_channel{}, held_(context), handle_(std::move(channel)) {
   this->context = context;
   fd = handle_.fd();
 }
@@ -40,7 +40,7 @@ bool CompletionChannel::Take(CqEvent* event) {
 CompletionQueue* CompletionQueue::Create(ibv_context* context, uint32_t entries, void* cq_context,
                                          ibv_comp_channel* channel) {
   if (Context::Of(context)->disabled()) return Fail<CompletionQueue>(EIO);
-  auto* const made = new CompletionQueue;
+  auto* const made = new CompletionQueue(context);
   auto queue = Context::Of(context)->process().device().CreateCompletionQueue(
       {.entries = entries,
        .channel = channel == nullptr ? nullptr : CompletionChannel::Of(channel)->handle(),
@@ -51,7 +51,6 @@ CompletionQueue* CompletionQueue::Create(ibv_context* context, uint32_t entries,
   }
   made->handle_ = verbena::CompletionQueue(*std::move(queue));
   made->queue_ = made->handle_.impl();
-  made->context = context;
   made->channel = channel;
   made->cq_context = cq_context;
   made->cqe = static_cast<int>(made->queue_->entries());

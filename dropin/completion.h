@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "dropin/acknowledged.h"
+#include "dropin/context.h"
 #include "fallback/completion_channel.h"
 #include "transport/completion_queue.h"
 
@@ -22,6 +23,7 @@ class CompletionChannel final : public ibv_comp_channel {
   bool Take(CqEvent* event);
 
  private:
+  const HeldContext held_;
   verbena::CompletionChannel handle_;
 };
 
@@ -55,9 +57,12 @@ class CompletionQueue final : public ibv_cq_ex {
   uint64_t taken_at() const { return taken_at_; }
 
  private:
-  CompletionQueue() : ibv_cq_ex{} {}
+  explicit CompletionQueue(ibv_context* context) : ibv_cq_ex{}, held_(context) {
+    this->context = context;
+  }
   void SetReaders();
 
+  const HeldContext held_;
   verbena::CompletionQueue handle_;
   provider::CompletionQueue* queue_ = nullptr;
   Acknowledged events_;

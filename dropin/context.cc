@@ -31,7 +31,7 @@ Context* Context::Open(Device* device) {
   if (process == nullptr) return nullptr;
   auto* const context = new Context(process, device);
   if (context->events_.fd() >= 0) return context;
-  delete context;
+  context->Release();
   return Fail<Context>(EMFILE);
 }
 
@@ -67,6 +67,10 @@ Context::Context(Process* process, Device* device)
 
 Context::~Context() { process_->Remove(this); }
 
+void Context::Release() {
+  if (uses_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+}
+
 void Context::Disable() {
   disabled_ = true;
   ibv_context_ops& ops = context.ops;
@@ -92,10 +96,9 @@ ibv_context* ibv_open_device(ibv_device* device) {
   return context == nullptr ? nullptr : &context->context;
 }
 
-// Objects that are open keep what they stand on (the process's context), not this one, as with the
-// kernel, which takes them along.
+// The kernel takes along what is open; here it stays until the process ends.
 int ibv_close_device(ibv_context* context) {
-  if (!Context::Of(context)->disabled()) delete Context::Of(context);
+  if (!Context::Of(context)->disabled()) Context::Of(context)->Release();
   return 0;
 }
 

@@ -22,7 +22,7 @@ static_assert(kRights == static_cast<unsigned>(Access::kLocalWrite | Access::kRe
 
 ProtectionDomain::ProtectionDomain(ibv_context* context,
                                    std::unique_ptr<provider::ProtectionDomain> domain)
-    : ibv_pd{}, domain_(std::move(domain)) {
+    : ibv_pd{}, held_(context), domain_(std::move(domain)) {
   this->context = context;
   handle = this->domain().number();
 }

@@ -389,6 +389,43 @@ TEST_F(Verbs, AChildAfterFork) {
   EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
 }
 
+TEST_F(Verbs, AContextThatIsClosedBeforeItsObjects) {
+  // A device is closed with a connected queue pair open, whose peer then makes a mistake.
+  // Expect: the event has a place to go to; what the context has ends with its last object.
+  ibv_context* const closed = Open();
+  ASSERT_NE(closed, nullptr);
+  const int fd = closed->async_fd;
+  ibv_pd* const pd = ibv_alloc_pd(closed);
+  ibv_cq* const cq = ibv_create_cq(closed, 16, nullptr, nullptr, 0);
+  ibv_qp_init_attr attr{};
+  attr.send_cq = attr.recv_cq = cq;
+  attr.cap = {4, 4, 1, 1, 0};
+  attr.qp_type = IBV_QPT_RC;
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = ibv_create_qp(pd, &attr);
+  ASSERT_NE(qp_[1], nullptr);
+  Connect();
+  ASSERT_EQ(ibv_close_device(closed), 0);
+  ASSERT_NE(fcntl(fd, F_GETFD), -1);
+  ibv_sge sge = At(0, 8);
+  ibv_send_wr wr{};
+  wr.sg_list = &sge;
+  wr.num_sge = 1;
+  wr.opcode = IBV_WR_RDMA_WRITE;
+  wr.wr.rdma = {0, mr_->rkey + 1};
+  ibv_send_wr* bad = nullptr;
+  ASSERT_EQ(ibv_post_send(qp_[0], &wr, &bad), 0);
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_REM_ACCESS_ERR);
+  pollfd told{fd, POLLIN, 0};
+  EXPECT_EQ(poll(&told, 1, 20'000), 1);
+  EXPECT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  EXPECT_EQ(ibv_destroy_cq(cq), 0);
+  EXPECT_NE(fcntl(fd, F_GETFD), -1);
+  EXPECT_EQ(ibv_dealloc_pd(pd), 0);
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
 TEST_F(Verbs, AThousandQueuePairs) {
   // Expect: numbers that differ, and none that comes again at once.
   std::vector<ibv_qp*> all;
