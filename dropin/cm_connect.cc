@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "dropin/cm_id.h"
 #include "dropin/connection_manager.h"
 #include "dropin/errors.h"
@@ -22,17 +21,6 @@ constexpr uint8_t kMostReads = 128;
 // it: they connect to a listener that is about to be there.
 constexpr absl::Duration kPatience = absl::Milliseconds(500);
 constexpr absl::Duration kBetweenTries = absl::Milliseconds(10);
-
-absl::flat_hash_set<ConnectionId*>& Listeners() {  // with ManagerMutex()
-  static auto* const all = new absl::flat_hash_set<ConnectionId*>;
-  return *all;
-}
-
-// Queue pairs whose connect found nobody listening, to be tried again; with ManagerMutex().
-std::vector<uint32_t>& Refused() {
-  static auto* const all = new std::vector<uint32_t>;
-  return *all;
-}
 
 std::string DataOf(const rdma_conn_param* p) {
   if (p == nullptr || p->private_data == nullptr) return {};
@@ -109,7 +97,7 @@ int ConnectionId::Listen(int backlog) {
   {
     std::lock_guard lock(ManagerMutex());
     listener_ = *std::move(listener);
-    Listeners().insert(this);
+    ManagerState::Get().listeners.insert(this);
   }
   process->Changed();
   return 0;
@@ -119,8 +107,8 @@ void ConnectionManager::OnTimer() {
   std::vector<uint32_t> again;
   {
     std::lock_guard lock(ManagerMutex());
-    for (ConnectionId* each : Listeners()) each->TakeRequests();
-    again.swap(Refused());
+    for (ConnectionId* each : ManagerState::Get().listeners) each->TakeRequests();
+    again.swap(ManagerState::Get().refused);
   }
   Process* const process = again.empty() ? nullptr : Process::Get();
   for (const uint32_t number : again) {
@@ -137,7 +125,7 @@ void ConnectionId::StopListening() {
   {
     std::lock_guard lock(ManagerMutex());
     listener.swap(listener_);
-    Listeners().erase(this);
+    ManagerState::Get().listeners.erase(this);
   }
   if (listener != nullptr) (void)listener->Close();
 }
@@ -151,7 +139,7 @@ void ConnectionId::TakeRequests() {
       (void)request->Close();
       continue;
     }
-    auto* const id = new ConnectionId(channel, context, ps);
+    auto* const id = new ConnectionId(process_, channel, context, ps);
     id->verbs = &opened->context;
     id->port_num = 1;
     id->pd = ManagerDomain(opened);
@@ -251,7 +239,7 @@ void ConnectionId::OnEvent(const Event& event) {
       }
       if (absl::Now() < patient_until_) {
         std::lock_guard lock(ManagerMutex());
-        Refused().push_back(managed_->number());
+        ManagerState::Get().refused.push_back(managed_->number());
         return managed_->process().context().SetTimer(kBetweenTries);
       }
       return Push(RDMA_CM_EVENT_REJECTED, kNoListener);

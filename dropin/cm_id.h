@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "dropin/acknowledged.h"
 #include "dropin/cm_channel.h"
+#include "dropin/cm_state.h"
 #include "dropin/context.h"
 #include "dropin/queue_pair.h"
 #include "transport/address.h"
@@ -21,16 +22,12 @@
 
 namespace verbena::dropin {
 
-// Of channels of ids, of listeners, and of what ids have told. Taken behind a queue pair's
-// manager_mutex(); the provider is not called with it held.
-std::mutex& ManagerMutex();
-
 class ConnectionId final : public rdma_cm_id {
  public:
   static ConnectionId* Of(rdma_cm_id* id) { return static_cast<ConnectionId*>(id); }
 
   // `channel`: null: calls on it wait for their event (rdma_create_id(3)).
-  ConnectionId(rdma_event_channel* channel, void* context, rdma_port_space ps);
+  ConnectionId(Process* process, rdma_event_channel* channel, void* context, rdma_port_space ps);
   ~ConnectionId();
 
   // cm_address.cc. All: 0 or an errno.
@@ -67,6 +64,7 @@ class ConnectionId final : public rdma_cm_id {
   int GetRequest(rdma_cm_id** id);
   void KeepForRequests(ibv_pd* pd, const ibv_qp_init_attr* attr);
 
+  bool inherited() const { return process_->inherited(); }
   Acknowledged& events() { return events_; }
   void ForgetQueuePair() { managed_ = nullptr; }  // the program has destroyed it
 
@@ -77,6 +75,7 @@ class ConnectionId final : public rdma_cm_id {
   QueuePair* FindQueuePair(const rdma_conn_param* parameters);
   void ForgetEvent();
 
+  Process* const process_;
   Acknowledged events_;
   std::unique_ptr<EventChannel> own_channel_;
   QueuePair* managed_ = nullptr;

@@ -79,6 +79,7 @@ int CompletionQueue::Moderate(ibv_cq*, ibv_modify_cq_attr* attr) {
 }
 
 int CompletionQueue::Resize(uint32_t entries) {
+  if (Context::Of(context)->disabled()) return EIO;
   const int error = ErrnoOf(queue_->Resize(entries));
   if (error == 0) cqe = static_cast<int>(queue_->entries());
   return error;
@@ -124,6 +125,7 @@ void CompletionQueue::SetReaders() {
 
 int CompletionQueue::StartPoll(ibv_cq_ex* cq, ibv_poll_cq_attr* attr) {
   if (attr->comp_mask != 0) return EINVAL;
+  if (Context::Of(cq->context)->disabled()) return EIO;
   return NextPoll(cq);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "dropin/cm_state.h"
 #include "dropin/completion.h"
 #include "dropin/connection_manager.h"
 #include "dropin/context.h"
@@ -110,9 +111,11 @@ void Process::InParent() {
 void Process::InChild() {
   if (current != nullptr) {
     for (Context* each : current->contexts_) each->Disable();
+    current->inherited_ = true;
     current->mutex_.unlock();
     current = nullptr;
   }
+  ManagerState::InChild();
   opening.unlock();
 }
 

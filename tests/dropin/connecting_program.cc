@@ -5,6 +5,8 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <rdma/rdma_cma.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
@@ -120,6 +122,58 @@ TEST(Connecting, RequestsMigrateWithTheirListener) {
   EXPECT_EQ(event->event, RDMA_CM_EVENT_CONNECT_REQUEST);
   const Id server(event->id);
   EXPECT_EQ(server->channel, latter.get());
+  rdma_ack_cm_event(event);
+}
+
+// Ends with the sum of what `checks` found wrong: a child must not run the parent's destructors.
+template <typename Checks>
+int InChild(Checks checks) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(kDeadlineMs / 1000);
+    _exit(checks());
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Connecting, AChildLeavesIdsToItsParent) {
+  // A server forks while it listens and an event waits. The child destroys what it inherits, as
+  // forking servers do, asks for the event, and listens on an id of its own.
+  // Expect: EIO for what it inherits; the parent has its event, and its listener hears.
+  const Channel channel = NewChannel(), calls = NewChannel();
+  sockaddr_in at = Loopback();
+  const Id listener = NewId(channel.get()), caller = NewId(calls.get());
+  ASSERT_EQ(rdma_bind_addr(listener.get(), Name(at)), 0);
+  ASSERT_EQ(rdma_listen(listener.get(), 4), 0);
+  at.sin_port = rdma_get_src_port(listener.get());
+  ASSERT_EQ(rdma_resolve_addr(caller.get(), nullptr, Name(at), 1000), 0);
+  EXPECT_EQ(InChild([&] {
+              int failed = 0;
+              rdma_cm_event* event = nullptr;
+              rdma_cm_id* id = listener.get();
+              sockaddr_in own = Loopback();
+              failed |= rdma_get_cm_event(calls.get(), &event) == -1 && errno == EIO ? 0 : 1;
+              failed |= rdma_destroy_id(id) == -1 && errno == EIO ? 0 : 2;
+              failed |= rdma_create_id(channel.get(), &id, nullptr, RDMA_PS_TCP) == -1 ? 0 : 4;
+              failed |= rdma_create_id(nullptr, &id, nullptr, RDMA_PS_TCP) == 0 ? 0 : 8;
+              failed |= rdma_bind_addr(id, Name(own)) == 0 && rdma_listen(id, 1) == 0 ? 0 : 16;
+              failed |= rdma_destroy_id(id) == 0 ? 0 : 32;
+              return failed;
+            }),
+            0);
+  ASSERT_TRUE(Readable(calls->fd));
+  EXPECT_EQ(Next(calls.get()), RDMA_CM_EVENT_ADDR_RESOLVED);
+  ASSERT_EQ(rdma_resolve_route(caller.get(), 1000), 0);
+  EXPECT_EQ(Next(calls.get()), RDMA_CM_EVENT_ROUTE_RESOLVED);
+  ASSERT_EQ(MakeQueuePair(caller.get()), 0);
+  ASSERT_EQ(rdma_connect(caller.get(), nullptr), 0);
+  ASSERT_TRUE(Readable(channel->fd, kDeadlineMs));
+  rdma_cm_event* event = nullptr;
+  ASSERT_EQ(rdma_get_cm_event(channel.get(), &event), 0);
+  EXPECT_EQ(event->event, RDMA_CM_EVENT_CONNECT_REQUEST);
+  const Id server(event->id);
   rdma_ack_cm_event(event);
 }
 

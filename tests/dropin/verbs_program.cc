@@ -374,6 +374,14 @@ TEST_F(Verbs, AChildAfterFork) {
     failed |= ibv_poll_cq(cq_[0], 1, &wc) == -EIO ? 0 : 2;
     failed |= ibv_dereg_mr(mr_) == EIO ? 0 : 4;
     failed |= ibv_destroy_qp(qp_[0]) == EIO ? 0 : 8;
+    ibv_qp_ex* const qp = ibv_qp_to_qp_ex(qp_[0]);
+    ibv_wr_start(qp);
+    ibv_wr_send(qp);
+    ibv_wr_set_sge(qp, mr_->lkey, reinterpret_cast<uint64_t>(memory_.data()), 8);
+    failed |= ibv_wr_complete(qp) == EIO ? 0 : 32;
+    ibv_poll_cq_attr how{};
+    failed |= ibv_start_poll(reinterpret_cast<ibv_cq_ex*>(cq_[0]), &how) == EIO ? 0 : 64;
+    failed |= ibv_resize_cq(cq_[0], 128) == EIO ? 0 : 128;
     ibv_context* const own = Open();
     ibv_pd* const pd = own == nullptr ? nullptr : ibv_alloc_pd(own);
     failed |= pd != nullptr && ibv_dealloc_pd(pd) == 0 && ibv_close_device(own) == 0 ? 0 : 16;
