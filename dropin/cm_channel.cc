@@ -35,10 +35,12 @@ void DestroyEventChannel(rdma_event_channel* channel) {
 int GetCmEvent(rdma_event_channel* channel, rdma_cm_event** event) {
   if (EventChannel::Of(channel)->inherited()) return FailWith(EIO);
   CmEvent* taken = nullptr;
-  if (!EventChannel::Of(channel)->events.Take(&taken)) return -1;
   // Who destroys an id waits for its events; a request is still the listener's.
-  taken->whose = ConnectionId::Of(taken->listen_id != nullptr ? taken->listen_id : taken->id);
-  taken->whose->events().Taken();
+  const auto count = [](CmEvent* e) {
+    e->whose = ConnectionId::Of(e->listen_id != nullptr ? e->listen_id : e->id);
+    e->whose->events().Taken();
+  };
+  if (!EventChannel::Of(channel)->events.Take(&taken, count)) return -1;
   *event = taken;
   return 0;
 }

@@ -84,10 +84,26 @@ void Context::Disable() {
   ops.bind_mw = nullptr;
 }
 
+Acknowledged* EventsOf(const ibv_async_event& event) {
+  switch (event.event_type) {
+    case IBV_EVENT_CQ_ERR:
+      return &CompletionQueue::Of(event.element.cq)->async_events();
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+      return &SharedReceiveQueue::Of(event.element.srq)->events();
+    case IBV_EVENT_PORT_ACTIVE:
+      return nullptr;
+    default:
+      return &QueuePair::Of(event.element.qp)->events();
+  }
+}
+
 }  // namespace verbena::dropin
 
+using verbena::dropin::Acknowledged;
 using verbena::dropin::Context;
 using verbena::dropin::Device;
+using verbena::dropin::EventsOf;
 
 extern "C" {
 
@@ -104,35 +120,14 @@ int ibv_close_device(ibv_context* context) {
 
 int ibv_get_async_event(ibv_context* context, ibv_async_event* event) {
   if (Context::Of(context)->disabled()) return verbena::dropin::FailWith(EIO);
-  if (!Context::Of(context)->events().Take(event)) return -1;
-  switch (event->event_type) {
-    case IBV_EVENT_CQ_ERR:
-      verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Taken();
-      break;
-    case IBV_EVENT_SRQ_ERR:
-    case IBV_EVENT_SRQ_LIMIT_REACHED:
-      verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Taken();
-      break;
-    case IBV_EVENT_PORT_ACTIVE:
-      break;
-    default:
-      verbena::dropin::QueuePair::Of(event->element.qp)->events().Taken();
-  }
-  return 0;
+  const auto count = [](const ibv_async_event& e) {
+    if (Acknowledged* const events = EventsOf(e)) events->Taken();
+  };
+  return Context::Of(context)->events().Take(event, count) ? 0 : -1;
 }
 
 void ibv_ack_async_event(ibv_async_event* event) {
-  switch (event->event_type) {
-    case IBV_EVENT_CQ_ERR:
-      return verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Acknowledge();
-    case IBV_EVENT_SRQ_ERR:
-    case IBV_EVENT_SRQ_LIMIT_REACHED:
-      return verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Acknowledge();
-    case IBV_EVENT_PORT_ACTIVE:
-      return;
-    default:
-      return verbena::dropin::QueuePair::Of(event->element.qp)->events().Acknowledge();
-  }
+  if (Acknowledged* const events = EventsOf(*event)) events->Acknowledge();
 }
 
 }  // extern "C"

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 
+#include "dropin/acknowledged.h"
 #include "dropin/device.h"
 #include "dropin/inbox.h"
 #include "dropin/process.h"
@@ -46,6 +47,9 @@ class Context final : public verbs_context {
   bool disabled_ = false;
   Inbox<ibv_async_event> events_;
 };
+
+// Of the object that `event` is of; null: of the device.
+Acknowledged* EventsOf(const ibv_async_event& event);
 
 // In each object that is made from a context. What is made from such an object ends before it.
 class HeldContext {
