@@ -2,11 +2,13 @@
 #include "dropin/completion.h"
 
 #include <fcntl.h>
+#include <poll.h>
 
 #include "dropin/attributes.h"
 #include "dropin/context.h"
 #include "dropin/datapath.h"
 #include "dropin/errors.h"
+#include "dropin/signals.h"
 #include "dropin/versions.h"
 
 namespace verbena::dropin {
@@ -21,18 +23,33 @@ uint32_t Read(ibv_cq_ex* cq) {
 
 CompletionChannel::CompletionChannel(ibv_context* context,
                                      std::unique_ptr<fallback::CompletionChannel> channel)
-    : ibv_comp_channel{}, held_(context), handle_(std::move(channel)) {
+    : ibv_comp_channel{}, held_(context), channel_(channel.get()), handle_(std::move(channel)) {
   this->context = context;
   fd = handle_.fd();
 }
 
+CompletionChannel* CompletionChannel::Create(ibv_context* context) {
+  // Counted before the queue may have left the channel: who destroys it waits for its events.
+  constexpr auto kCount = [](void* queue) {
+    static_cast<CompletionQueue*>(queue)->events().Taken();
+  };
+  auto channel =
+      fallback::CompletionChannel::CreateExact(&Context::Of(context)->process().device(), kCount);
+  if (!channel.ok()) return Fail<CompletionChannel>(EMFILE);
+  return new CompletionChannel(context, *std::move(channel));
+}
+
 bool CompletionChannel::Take(CqEvent* event) {
-  while (!handle_.impl()->TryNext(event)) {
+  while (!channel_->TryNext(event)) {
     if ((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0) {
       errno = EAGAIN;
       return false;
     }
-    handle_.impl()->Await(absl::InfiniteDuration());
+    pollfd wait{channel_->Attend(), POLLIN, 0};
+    if (poll(&wait, 1, -1) < 0 && errno == EINTR && SignalsInterrupt()) {
+      errno = EINTR;
+      return false;
+    }
   }
   return true;
 }
@@ -152,10 +169,7 @@ extern "C" {
 
 ibv_comp_channel* ibv_create_comp_channel(ibv_context* context) {
   if (Context::Of(context)->disabled()) return Fail<ibv_comp_channel>(EIO);
-  auto channel =
-      verbena::fallback::CompletionChannel::CreateExact(&Context::Of(context)->process().device());
-  if (!channel.ok()) return Fail<ibv_comp_channel>(EMFILE);
-  return new CompletionChannel(context, *std::move(channel));
+  return CompletionChannel::Create(context);
 }
 
 int ibv_destroy_comp_channel(ibv_comp_channel* channel) {
@@ -188,7 +202,6 @@ int ibv_get_cq_event(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context) 
   verbena::CqEvent event;
   if (!CompletionChannel::Of(channel)->Take(&event)) return -1;
   auto* const queue = static_cast<CompletionQueue*>(event.context);
-  queue->events().Taken();
   *cq = queue->cq();
   *cq_context = queue->cq_context;
   return 0;

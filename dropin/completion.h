@@ -16,14 +16,18 @@ namespace verbena::dropin {
 class CompletionChannel final : public ibv_comp_channel {
  public:
   static CompletionChannel* Of(ibv_comp_channel* c) { return static_cast<CompletionChannel*>(c); }
-  CompletionChannel(ibv_context* context, std::unique_ptr<fallback::CompletionChannel> channel);
+  // Null, with errno set.
+  static CompletionChannel* Create(ibv_context* context);
 
   verbena::CompletionChannel* handle() { return &handle_; }
-  // False with errno: EAGAIN of a non-blocking descriptor.
+  // False with errno: EAGAIN of a non-blocking descriptor, EINTR.
   bool Take(CqEvent* event);
 
  private:
+  CompletionChannel(ibv_context* context, std::unique_ptr<fallback::CompletionChannel> channel);
+
   const HeldContext held_;
+  fallback::CompletionChannel* const channel_;
   verbena::CompletionChannel handle_;
 };
 
