@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connecting, listening, and what becomes of it.
 #include <algorithm>
+#include <cerrno>
+#include <utility>
 #include <vector>
 
 #include "dropin/cm_id.h"
 #include "dropin/connection_manager.h"
 #include "dropin/errors.h"
+#include "fallback/io/socket_error.h"
 #include "transport/log.h"
 
 namespace verbena::dropin {
@@ -42,6 +45,12 @@ Parameters ParametersOf(const rdma_conn_param* p) {
     out.initiator_depth = out.responder_resources = kMostReads;
   }
   return out;
+}
+
+// Of a connect that came to nothing: the socket's, or there was somebody, with another protocol.
+int ErrorOf(const absl::Status& status) {
+  const int error = io::ErrnoOf(status);
+  return error != 0 ? error : EPROTO;
 }
 
 provider::Address Parsed(const std::string& text) {
@@ -167,6 +176,7 @@ int ConnectionId::Connect(const rdma_conn_param* p) {
   agreed_.initiator_depth = static_cast<uint8_t>(parameters.initiator_depth);
   parameters_ = parameters;
   patient_until_ = absl::Now() + kPatience;
+  waits_to_try_ = given_up_ = false;
   Attach(mine);
   if (StartConnect().ok()) return 0;
   Detach();
@@ -183,7 +193,8 @@ absl::Status ConnectionId::StartConnect() {
 }
 
 void ConnectionId::TryAgain() {
-  if (!StartConnect().ok()) Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+  if (!std::exchange(waits_to_try_, false)) return;  // the program has disconnected
+  if (!StartConnect().ok()) Push(RDMA_CM_EVENT_CONNECT_ERROR, -EINVAL);
 }
 
 int ConnectionId::Accept(const rdma_conn_param* p) {
@@ -218,6 +229,13 @@ int ConnectionId::Reject(const void* data, uint8_t length) {
 
 int ConnectionId::Disconnect() {
   if (managed_ == nullptr) return EINVAL;
+  {
+    std::lock_guard lock(managed_->manager_mutex());
+    // Who waits needs an event to come, or to be there.
+    if (waits() && !established_ && EventChannel::Of(channel)->events.empty()) return EINVAL;
+    given_up_ = true;
+    if (std::exchange(waits_to_try_, false)) Push(RDMA_CM_EVENT_UNREACHABLE, -ECANCELED);
+  }
   (void)managed_->queue_pair().Disconnect();  // the peer may have been first
   return 0;
 }
@@ -233,16 +251,20 @@ void ConnectionId::OnEvent(const Event& event) {
       return Push(RDMA_CM_EVENT_ESTABLISHED, 0, event.private_data);
     case EventType::kRejected:
       return Push(RDMA_CM_EVENT_REJECTED, kConsumerReject, event.private_data);
-    case EventType::kUnreachable:
-      if (absl::IsDeadlineExceeded(event.status)) {
-        return Push(RDMA_CM_EVENT_UNREACHABLE, -ETIMEDOUT);
-      }
-      if (absl::Now() < patient_until_) {
+    case EventType::kUnreachable: {
+      if (given_up_) return Push(RDMA_CM_EVENT_UNREACHABLE, -ECANCELED);
+      const int error = absl::IsDeadlineExceeded(event.status) ? ETIMEDOUT : ErrorOf(event.status);
+      // Nobody listens yet, or the backlog has no room.
+      const bool busy = error == ECONNREFUSED || error == ECONNRESET;
+      if (busy && absl::Now() < patient_until_) {
+        waits_to_try_ = true;
         std::lock_guard lock(ManagerMutex());
         ManagerState::Get().refused.push_back(managed_->number());
         return managed_->process().context().SetTimer(kBetweenTries);
       }
-      return Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+      if (error == ECONNREFUSED) return Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+      return Push(RDMA_CM_EVENT_UNREACHABLE, -error);
+    }
     case EventType::kDisconnected:
       if (std::exchange(established_, false)) return Push(RDMA_CM_EVENT_DISCONNECTED, 0);
       return Push(RDMA_CM_EVENT_CONNECT_ERROR, -ECONNRESET);

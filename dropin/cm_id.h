@@ -85,7 +85,10 @@ class ConnectionId final : public rdma_cm_id {
   uint8_t traffic_class_ = 0;
   std::optional<uint8_t> timeout_;
   ConnectParameters parameters_;
-  absl::Time patient_until_;      // with a peer that does not listen yet
+  absl::Time patient_until_;  // with a peer that does not listen yet
+  // With the queue pair's manager_mutex(), and so is established_.
+  bool waits_to_try_ = false;     // for the service to call TryAgain
+  bool given_up_ = false;         // the program has disconnected
   rdma_conn_param agreed_{};      // what ESTABLISHED tells
   bool established_ = false;      // and not yet disconnected
   ibv_pd* request_pd_ = nullptr;  // of an endpoint that listens

@@ -52,6 +52,11 @@ class Inbox {
     }
   }
 
+  bool empty() {
+    std::lock_guard lock(mutex_);
+    return events_.empty();
+  }
+
   // Events for which `drop` says so will not be taken.
   template <typename Predicate>
   void Drop(Predicate drop) {

@@ -5,10 +5,12 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <rdma/rdma_cma.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <future>
 #include <memory>
 #include <string>
 
@@ -123,6 +125,111 @@ TEST(Connecting, RequestsMigrateWithTheirListener) {
   const Id server(event->id);
   EXPECT_EQ(server->channel, latter.get());
   rdma_ack_cm_event(event);
+}
+
+// A port of the loopback's address that somebody has, who is no RDMA program; it takes callers in
+// if it listens.
+class Port {
+ public:
+  Port() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in at = Loopback();
+    socklen_t length = sizeof at;
+    EXPECT_EQ(bind(fd_, Name(at), length), 0);
+    EXPECT_EQ(getsockname(fd_, Name(at), &length), 0);
+    number_ = at.sin_port;
+  }
+  ~Port() { close(fd_); }
+  int fd() const { return fd_; }
+  uint16_t number() const { return number_; }
+
+ private:
+  const int fd_;
+  uint16_t number_;
+};
+
+// An id on `channel` that is about to connect to `port`.
+Id Caller(rdma_event_channel* channel, uint16_t port) {
+  sockaddr_in to = Loopback(port);
+  Id id = NewId(channel);
+  EXPECT_EQ(rdma_resolve_addr(id.get(), nullptr, Name(to), 1000), 0);
+  EXPECT_EQ(rdma_resolve_route(id.get(), 1000), 0);
+  if (channel != nullptr) {
+    EXPECT_EQ(Next(channel), RDMA_CM_EVENT_ADDR_RESOLVED);
+    EXPECT_EQ(Next(channel), RDMA_CM_EVENT_ROUTE_RESOLVED);
+  }
+  EXPECT_EQ(MakeQueuePair(id.get()), 0);
+  return id;
+}
+
+TEST(Connecting, DisconnectedWhileItTries) {
+  // Nobody listens, and the program disconnects at once.
+  // Expect: one event that says so, and no further try.
+  const Port nobody;
+  const Channel channel = NewChannel();
+  const Id id = Caller(channel.get(), nobody.number());
+  ASSERT_EQ(rdma_connect(id.get(), nullptr), 0);
+  ASSERT_EQ(rdma_disconnect(id.get()), 0);
+  int status = 0;
+  EXPECT_EQ(Next(channel.get(), &status), RDMA_CM_EVENT_UNREACHABLE);
+  EXPECT_EQ(status, -ECANCELED);
+  // Of another id, made later: its patience has ended when the first one's would have.
+  const Id later = Caller(channel.get(), nobody.number());
+  ASSERT_EQ(rdma_connect(later.get(), nullptr), 0);
+  rdma_cm_event* event = nullptr;
+  ASSERT_TRUE(Readable(channel->fd, kDeadlineMs));
+  ASSERT_EQ(rdma_get_cm_event(channel.get(), &event), 0);
+  EXPECT_EQ(event->id, later.get());
+  EXPECT_EQ(event->event, RDMA_CM_EVENT_REJECTED);
+  EXPECT_EQ(event->status, 8);  // invalid service id (IBTA 12.6.7.2)
+  rdma_ack_cm_event(event);
+}
+
+TEST(Connecting, WhoAnswersInAnotherProtocolDoesNotReject) {
+  // Something listens, and greets as no iWARP peer does.
+  // Expect: UNREACHABLE: nobody has rejected anything.
+  const Port other;
+  ASSERT_EQ(listen(other.fd(), 1), 0);
+  const Channel channel = NewChannel();
+  const Id id = Caller(channel.get(), other.number());
+  ASSERT_EQ(rdma_connect(id.get(), nullptr), 0);
+  const int peer = accept(other.fd(), nullptr, nullptr);
+  ASSERT_GE(peer, 0);
+  const std::string greeting = "220 mail.example.com ESMTP, at your service\r\n";
+  EXPECT_EQ(write(peer, greeting.data(), greeting.size()), static_cast<ssize_t>(greeting.size()));
+  int status = 0;
+  EXPECT_EQ(Next(channel.get(), &status), RDMA_CM_EVENT_UNREACHABLE);
+  EXPECT_EQ(status, -EPROTO);
+  close(peer);
+}
+
+TEST(Connecting, ThereIsNothingToDisconnect) {
+  // Ids whose calls wait: one whose connect has failed; the ends of a connection, one after the
+  // other and the first of them twice.
+  // Expect: EINVAL where no event will come, instead of a wait without end.
+  const Port nobody;
+  const Id alone = Caller(nullptr, nobody.number());
+  ASSERT_EQ(rdma_connect(alone.get(), nullptr), -1);
+  EXPECT_EQ(errno, ECONNREFUSED);
+  EXPECT_EQ(rdma_disconnect(alone.get()), -1);
+  EXPECT_EQ(errno, EINVAL);
+
+  sockaddr_in at = Loopback();
+  const Id listener = NewId(nullptr);
+  ASSERT_EQ(rdma_bind_addr(listener.get(), Name(at)), 0);
+  ASSERT_EQ(rdma_listen(listener.get(), 4), 0);
+  const Id caller = Caller(nullptr, rdma_get_src_port(listener.get()));
+  auto connected =
+      std::async(std::launch::async, [&] { return rdma_connect(caller.get(), nullptr); });
+  rdma_cm_id* accepted = nullptr;
+  ASSERT_EQ(rdma_get_request(listener.get(), &accepted), 0);
+  const Id server(accepted);
+  ASSERT_EQ(MakeQueuePair(accepted), 0);
+  ASSERT_EQ(rdma_accept(accepted, nullptr), 0);
+  ASSERT_EQ(connected.get(), 0);
+  EXPECT_EQ(rdma_disconnect(caller.get()), 0);
+  EXPECT_EQ(rdma_disconnect(caller.get()), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(rdma_disconnect(accepted), 0);
 }
 
 // Ends with the sum of what `checks` found wrong: a child must not run the parent's destructors.
