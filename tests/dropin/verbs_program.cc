@@ -252,7 +252,8 @@ class Alarms {
     struct sigaction action {};
     action.sa_flags = flags;
     action.sa_handler = [](int) {
-      if (++signals < 2000) return;
+      signals = signals + 1;
+      if (signals < 2000) return;
       constexpr char kText[] = "nothing ended the wait\n";
       (void)!write(STDERR_FILENO, kText, sizeof kText - 1);
       _exit(1);
