@@ -87,7 +87,17 @@ ibv_cq_ex* CompletionQueue::CreateExtended(ibv_context* context, ibv_cq_init_att
   if ((attr->comp_mask & ~kMask) != 0 || (attr->wc_flags & ~kFlags) != 0) {
     return Fail<ibv_cq_ex>(EOPNOTSUPP);
   }
-  return Create(context, attr->cqe, attr->cq_context, attr->channel);
+  // An overrun is an error here, for who would ignore it too.
+  const uint32_t flags = (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS) != 0 ? attr->flags : 0;
+  if ((flags & ~uint32_t{IBV_CREATE_CQ_ATTR_SINGLE_THREADED}) != 0) {
+    return Fail<ibv_cq_ex>(EOPNOTSUPP);
+  }
+  if (attr->cqe == 0 || attr->comp_vector >= static_cast<uint32_t>(context->num_comp_vectors)) {
+    return Fail<ibv_cq_ex>(EINVAL);
+  }
+  CompletionQueue* const made = Create(context, attr->cqe, attr->cq_context, attr->channel);
+  if (made != nullptr) made->single_threaded_ = flags != 0;
+  return made;
 }
 
 // Moderation delays events to make fewer of them. Here each tells of all that is there anyway.
@@ -143,7 +153,11 @@ void CompletionQueue::SetReaders() {
 int CompletionQueue::StartPoll(ibv_cq_ex* cq, ibv_poll_cq_attr* attr) {
   if (attr->comp_mask != 0) return EINVAL;
   if (Context::Of(cq->context)->disabled()) return EIO;
-  return NextPoll(cq);
+  auto* const queue = static_cast<CompletionQueue*>(cq);
+  if (!queue->single_threaded_) queue->polling_.lock();
+  const int error = NextPoll(cq);
+  if (error != 0) EndPoll(cq);  // which the program does not call then
+  return error;
 }
 
 int CompletionQueue::NextPoll(ibv_cq_ex* cq) {
@@ -155,7 +169,10 @@ int CompletionQueue::NextPoll(ibv_cq_ex* cq) {
   return 0;
 }
 
-void CompletionQueue::EndPoll(ibv_cq_ex*) {}
+void CompletionQueue::EndPoll(ibv_cq_ex* cq) {
+  auto* const queue = static_cast<CompletionQueue*>(cq);
+  if (!queue->single_threaded_) queue->polling_.unlock();
+}
 
 }  // namespace verbena::dropin
 

@@ -5,6 +5,7 @@
 #include <infiniband/verbs.h>
 
 #include <memory>
+#include <mutex>
 
 #include "dropin/acknowledged.h"
 #include "dropin/context.h"
@@ -53,7 +54,8 @@ class CompletionQueue final : public ibv_cq_ex {
   Acknowledged& events() { return events_; }
   Acknowledged& async_events() { return async_events_; }
 
-  // Polling as ibv_cq_ex does: what is at the front, and when it was taken.
+  // Polling as ibv_cq_ex does: what is at the front, and when it was taken. From StartPoll to
+  // EndPoll it is one thread's.
   static int StartPoll(ibv_cq_ex* cq, ibv_poll_cq_attr* attr);
   static int NextPoll(ibv_cq_ex* cq);
   static void EndPoll(ibv_cq_ex*);
@@ -71,6 +73,8 @@ class CompletionQueue final : public ibv_cq_ex {
   provider::CompletionQueue* queue_ = nullptr;
   Acknowledged events_;
   Acknowledged async_events_;
+  bool single_threaded_ = false;  // the program says so
+  std::mutex polling_;
   WorkCompletion front_;
   uint64_t taken_at_ = 0;
 };

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -381,6 +382,57 @@ TEST_F(Verbs, ExtendedPolling) {
   EXPECT_GE(ibv_wc_read_completion_ts(cq), first);
   EXPECT_EQ(ibv_next_poll(cq), ENOENT);
   ibv_end_poll(cq);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  EXPECT_EQ(ibv_destroy_cq(ibv_cq_ex_to_cq(cq)), 0);
+}
+
+TEST_F(Verbs, ExtendedPollingByTwoThreads) {
+  // Two threads poll one queue by start and end; receive i is i bytes long. In between they let
+  // each other run.
+  // Expect: what a thread reads is of one completion, and each is read once.
+  ibv_cq_init_attr_ex attr{};
+  attr.cqe = 64;
+  attr.wc_flags = IBV_WC_EX_WITH_BYTE_LEN;
+  attr.comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS;
+  attr.flags = IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN;
+  EXPECT_EQ(ibv_create_cq_ex(context_, &attr), nullptr);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  attr.flags = 0;
+  ibv_cq_ex* const cq = ibv_create_cq_ex(context_, &attr);
+  ASSERT_NE(cq, nullptr);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = NewQueuePair(ibv_cq_ex_to_cq(cq));
+  ASSERT_NE(qp_[1], nullptr);
+  Connect();
+  constexpr uint64_t kAtOnce = 16;
+  constexpr int kRounds = 200;
+  std::atomic<int> read{0}, wrong{0};
+  const auto poll_until = [&](int all) {
+    const auto end = std::chrono::steady_clock::now() + kDeadline;
+    ibv_poll_cq_attr how{};
+    while (read < all && std::chrono::steady_clock::now() < end) {
+      if (ibv_start_poll(cq, &how) != 0) continue;
+      const uint64_t id = cq->wr_id;
+      std::this_thread::yield();
+      if (cq->wr_id != id || ibv_wc_read_byte_len(cq) != id) ++wrong;
+      ++read;
+      ibv_end_poll(cq);
+    }
+  };
+  for (int round = 1; round <= kRounds; ++round) {
+    for (uint64_t i = 1; i <= kAtOnce; ++i) ASSERT_EQ(Receive(1, 0, 64, i), 0);
+    for (uint64_t i = 1; i <= kAtOnce; ++i) {
+      ASSERT_EQ(Send(0, 64, static_cast<uint32_t>(i), i), 0);
+    }
+    const int all = round * static_cast<int>(kAtOnce);
+    const auto other = std::async(std::launch::async, poll_until, all);
+    poll_until(all);
+    other.wait();
+    for (uint64_t i = 1; i <= kAtOnce; ++i) EXPECT_EQ(Next(cq_[0]).wr_id, i);
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(read, kRounds * static_cast<int>(kAtOnce));
   ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
   qp_[1] = nullptr;
   EXPECT_EQ(ibv_destroy_cq(ibv_cq_ex_to_cq(cq)), 0);
