@@ -58,6 +58,7 @@ class ConnectionId final : public rdma_cm_id {
 
   // cm_endpoint.cc
   int CreateQueuePair(ibv_pd* pd, ibv_qp_init_attr* attr);
+  int CreateQueuePair(ibv_qp_init_attr_ex* attr);
   void DestroyQueuePair();
   int CreateSharedQueue(ibv_pd* pd, ibv_srq_init_attr* attr);
   void DestroySharedQueue();

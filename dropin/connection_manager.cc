@@ -140,6 +140,10 @@ constexpr ManagerTable kTable = {
         [](rdma_cm_id* id, ibv_pd* pd, ibv_qp_init_attr* attr) {
           return On(id, [&](ConnectionId& mine) { return mine.CreateQueuePair(pd, attr); });
         },
+    .create_qp_ex =
+        [](rdma_cm_id* id, ibv_qp_init_attr_ex* attr) {
+          return On(id, [&](ConnectionId& mine) { return mine.CreateQueuePair(attr); });
+        },
     .destroy_qp =
         [](rdma_cm_id* id) {
           if (!Mine(id).inherited()) Mine(id).DestroyQueuePair();

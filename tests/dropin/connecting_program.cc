@@ -202,6 +202,53 @@ TEST(Connecting, WhoAnswersInAnotherProtocolDoesNotReject) {
   close(peer);
 }
 
+TEST(Connecting, QueuePairsWhoseRequestsAreBuilt) {
+  // rdma_create_qp_ex names the operations that will be built.
+  // Expect: a queue pair for ibv_wr_start; its completion queue knows the id; what no device here
+  // has is refused.
+  sockaddr_in to = Loopback();
+  const Channel channel = NewChannel();
+  const Id id = NewId(channel.get());
+  ASSERT_EQ(rdma_resolve_addr(id.get(), nullptr, Name(to), 1000), 0);
+  ibv_qp_init_attr_ex attr{};
+  attr.cap = {4, 4, 1, 1, 0};
+  attr.qp_type = IBV_QPT_RC;
+  attr.comp_mask = IBV_QP_INIT_ATTR_SEND_OPS_FLAGS | IBV_QP_INIT_ATTR_CREATE_FLAGS;
+  attr.send_ops_flags = IBV_QP_EX_WITH_SEND;
+  attr.create_flags = IBV_QP_CREATE_SCATTER_FCS;
+  EXPECT_EQ(rdma_create_qp_ex(id.get(), &attr), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  attr.create_flags = 0;
+  attr.send_cq = attr.recv_cq = nullptr;
+  ASSERT_EQ(rdma_create_qp_ex(id.get(), &attr), 0);
+  EXPECT_NE(ibv_qp_to_qp_ex(id->qp), nullptr);
+  EXPECT_EQ(id->send_cq->cq_context, id.get());
+  EXPECT_EQ(id->recv_cq->cq_context, id.get());
+}
+
+TEST(Connecting, ARequestThatCannotBeServedIsRejected) {
+  // A listening endpoint is to make queue pairs that are too large.
+  // Expect: rdma_get_request fails, and the caller is told.
+  rdma_addrinfo hints{};
+  hints.ai_flags = RAI_PASSIVE;
+  hints.ai_port_space = RDMA_PS_TCP;
+  rdma_addrinfo* found = nullptr;
+  ASSERT_EQ(rdma_getaddrinfo("127.0.0.1", nullptr, &hints, &found), 0);
+  ibv_qp_init_attr attr{};
+  attr.cap = {1u << 30, 4, 1, 1, 0};
+  rdma_cm_id* made = nullptr;
+  ASSERT_EQ(rdma_create_ep(&made, found, nullptr, &attr), 0);
+  const Id listener(made);
+  rdma_freeaddrinfo(found);
+  ASSERT_EQ(rdma_listen(made, 4), 0);
+  const Channel channel = NewChannel();
+  const Id caller = Caller(channel.get(), rdma_get_src_port(made));
+  ASSERT_EQ(rdma_connect(caller.get(), nullptr), 0);
+  rdma_cm_id* request = nullptr;
+  EXPECT_EQ(rdma_get_request(made, &request), -1);
+  EXPECT_EQ(Next(channel.get()), RDMA_CM_EVENT_REJECTED);
+}
+
 TEST(Connecting, ThereIsNothingToDisconnect) {
   // Ids whose calls wait: one whose connect has failed; the ends of a connection, one after the
   // other and the first of them twice.
