@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -554,6 +555,14 @@ TEST_F(Verbs, AContextThatIsClosedBeforeItsObjects) {
   EXPECT_NE(fcntl(fd, F_GETFD), -1);
   EXPECT_EQ(ibv_dealloc_pd(pd), 0);
   EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
+TEST_F(Verbs, DescriptorsForManyQueuePairs) {
+  // A device was opened, by a program that may have more descriptors than it asked for.
+  // Expect: it has them: each queue pair needs one.
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
 }
 
 TEST_F(Verbs, AThousandQueuePairs) {
