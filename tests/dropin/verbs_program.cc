@@ -557,12 +557,22 @@ TEST_F(Verbs, AContextThatIsClosedBeforeItsObjects) {
   EXPECT_EQ(fcntl(fd, F_GETFD), -1);
 }
 
+// Before any device is opened.
+constexpr rlim_t kFewDescriptors = 100;
+[[maybe_unused]] const bool few_descriptors = [] {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = kFewDescriptors;
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}();
+
 TEST_F(Verbs, DescriptorsForManyQueuePairs) {
   // A device was opened, by a program that may have more descriptors than it asked for.
   // Expect: it has them: each queue pair needs one.
   rlimit limit{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
   EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
+  EXPECT_GT(limit.rlim_cur, kFewDescriptors);
 }
 
 TEST_F(Verbs, AThousandQueuePairs) {
