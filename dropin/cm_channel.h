@@ -37,6 +37,12 @@ class EventChannel final : public rdma_event_channel {
   explicit EventChannel(Process* process) : rdma_event_channel{}, process_(process) {
     fd = events.fd();
   }
+  ~EventChannel() {
+    events.Drop([](CmEvent* e) {
+      delete e;
+      return true;
+    });
+  }
   bool inherited() const { return process_->inherited(); }
 
   Inbox<CmEvent*> events;

@@ -81,11 +81,12 @@ QueuePair* ConnectionId::FindQueuePair(const rdma_conn_param* p) {
 }
 
 int ConnectionId::Listen(int backlog) {
+  if (listener_ != nullptr) return EINVAL;
   Process* const process = Process::Get();
   if (process == nullptr) return errno;
   provider::Address local = provider::Address::From(&route.addr.src_addr);
   std::string where = local.ToString();
-  if (route.addr.src_addr.sa_family == AF_UNSPEC) where = "0.0.0.0:0";
+  if (!bound()) where = "0.0.0.0:0";
   ListenOptions options;
   if (backlog > 0) options.backlog = backlog;
   options.rdma = Rdma::kOff;

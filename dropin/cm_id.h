@@ -65,6 +65,7 @@ class ConnectionId final : public rdma_cm_id {
   int GetRequest(rdma_cm_id** id);
   void KeepForRequests(ibv_pd* pd, const ibv_qp_init_attr* attr);
 
+  bool bound() const { return route.addr.src_addr.sa_family != AF_UNSPEC; }
   bool inherited() const { return process_->inherited(); }
   Acknowledged& events() { return events_; }
   void ForgetQueuePair() { managed_ = nullptr; }  // the program has destroyed it

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include <atomic>
+
 #include "dropin/attributes.h"
 #include "dropin/context.h"
 #include "dropin/datapath.h"
@@ -74,7 +76,7 @@ CompletionQueue* CompletionQueue::Create(ibv_context* context, uint32_t entries,
   pthread_mutex_init(&made->mutex, nullptr);
   pthread_cond_init(&made->cond, nullptr);
   made->SetReaders();
-  if (channel != nullptr) ++channel->refcnt;
+  if (channel != nullptr) ++std::atomic_ref(channel->refcnt);
   return made;
 }
 
@@ -120,7 +122,7 @@ int CompletionQueue::Destroy() {
   });
   events_.WaitForAll();
   async_events_.WaitForAll();
-  if (channel != nullptr) --channel->refcnt;
+  if (channel != nullptr) --std::atomic_ref(channel->refcnt);
   delete this;
   return 0;
 }

@@ -31,7 +31,12 @@ int CreateId(rdma_event_channel* channel, rdma_cm_id** id, void* context, rdma_p
   if (process == nullptr) return -1;
   if (channel != nullptr && EventChannel::Of(channel)->inherited()) return FailWith(EIO);
   if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB) return FailWith(EOPNOTSUPP);  // UD: not there yet
-  *id = new ConnectionId(process, channel, context, ps);
+  auto* const made = new ConnectionId(process, channel, context, ps);
+  if (made->channel->fd < 0) {  // it has one of its own, and no descriptor was left
+    delete made;
+    return FailWith(ENOMEM);
+  }
+  *id = made;
   return 0;
 }
 
@@ -112,7 +117,7 @@ constexpr ManagerTable kTable = {
         },
     .bind_addr =
         [](rdma_cm_id* id, sockaddr* to) {
-          return On(id, [&](ConnectionId& mine) { return mine.Bind(to); });
+          return On(id, [&](ConnectionId& mine) { return mine.bound() ? EINVAL : mine.Bind(to); });
         },
     .resolve_addr = ResolveAddress,
     .resolve_route = ResolveRoute,

@@ -102,6 +102,22 @@ TEST(Connecting, AnIdThatMigratesToAChannelWaitsNoLonger) {
   EXPECT_FALSE(Readable(channel->fd));
 }
 
+TEST(Connecting, OnceBoundOnceListening) {
+  // An id is bound twice, and listens twice.
+  // Expect: EINVAL for the second time, and the first one stands.
+  sockaddr_in at = Loopback();
+  const Channel channel = NewChannel();
+  const Id id = NewId(channel.get());
+  ASSERT_EQ(rdma_bind_addr(id.get(), Name(at)), 0);
+  EXPECT_EQ(rdma_bind_addr(id.get(), Name(at)), -1);
+  EXPECT_EQ(errno, EINVAL);
+  ASSERT_EQ(rdma_listen(id.get(), 4), 0);
+  const uint16_t port = rdma_get_src_port(id.get());
+  EXPECT_EQ(rdma_listen(id.get(), 4), -1);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(rdma_get_src_port(id.get()), port);
+}
+
 TEST(Connecting, RequestsMigrateWithTheirListener) {
   // A request waits at a listener that migrates.
   // Expect: it is told on the new channel, of which the id that comes with it is.
