@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dropin/cm_channel.h"
 
-#include <deque>
-
 #include "dropin/cm_id.h"
 #include "dropin/errors.h"
 
 namespace verbena::dropin {
 
 rdma_event_channel* CreateEventChannel() {
-  if (Process::Get() == nullptr) return nullptr;
-  auto* const channel = new EventChannel;
+  Process* const process = Process::Get();
+  if (process == nullptr) return nullptr;
+  auto* const channel = new EventChannel(process);
   if (channel->fd >= 0) return channel;
   delete channel;
   return Fail<rdma_event_channel>(EMFILE);
@@ -20,25 +19,28 @@ rdma_event_channel* CreateEventChannel() {
 // the world (rping does, at its end). So the latest ones stay, and such a thread sleeps.
 void DestroyEventChannel(rdma_event_channel* channel) {
   constexpr size_t kStay = 16;
-  static auto* const former = new std::deque<EventChannel*>;
   EventChannel* oldest = nullptr;
   {
     std::lock_guard lock(ManagerMutex());
-    former->push_back(EventChannel::Of(channel));
-    if (former->size() > kStay) {
-      oldest = former->front();
-      former->pop_front();
+    std::deque<EventChannel*>& former = ManagerState::Get().former;
+    former.push_back(EventChannel::Of(channel));
+    if (former.size() > kStay) {
+      oldest = former.front();
+      former.pop_front();
     }
   }
   delete oldest;
 }
 
 int GetCmEvent(rdma_event_channel* channel, rdma_cm_event** event) {
+  if (EventChannel::Of(channel)->inherited()) return FailWith(EIO);
   CmEvent* taken = nullptr;
-  if (!EventChannel::Of(channel)->events.Take(&taken)) return -1;
   // Who destroys an id waits for its events; a request is still the listener's.
-  taken->whose = ConnectionId::Of(taken->listen_id != nullptr ? taken->listen_id : taken->id);
-  taken->whose->events().Taken();
+  const auto count = [](CmEvent* e) {
+    e->whose = ConnectionId::Of(e->listen_id != nullptr ? e->listen_id : e->id);
+    e->whose->events().Taken();
+  };
+  if (!EventChannel::Of(channel)->events.Take(&taken, count)) return -1;
   *event = taken;
   return 0;
 }
@@ -47,6 +49,7 @@ int AckCmEvent(rdma_cm_event* event) {
   if (event == nullptr) return FailWith(EINVAL);
   auto* const mine = static_cast<CmEvent*>(event);
   ConnectionId* const whose = mine->whose;
+  if (whose->inherited()) return FailWith(EIO);
   delete mine;
   whose->events().Acknowledge();
   return 0;

@@ -8,6 +8,7 @@
 
 #include "dropin/acknowledged.h"
 #include "dropin/inbox.h"
+#include "dropin/process.h"
 
 namespace verbena::dropin {
 
@@ -33,9 +34,21 @@ struct CmEvent final : rdma_cm_event {
 class EventChannel final : public rdma_event_channel {
  public:
   static EventChannel* Of(rdma_event_channel* c) { return static_cast<EventChannel*>(c); }
-  EventChannel() : rdma_event_channel{} { fd = events.fd(); }
+  explicit EventChannel(Process* process) : rdma_event_channel{}, process_(process) {
+    fd = events.fd();
+  }
+  ~EventChannel() {
+    events.Drop([](CmEvent* e) {
+      delete e;
+      return true;
+    });
+  }
+  bool inherited() const { return process_->inherited(); }
 
   Inbox<CmEvent*> events;
+
+ private:
+  Process* const process_;
 };
 
 rdma_event_channel* CreateEventChannel();

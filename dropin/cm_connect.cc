@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connecting, listening, and what becomes of it.
 #include <algorithm>
+#include <cerrno>
+#include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "dropin/cm_id.h"
 #include "dropin/connection_manager.h"
 #include "dropin/errors.h"
+#include "fallback/io/socket_error.h"
 #include "transport/log.h"
 
 namespace verbena::dropin {
@@ -22,17 +24,6 @@ constexpr uint8_t kMostReads = 128;
 // it: they connect to a listener that is about to be there.
 constexpr absl::Duration kPatience = absl::Milliseconds(500);
 constexpr absl::Duration kBetweenTries = absl::Milliseconds(10);
-
-absl::flat_hash_set<ConnectionId*>& Listeners() {  // with ManagerMutex()
-  static auto* const all = new absl::flat_hash_set<ConnectionId*>;
-  return *all;
-}
-
-// Queue pairs whose connect found nobody listening, to be tried again; with ManagerMutex().
-std::vector<uint32_t>& Refused() {
-  static auto* const all = new std::vector<uint32_t>;
-  return *all;
-}
 
 std::string DataOf(const rdma_conn_param* p) {
   if (p == nullptr || p->private_data == nullptr) return {};
@@ -54,6 +45,12 @@ Parameters ParametersOf(const rdma_conn_param* p) {
     out.initiator_depth = out.responder_resources = kMostReads;
   }
   return out;
+}
+
+// Of a connect that came to nothing: the socket's, or there was somebody, with another protocol.
+int ErrorOf(const absl::Status& status) {
+  const int error = io::ErrnoOf(status);
+  return error != 0 ? error : EPROTO;
 }
 
 provider::Address Parsed(const std::string& text) {
@@ -84,11 +81,12 @@ QueuePair* ConnectionId::FindQueuePair(const rdma_conn_param* p) {
 }
 
 int ConnectionId::Listen(int backlog) {
+  if (listener_ != nullptr) return EINVAL;
   Process* const process = Process::Get();
   if (process == nullptr) return errno;
   provider::Address local = provider::Address::From(&route.addr.src_addr);
   std::string where = local.ToString();
-  if (route.addr.src_addr.sa_family == AF_UNSPEC) where = "0.0.0.0:0";
+  if (!bound()) where = "0.0.0.0:0";
   ListenOptions options;
   if (backlog > 0) options.backlog = backlog;
   options.rdma = Rdma::kOff;
@@ -109,7 +107,7 @@ int ConnectionId::Listen(int backlog) {
   {
     std::lock_guard lock(ManagerMutex());
     listener_ = *std::move(listener);
-    Listeners().insert(this);
+    ManagerState::Get().listeners.insert(this);
   }
   process->Changed();
   return 0;
@@ -119,8 +117,8 @@ void ConnectionManager::OnTimer() {
   std::vector<uint32_t> again;
   {
     std::lock_guard lock(ManagerMutex());
-    for (ConnectionId* each : Listeners()) each->TakeRequests();
-    again.swap(Refused());
+    for (ConnectionId* each : ManagerState::Get().listeners) each->TakeRequests();
+    again.swap(ManagerState::Get().refused);
   }
   Process* const process = again.empty() ? nullptr : Process::Get();
   for (const uint32_t number : again) {
@@ -137,7 +135,7 @@ void ConnectionId::StopListening() {
   {
     std::lock_guard lock(ManagerMutex());
     listener.swap(listener_);
-    Listeners().erase(this);
+    ManagerState::Get().listeners.erase(this);
   }
   if (listener != nullptr) (void)listener->Close();
 }
@@ -151,7 +149,7 @@ void ConnectionId::TakeRequests() {
       (void)request->Close();
       continue;
     }
-    auto* const id = new ConnectionId(channel, context, ps);
+    auto* const id = new ConnectionId(process_, channel, context, ps);
     id->verbs = &opened->context;
     id->port_num = 1;
     id->pd = ManagerDomain(opened);
@@ -180,6 +178,7 @@ int ConnectionId::Connect(const rdma_conn_param* p) {
   parameters_ = parameters;
   patient_until_ = absl::Now() + kPatience;
   calls_ = true;
+  waits_to_try_ = given_up_ = false;
   Attach(mine);
   if (StartConnect().ok()) return 0;
   Detach();
@@ -196,7 +195,8 @@ absl::Status ConnectionId::StartConnect() {
 }
 
 void ConnectionId::TryAgain() {
-  if (!StartConnect().ok()) Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+  if (!std::exchange(waits_to_try_, false)) return;  // the program has disconnected
+  if (!StartConnect().ok()) Push(RDMA_CM_EVENT_CONNECT_ERROR, -EINVAL);
 }
 
 int ConnectionId::Accept(const rdma_conn_param* p) {
@@ -231,6 +231,13 @@ int ConnectionId::Reject(const void* data, uint8_t length) {
 
 int ConnectionId::Disconnect() {
   if (managed_ == nullptr) return EINVAL;
+  {
+    std::lock_guard lock(managed_->manager_mutex());
+    // Who waits needs an event to come, or to be there.
+    if (waits() && !established_ && EventChannel::Of(channel)->events.empty()) return EINVAL;
+    given_up_ = true;
+    if (std::exchange(waits_to_try_, false)) Push(RDMA_CM_EVENT_UNREACHABLE, -ECANCELED);
+  }
   (void)managed_->queue_pair().Disconnect();  // the peer may have been first
   return 0;
 }
@@ -250,16 +257,20 @@ void ConnectionId::OnEvent(const Event& event) {
       return Push(RDMA_CM_EVENT_ESTABLISHED, 0, event.private_data);
     case EventType::kRejected:
       return Push(RDMA_CM_EVENT_REJECTED, kConsumerReject, event.private_data);
-    case EventType::kUnreachable:
-      if (absl::IsDeadlineExceeded(event.status)) {
-        return Push(RDMA_CM_EVENT_UNREACHABLE, -ETIMEDOUT);
-      }
-      if (absl::Now() < patient_until_) {
+    case EventType::kUnreachable: {
+      if (given_up_) return Push(RDMA_CM_EVENT_UNREACHABLE, -ECANCELED);
+      const int error = absl::IsDeadlineExceeded(event.status) ? ETIMEDOUT : ErrorOf(event.status);
+      // Nobody listens yet, or the backlog has no room.
+      const bool busy = error == ECONNREFUSED || error == ECONNRESET;
+      if (busy && absl::Now() < patient_until_) {
+        waits_to_try_ = true;
         std::lock_guard lock(ManagerMutex());
-        Refused().push_back(managed_->number());
+        ManagerState::Get().refused.push_back(managed_->number());
         return managed_->process().context().SetTimer(kBetweenTries);
       }
-      return Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+      if (error == ECONNREFUSED) return Push(RDMA_CM_EVENT_REJECTED, kNoListener);
+      return Push(RDMA_CM_EVENT_UNREACHABLE, -error);
+    }
     case EventType::kDisconnected:
       if (std::exchange(established_, false)) return Push(RDMA_CM_EVENT_DISCONNECTED, 0);
       return Push(RDMA_CM_EVENT_CONNECT_ERROR, -ECONNRESET);

@@ -2,6 +2,7 @@
 // What an id brings along: queue pairs, their completion queues, shared receive queues; and ids
 // whose calls wait (rdma_create_ep(3), rdma_get_request(3)).
 #include <algorithm>
+#include <cstring>
 
 #include "dropin/cm_id.h"
 #include "dropin/completion.h"
@@ -13,10 +14,10 @@ namespace {
 constexpr uint8_t kUsualTimeout = 18;  // 4.096 µs × 2^18: about a second
 
 // A completion queue with a channel of its own, as rdma_create_qp(3) makes those that are missing.
-int MakeQueue(ibv_context* context, uint32_t entries, ibv_comp_channel** channel, ibv_cq** cq) {
-  *channel = ibv_create_comp_channel(context);
+int MakeQueue(rdma_cm_id* id, uint32_t entries, ibv_comp_channel** channel, ibv_cq** cq) {
+  *channel = ibv_create_comp_channel(id->verbs);
   if (*channel == nullptr) return errno;
-  *cq = ibv_create_cq(context, static_cast<int>(std::max(entries, 1u)), nullptr, *channel, 0);
+  *cq = ibv_create_cq(id->verbs, static_cast<int>(std::max(entries, 1u)), id, *channel, 0);
   return *cq == nullptr ? errno : 0;
 }
 
@@ -32,7 +33,18 @@ void FreeQueue(ibv_comp_channel** channel, ibv_cq** cq, bool mine) {
 }  // namespace
 
 int ConnectionId::CreateQueuePair(ibv_pd* domain, ibv_qp_init_attr* attr) {
+  ibv_qp_init_attr_ex all{};
+  std::memcpy(&all, attr, sizeof *attr);  // which it begins with
+  all.comp_mask = IBV_QP_INIT_ATTR_PD;
+  all.pd = domain;
+  const int error = CreateQueuePair(&all);
+  std::memcpy(attr, &all, sizeof *attr);
+  return error;
+}
+
+int ConnectionId::CreateQueuePair(ibv_qp_init_attr_ex* attr) {
   if (verbs == nullptr || qp != nullptr) return EINVAL;
+  ibv_pd* domain = (attr->comp_mask & IBV_QP_INIT_ATTR_PD) != 0 ? attr->pd : nullptr;
   if (domain == nullptr) domain = pd;
   if (domain == nullptr || domain->context != verbs) return EINVAL;
   if (attr->srq == nullptr) attr->srq = srq;
@@ -40,13 +52,13 @@ int ConnectionId::CreateQueuePair(ibv_pd* domain, ibv_qp_init_attr* attr) {
   made_receive_queue_ = attr->recv_cq == nullptr;
   int error = 0;
   if (made_send_queue_) {
-    error = MakeQueue(verbs, attr->cap.max_send_wr, &send_cq_channel, &send_cq);
+    error = MakeQueue(this, attr->cap.max_send_wr, &send_cq_channel, &send_cq);
   } else {
     send_cq = attr->send_cq;
     send_cq_channel = send_cq->channel;
   }
   if (error == 0 && made_receive_queue_) {
-    error = MakeQueue(verbs, attr->cap.max_recv_wr, &recv_cq_channel, &recv_cq);
+    error = MakeQueue(this, attr->cap.max_recv_wr, &recv_cq_channel, &recv_cq);
   } else if (error == 0) {
     recv_cq = attr->recv_cq;
     recv_cq_channel = recv_cq->channel;
@@ -54,7 +66,9 @@ int ConnectionId::CreateQueuePair(ibv_pd* domain, ibv_qp_init_attr* attr) {
   if (error == 0) {
     attr->send_cq = send_cq;
     attr->recv_cq = recv_cq;
-    qp = ibv_create_qp(domain, attr);
+    attr->comp_mask |= IBV_QP_INIT_ATTR_PD;
+    attr->pd = domain;
+    qp = QueuePair::CreateExtended(verbs, attr);
     if (qp == nullptr) error = errno;
   }
   if (error == 0) {
@@ -135,11 +149,18 @@ int ConnectionId::GetRequest(rdma_cm_id** id) {
   if (!waits()) return EINVAL;
   if (const int error = Complete(RDMA_CM_EVENT_CONNECT_REQUEST); error != 0) return error;
   ConnectionId* const made = Of(event->id);
+  int error = 0;
   if (request_attr_) {
     ibv_qp_init_attr attr = *request_attr_;
-    if (const int error = made->CreateQueuePair(request_pd_, &attr); error != 0) return error;
+    error = made->CreateQueuePair(request_pd_, &attr);
   }
-  if (const int error = made->Migrate(nullptr); error != 0) return error;
+  if (error == 0) error = made->Migrate(nullptr);
+  if (error != 0) {  // the caller learns that nobody will answer
+    ForgetEvent();
+    made->DestroyQueuePair();
+    made->Destroy();
+    return error;
+  }
   // The id has it until it is destroyed, and shows the private data of the request.
   auto* const request = static_cast<CmEvent*>(std::exchange(event, nullptr));
   request->whose = made;

@@ -1,25 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dropin/cm_id.h"
 
-#include <map>
-
 #include "dropin/errors.h"
 
 namespace verbena::dropin {
 namespace {
-
-struct Opened {
-  Context* context = nullptr;
-  ibv_pd* domain = nullptr;
-};
-
-// They last as long as the process, as with librdmacm.
-std::map<Device*, Opened>& AllOpened() {
-  static auto* const all = new std::map<Device*, Opened>;
-  return *all;
-}
-
-std::mutex opening;
 
 int ErrnoOfEvent(const rdma_cm_event& event) {
   switch (event.event) {
@@ -32,29 +17,26 @@ int ErrnoOfEvent(const rdma_cm_event& event) {
 
 }  // namespace
 
-std::mutex& ManagerMutex() {
-  static auto* const mutex = new std::mutex;
-  return *mutex;
-}
-
 Context* ManagerContext(Device* device) {
-  std::lock_guard lock(opening);
-  Opened& opened = AllOpened()[device];
-  if (opened.context != nullptr && opened.context->disabled()) opened = {};  // a parent's
+  ManagerState& state = ManagerState::Get();
+  std::lock_guard lock(state.opening);
+  ManagerState::Opened& opened = state.opened[device];
   if (opened.context == nullptr) opened.context = Context::Open(device);
   return opened.context;
 }
 
 ibv_pd* ManagerDomain(Context* context) {
-  std::lock_guard lock(opening);
-  Opened& opened = AllOpened()[&context->device()];
+  ManagerState& state = ManagerState::Get();
+  std::lock_guard lock(state.opening);
+  ManagerState::Opened& opened = state.opened[&context->device()];
   if (opened.domain == nullptr) opened.domain = ibv_alloc_pd(&context->context);
   return opened.domain;
 }
 
-ConnectionId::ConnectionId(rdma_event_channel* channel, void* context, rdma_port_space ps)
-    : rdma_cm_id{} {
-  if (channel == nullptr) own_channel_ = std::make_unique<EventChannel>();
+ConnectionId::ConnectionId(Process* process, rdma_event_channel* channel, void* context,
+                           rdma_port_space ps)
+    : rdma_cm_id{}, process_(process) {
+  if (channel == nullptr) own_channel_ = std::make_unique<EventChannel>(process);
   this->channel = channel != nullptr ? channel : own_channel_.get();
   this->context = context;
   this->ps = ps;
@@ -85,27 +67,30 @@ int ConnectionId::Complete(rdma_cm_event_type expected) {
   return event->event == expected ? 0 : ErrnoOfEvent(*event);
 }
 
-// Its events that nobody took move along. With a channel of the program calls wait no more.
+// Its events that nobody took move along, and so do requests to a listener. From here on its calls
+// wait for their event if, and only if, it has no channel of the program's.
 int ConnectionId::Migrate(rdma_event_channel* to) {
-  std::unique_ptr<EventChannel> former;
-  if (waits()) {
-    if (to == nullptr) return 0;
-    ForgetEvent();
-    former = std::move(own_channel_);
-  } else if (to == nullptr) {
-    own_channel_ = std::make_unique<EventChannel>();
-    to = own_channel_.get();
+  if (to == nullptr && waits()) return EINVAL;
+  if (to != nullptr && EventChannel::Of(to)->inherited()) return EIO;
+  std::unique_ptr<EventChannel> own;
+  if (to == nullptr) {
+    own = std::make_unique<EventChannel>(process_);
+    if (own->fd < 0) return ENOMEM;
+    to = own.get();
   }
+  if (waits()) ForgetEvent();  // the program has it no longer, as its channel
   std::lock_guard lock(ManagerMutex());
   EventChannel* const from = EventChannel::Of(channel);
   EventChannel* const target = EventChannel::Of(to);
   if (from == target) return 0;
   from->events.Drop([&](CmEvent* e) {
-    if (e->id != this || e->listen_id != nullptr) return false;
+    if (e->id != this && e->listen_id != this) return false;
+    if (e->listen_id == this) e->id->channel = target;
     target->events.Push(e);
     return true;
   });
   channel = target;
+  own_channel_.swap(own);  // the former one ends behind the lock
   return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "dropin/acknowledged.h"
 #include "dropin/cm_channel.h"
+#include "dropin/cm_state.h"
 #include "dropin/context.h"
 #include "dropin/queue_pair.h"
 #include "transport/address.h"
@@ -21,16 +22,12 @@
 
 namespace verbena::dropin {
 
-// Of channels of ids, of listeners, and of what ids have told. Taken behind a queue pair's
-// manager_mutex(); the provider is not called with it held.
-std::mutex& ManagerMutex();
-
 class ConnectionId final : public rdma_cm_id {
  public:
   static ConnectionId* Of(rdma_cm_id* id) { return static_cast<ConnectionId*>(id); }
 
   // `channel`: null: calls on it wait for their event (rdma_create_id(3)).
-  ConnectionId(rdma_event_channel* channel, void* context, rdma_port_space ps);
+  ConnectionId(Process* process, rdma_event_channel* channel, void* context, rdma_port_space ps);
   ~ConnectionId();
 
   // cm_address.cc. All: 0 or an errno.
@@ -58,10 +55,11 @@ class ConnectionId final : public rdma_cm_id {
   int Complete(rdma_cm_event_type expected);
   void Push(rdma_cm_event_type type, int status, std::string private_data = {});
   int SetOption(int level, int name, const void* value, size_t length);
-  bool waits() const { return own_channel_ != nullptr; }
+  bool waits() const { return own_channel_ != nullptr; }  // for the events of its calls
 
   // cm_endpoint.cc
   int CreateQueuePair(ibv_pd* pd, ibv_qp_init_attr* attr);
+  int CreateQueuePair(ibv_qp_init_attr_ex* attr);
   void DestroyQueuePair();
   int DescribeQueuePair(ibv_qp_attr* attr, int* mask) const;
   int CreateSharedQueue(ibv_pd* pd, ibv_srq_init_attr* attr);
@@ -69,6 +67,8 @@ class ConnectionId final : public rdma_cm_id {
   int GetRequest(rdma_cm_id** id);
   void KeepForRequests(ibv_pd* pd, const ibv_qp_init_attr* attr);
 
+  bool bound() const { return route.addr.src_addr.sa_family != AF_UNSPEC; }
+  bool inherited() const { return process_->inherited(); }
   Acknowledged& events() { return events_; }
   void ForgetQueuePair() { managed_ = nullptr; }  // the program has destroyed it
 
@@ -79,6 +79,7 @@ class ConnectionId final : public rdma_cm_id {
   QueuePair* FindQueuePair(const rdma_conn_param* parameters);
   void ForgetEvent();
 
+  Process* const process_;
   Acknowledged events_;
   std::unique_ptr<EventChannel> own_channel_;
   QueuePair* managed_ = nullptr;
@@ -88,7 +89,10 @@ class ConnectionId final : public rdma_cm_id {
   uint8_t traffic_class_ = 0;
   std::optional<uint8_t> timeout_;
   ConnectParameters parameters_;
-  absl::Time patient_until_;      // with a peer that does not listen yet
+  absl::Time patient_until_;  // with a peer that does not listen yet
+  // With the queue pair's manager_mutex(), and so is established_.
+  bool waits_to_try_ = false;     // for the service to call TryAgain
+  bool given_up_ = false;         // the program has disconnected
   rdma_conn_param agreed_{};      // what ESTABLISHED tells
   bool established_ = false;      // and not yet disconnected
   bool calls_ = false;            // it has connected, not accepted

@@ -2,11 +2,15 @@
 #include "dropin/completion.h"
 
 #include <fcntl.h>
+#include <poll.h>
+
+#include <atomic>
 
 #include "dropin/attributes.h"
 #include "dropin/context.h"
 #include "dropin/datapath.h"
 #include "dropin/errors.h"
+#include "dropin/signals.h"
 #include "dropin/versions.h"
 
 namespace verbena::dropin {
@@ -21,18 +25,33 @@ uint32_t Read(ibv_cq_ex* cq) {
 
 CompletionChannel::CompletionChannel(ibv_context* context,
                                      std::unique_ptr<fallback::CompletionChannel> channel)
-    : ibv_comp_channel{}, handle_(std::move(channel)) {
+    : ibv_comp_channel{}, held_(context), channel_(channel.get()), handle_(std::move(channel)) {
   this->context = context;
   fd = handle_.fd();
 }
 
+CompletionChannel* CompletionChannel::Create(ibv_context* context) {
+  // Counted before the queue may have left the channel: who destroys it waits for its events.
+  constexpr auto kCount = [](void* queue) {
+    static_cast<CompletionQueue*>(queue)->events().Taken();
+  };
+  auto channel =
+      fallback::CompletionChannel::CreateExact(&Context::Of(context)->process().device(), kCount);
+  if (!channel.ok()) return Fail<CompletionChannel>(EMFILE);
+  return new CompletionChannel(context, *std::move(channel));
+}
+
 bool CompletionChannel::Take(CqEvent* event) {
-  while (!handle_.impl()->TryNext(event)) {
+  while (!channel_->TryNext(event)) {
     if ((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0) {
       errno = EAGAIN;
       return false;
     }
-    handle_.impl()->Await(absl::InfiniteDuration());
+    pollfd wait{channel_->Attend(), POLLIN, 0};
+    if (poll(&wait, 1, -1) < 0 && errno == EINTR && SignalsInterrupt()) {
+      errno = EINTR;
+      return false;
+    }
   }
   return true;
 }
@@ -40,7 +59,7 @@ bool CompletionChannel::Take(CqEvent* event) {
 CompletionQueue* CompletionQueue::Create(ibv_context* context, uint32_t entries, void* cq_context,
                                          ibv_comp_channel* channel) {
   if (Context::Of(context)->disabled()) return Fail<CompletionQueue>(EIO);
-  auto* const made = new CompletionQueue;
+  auto* const made = new CompletionQueue(context);
   auto queue = Context::Of(context)->process().device().CreateCompletionQueue(
       {.entries = entries,
        .channel = channel == nullptr ? nullptr : CompletionChannel::Of(channel)->handle(),
@@ -51,14 +70,13 @@ CompletionQueue* CompletionQueue::Create(ibv_context* context, uint32_t entries,
   }
   made->handle_ = verbena::CompletionQueue(*std::move(queue));
   made->queue_ = made->handle_.impl();
-  made->context = context;
   made->channel = channel;
   made->cq_context = cq_context;
   made->cqe = static_cast<int>(made->queue_->entries());
   pthread_mutex_init(&made->mutex, nullptr);
   pthread_cond_init(&made->cond, nullptr);
   made->SetReaders();
-  if (channel != nullptr) ++channel->refcnt;
+  if (channel != nullptr) ++std::atomic_ref(channel->refcnt);
   return made;
 }
 
@@ -71,7 +89,17 @@ ibv_cq_ex* CompletionQueue::CreateExtended(ibv_context* context, ibv_cq_init_att
   if ((attr->comp_mask & ~kMask) != 0 || (attr->wc_flags & ~kFlags) != 0) {
     return Fail<ibv_cq_ex>(EOPNOTSUPP);
   }
-  return Create(context, attr->cqe, attr->cq_context, attr->channel);
+  // An overrun is an error here, for who would ignore it too.
+  const uint32_t flags = (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS) != 0 ? attr->flags : 0;
+  if ((flags & ~uint32_t{IBV_CREATE_CQ_ATTR_SINGLE_THREADED}) != 0) {
+    return Fail<ibv_cq_ex>(EOPNOTSUPP);
+  }
+  if (attr->cqe == 0 || attr->comp_vector >= static_cast<uint32_t>(context->num_comp_vectors)) {
+    return Fail<ibv_cq_ex>(EINVAL);
+  }
+  CompletionQueue* const made = Create(context, attr->cqe, attr->cq_context, attr->channel);
+  if (made != nullptr) made->single_threaded_ = flags != 0;
+  return made;
 }
 
 // Moderation delays events to make fewer of them. Here each tells of all that is there anyway.
@@ -80,6 +108,7 @@ int CompletionQueue::Moderate(ibv_cq*, ibv_modify_cq_attr* attr) {
 }
 
 int CompletionQueue::Resize(uint32_t entries) {
+  if (Context::Of(context)->disabled()) return EIO;
   const int error = ErrnoOf(queue_->Resize(entries));
   if (error == 0) cqe = static_cast<int>(queue_->entries());
   return error;
@@ -93,7 +122,7 @@ int CompletionQueue::Destroy() {
   });
   events_.WaitForAll();
   async_events_.WaitForAll();
-  if (channel != nullptr) --channel->refcnt;
+  if (channel != nullptr) --std::atomic_ref(channel->refcnt);
   delete this;
   return 0;
 }
@@ -125,7 +154,12 @@ void CompletionQueue::SetReaders() {
 
 int CompletionQueue::StartPoll(ibv_cq_ex* cq, ibv_poll_cq_attr* attr) {
   if (attr->comp_mask != 0) return EINVAL;
-  return NextPoll(cq);
+  if (Context::Of(cq->context)->disabled()) return EIO;
+  auto* const queue = static_cast<CompletionQueue*>(cq);
+  if (!queue->single_threaded_) queue->polling_.lock();
+  const int error = NextPoll(cq);
+  if (error != 0) EndPoll(cq);  // which the program does not call then
+  return error;
 }
 
 int CompletionQueue::NextPoll(ibv_cq_ex* cq) {
@@ -137,7 +171,10 @@ int CompletionQueue::NextPoll(ibv_cq_ex* cq) {
   return 0;
 }
 
-void CompletionQueue::EndPoll(ibv_cq_ex*) {}
+void CompletionQueue::EndPoll(ibv_cq_ex* cq) {
+  auto* const queue = static_cast<CompletionQueue*>(cq);
+  if (!queue->single_threaded_) queue->polling_.unlock();
+}
 
 }  // namespace verbena::dropin
 
@@ -151,10 +188,7 @@ extern "C" {
 
 ibv_comp_channel* ibv_create_comp_channel(ibv_context* context) {
   if (Context::Of(context)->disabled()) return Fail<ibv_comp_channel>(EIO);
-  auto channel =
-      verbena::fallback::CompletionChannel::CreateExact(&Context::Of(context)->process().device());
-  if (!channel.ok()) return Fail<ibv_comp_channel>(EMFILE);
-  return new CompletionChannel(context, *std::move(channel));
+  return CompletionChannel::Create(context);
 }
 
 int ibv_destroy_comp_channel(ibv_comp_channel* channel) {
@@ -187,7 +221,6 @@ int ibv_get_cq_event(ibv_comp_channel* channel, ibv_cq** cq, void** cq_context) 
   verbena::CqEvent event;
   if (!CompletionChannel::Of(channel)->Take(&event)) return -1;
   auto* const queue = static_cast<CompletionQueue*>(event.context);
-  queue->events().Taken();
   *cq = queue->cq();
   *cq_context = queue->cq_context;
   return 0;

@@ -5,8 +5,10 @@
 #include <infiniband/verbs.h>
 
 #include <memory>
+#include <mutex>
 
 #include "dropin/acknowledged.h"
+#include "dropin/context.h"
 #include "fallback/completion_channel.h"
 #include "transport/completion_queue.h"
 
@@ -15,13 +17,18 @@ namespace verbena::dropin {
 class CompletionChannel final : public ibv_comp_channel {
  public:
   static CompletionChannel* Of(ibv_comp_channel* c) { return static_cast<CompletionChannel*>(c); }
-  CompletionChannel(ibv_context* context, std::unique_ptr<fallback::CompletionChannel> channel);
+  // Null, with errno set.
+  static CompletionChannel* Create(ibv_context* context);
 
   verbena::CompletionChannel* handle() { return &handle_; }
-  // False with errno: EAGAIN of a non-blocking descriptor.
+  // False with errno: EAGAIN of a non-blocking descriptor, EINTR.
   bool Take(CqEvent* event);
 
  private:
+  CompletionChannel(ibv_context* context, std::unique_ptr<fallback::CompletionChannel> channel);
+
+  const HeldContext held_;
+  fallback::CompletionChannel* const channel_;
   verbena::CompletionChannel handle_;
 };
 
@@ -47,7 +54,8 @@ class CompletionQueue final : public ibv_cq_ex {
   Acknowledged& events() { return events_; }
   Acknowledged& async_events() { return async_events_; }
 
-  // Polling as ibv_cq_ex does: what is at the front, and when it was taken.
+  // Polling as ibv_cq_ex does: what is at the front, and when it was taken. From StartPoll to
+  // EndPoll it is one thread's.
   static int StartPoll(ibv_cq_ex* cq, ibv_poll_cq_attr* attr);
   static int NextPoll(ibv_cq_ex* cq);
   static void EndPoll(ibv_cq_ex*);
@@ -55,13 +63,18 @@ class CompletionQueue final : public ibv_cq_ex {
   uint64_t taken_at() const { return taken_at_; }
 
  private:
-  CompletionQueue() : ibv_cq_ex{} {}
+  explicit CompletionQueue(ibv_context* context) : ibv_cq_ex{}, held_(context) {
+    this->context = context;
+  }
   void SetReaders();
 
+  const HeldContext held_;
   verbena::CompletionQueue handle_;
   provider::CompletionQueue* queue_ = nullptr;
   Acknowledged events_;
   Acknowledged async_events_;
+  bool single_threaded_ = false;  // the program says so
+  std::mutex polling_;
   WorkCompletion front_;
   uint64_t taken_at_ = 0;
 };

@@ -12,40 +12,59 @@ namespace {
 
 ConnectionId& Mine(rdma_cm_id* id) { return *ConnectionId::Of(id); }
 
+// An id that a child inherits is its parent's, which goes on with it.
+template <typename Call>
+int On(rdma_cm_id* id, Call call) {
+  return FailWith(Mine(id).inherited() ? EIO : call(Mine(id)));
+}
+
 // A call whose outcome is an event: ids that wait get it here.
-int Finish(int error, rdma_cm_id* id, rdma_cm_event_type expected) {
-  if (error == 0) error = Mine(id).Complete(expected);
-  return FailWith(error);
+template <typename Call>
+int On(rdma_cm_id* id, rdma_cm_event_type expected, Call call) {
+  return On(id, [&](ConnectionId& mine) {
+    const int error = call(mine);
+    return error != 0 ? error : mine.Complete(expected);
+  });
 }
 
 int CreateId(rdma_event_channel* channel, rdma_cm_id** id, void* context, rdma_port_space ps) {
-  if (Process::Get() == nullptr) return -1;
+  Process* const process = Process::Get();
+  if (process == nullptr) return -1;
+  if (channel != nullptr && EventChannel::Of(channel)->inherited()) return FailWith(EIO);
   if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB) return FailWith(EOPNOTSUPP);  // UD: not there yet
-  *id = new ConnectionId(channel, context, ps);
+  auto* const made = new ConnectionId(process, channel, context, ps);
+  if (made->channel->fd < 0) {  // it has one of its own, and no descriptor was left
+    delete made;
+    return FailWith(ENOMEM);
+  }
+  *id = made;
   return 0;
 }
 
 int ResolveAddress(rdma_cm_id* id, sockaddr* source, sockaddr* destination, int) {
-  return Finish(Mine(id).Resolve(source, destination), id, RDMA_CM_EVENT_ADDR_RESOLVED);
+  return On(id, RDMA_CM_EVENT_ADDR_RESOLVED,
+            [&](ConnectionId& mine) { return mine.Resolve(source, destination); });
 }
 
 int ResolveRoute(rdma_cm_id* id, int) {
-  return Finish(Mine(id).ResolveRoute(), id, RDMA_CM_EVENT_ROUTE_RESOLVED);
+  return On(id, RDMA_CM_EVENT_ROUTE_RESOLVED,
+            [](ConnectionId& mine) { return mine.ResolveRoute(); });
 }
 
 int Connect(rdma_cm_id* id, rdma_conn_param* p) {
-  return Finish(Mine(id).Connect(p), id, RDMA_CM_EVENT_ESTABLISHED);
+  return On(id, RDMA_CM_EVENT_ESTABLISHED, [&](ConnectionId& mine) { return mine.Connect(p); });
 }
 
 int Accept(rdma_cm_id* id, rdma_conn_param* p) {
-  return Finish(Mine(id).Accept(p), id, RDMA_CM_EVENT_ESTABLISHED);
+  return On(id, RDMA_CM_EVENT_ESTABLISHED, [&](ConnectionId& mine) { return mine.Accept(p); });
 }
 
 int Disconnect(rdma_cm_id* id) {
-  return Finish(Mine(id).Disconnect(), id, RDMA_CM_EVENT_DISCONNECTED);
+  return On(id, RDMA_CM_EVENT_DISCONNECTED, [](ConnectionId& mine) { return mine.Disconnect(); });
 }
 
 void DestroyEndpoint(rdma_cm_id* id) {
+  if (Mine(id).inherited()) return;
   Mine(id).DestroyQueuePair();
   Mine(id).DestroySharedQueue();
   Mine(id).Destroy();
@@ -91,34 +110,58 @@ constexpr ManagerTable kTable = {
     .get_cm_event = GetCmEvent,
     .ack_cm_event = AckCmEvent,
     .create_id = CreateId,
-    .destroy_id = [](rdma_cm_id* id) { return FailWith(Mine(id).Destroy()); },
-    .migrate_id = [](rdma_cm_id* id,
-                     rdma_event_channel* to) { return FailWith(Mine(id).Migrate(to)); },
-    .bind_addr = [](rdma_cm_id* id, sockaddr* to) { return FailWith(Mine(id).Bind(to)); },
+    .destroy_id =
+        [](rdma_cm_id* id) { return On(id, [](ConnectionId& mine) { return mine.Destroy(); }); },
+    .migrate_id =
+        [](rdma_cm_id* id, rdma_event_channel* to) {
+          return On(id, [&](ConnectionId& mine) { return mine.Migrate(to); });
+        },
+    .bind_addr =
+        [](rdma_cm_id* id, sockaddr* to) {
+          return On(id, [&](ConnectionId& mine) { return mine.bound() ? EINVAL : mine.Bind(to); });
+        },
     .resolve_addr = ResolveAddress,
     .resolve_route = ResolveRoute,
-    .listen = [](rdma_cm_id* id, int backlog) { return FailWith(Mine(id).Listen(backlog)); },
+    .listen =
+        [](rdma_cm_id* id, int backlog) {
+          return On(id, [&](ConnectionId& mine) { return mine.Listen(backlog); });
+        },
     .connect = Connect,
     .accept = Accept,
-    .reject = [](rdma_cm_id* id, const void* data,
-                 uint8_t length) { return FailWith(Mine(id).Reject(data, length)); },
+    .reject =
+        [](rdma_cm_id* id, const void* data, uint8_t length) {
+          return On(id, [&](ConnectionId& mine) { return mine.Reject(data, length); });
+        },
     .disconnect = Disconnect,
-    .get_request = [](rdma_cm_id* listen,
-                      rdma_cm_id** id) { return FailWith(Mine(listen).GetRequest(id)); },
+    .get_request =
+        [](rdma_cm_id* listen, rdma_cm_id** id) {
+          return On(listen, [&](ConnectionId& mine) { return mine.GetRequest(id); });
+        },
     .set_option =
         [](rdma_cm_id* id, int level, int name, void* value, size_t length) {
-          return FailWith(Mine(id).SetOption(level, name, value, length));
+          return On(id,
+                    [&](ConnectionId& mine) { return mine.SetOption(level, name, value, length); });
         },
     .create_qp =
         [](rdma_cm_id* id, ibv_pd* pd, ibv_qp_init_attr* attr) {
-          return FailWith(Mine(id).CreateQueuePair(pd, attr));
+          return On(id, [&](ConnectionId& mine) { return mine.CreateQueuePair(pd, attr); });
         },
-    .destroy_qp = [](rdma_cm_id* id) { Mine(id).DestroyQueuePair(); },
+    .create_qp_ex =
+        [](rdma_cm_id* id, ibv_qp_init_attr_ex* attr) {
+          return On(id, [&](ConnectionId& mine) { return mine.CreateQueuePair(attr); });
+        },
+    .destroy_qp =
+        [](rdma_cm_id* id) {
+          if (!Mine(id).inherited()) Mine(id).DestroyQueuePair();
+        },
     .create_srq =
         [](rdma_cm_id* id, ibv_pd* pd, ibv_srq_init_attr* attr) {
-          return FailWith(Mine(id).CreateSharedQueue(pd, attr));
+          return On(id, [&](ConnectionId& mine) { return mine.CreateSharedQueue(pd, attr); });
         },
-    .destroy_srq = [](rdma_cm_id* id) { Mine(id).DestroySharedQueue(); },
+    .destroy_srq =
+        [](rdma_cm_id* id) {
+          if (!Mine(id).inherited()) Mine(id).DestroySharedQueue();
+        },
     .create_ep = CreateEndpoint,
     .destroy_ep = DestroyEndpoint,
     .get_devices = GetDevices,

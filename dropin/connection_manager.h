@@ -34,6 +34,7 @@ struct ManagerTable {
   decltype(&::rdma_get_request) get_request;
   decltype(&::rdma_set_option) set_option;
   decltype(&::rdma_create_qp) create_qp;
+  decltype(&::rdma_create_qp_ex) create_qp_ex;
   decltype(&::rdma_destroy_qp) destroy_qp;
   int (*create_srq)(rdma_cm_id*, ibv_pd*, ibv_srq_init_attr*);
   void (*destroy_srq)(rdma_cm_id*);

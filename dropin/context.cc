@@ -35,7 +35,7 @@ Context* Context::Open(Device* device) {
   if (process == nullptr) return nullptr;
   auto* const context = new Context(process, device);
   if (context->events_.fd() >= 0) return context;
-  delete context;
+  context->Release();
   return Fail<Context>(EMFILE);
 }
 
@@ -71,6 +71,10 @@ Context::Context(Process* process, Device* device)
 
 Context::~Context() { process_->Remove(this); }
 
+void Context::Release() {
+  if (uses_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+}
+
 void Context::Disable() {
   disabled_ = true;
   ibv_context_ops& ops = context.ops;
@@ -84,10 +88,26 @@ void Context::Disable() {
   ops.bind_mw = DeadBind;
 }
 
+Acknowledged* EventsOf(const ibv_async_event& event) {
+  switch (event.event_type) {
+    case IBV_EVENT_CQ_ERR:
+      return &CompletionQueue::Of(event.element.cq)->async_events();
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+      return &SharedReceiveQueue::Of(event.element.srq)->events();
+    case IBV_EVENT_PORT_ACTIVE:
+      return nullptr;
+    default:
+      return &QueuePair::Of(event.element.qp)->events();
+  }
+}
+
 }  // namespace verbena::dropin
 
+using verbena::dropin::Acknowledged;
 using verbena::dropin::Context;
 using verbena::dropin::Device;
+using verbena::dropin::EventsOf;
 
 extern "C" {
 
@@ -96,44 +116,22 @@ ibv_context* ibv_open_device(ibv_device* device) {
   return context == nullptr ? nullptr : &context->context;
 }
 
-// Objects that are open keep what they stand on (the process's context), not this one, as with the
-// kernel, which takes them along.
+// The kernel takes along what is open; here it stays until the process ends.
 int ibv_close_device(ibv_context* context) {
-  if (!Context::Of(context)->disabled()) delete Context::Of(context);
+  if (!Context::Of(context)->disabled()) Context::Of(context)->Release();
   return 0;
 }
 
 int ibv_get_async_event(ibv_context* context, ibv_async_event* event) {
   if (Context::Of(context)->disabled()) return verbena::dropin::FailWith(EIO);
-  if (!Context::Of(context)->events().Take(event)) return -1;
-  switch (event->event_type) {
-    case IBV_EVENT_CQ_ERR:
-      verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Taken();
-      break;
-    case IBV_EVENT_SRQ_ERR:
-    case IBV_EVENT_SRQ_LIMIT_REACHED:
-      verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Taken();
-      break;
-    case IBV_EVENT_PORT_ACTIVE:
-      break;
-    default:
-      verbena::dropin::QueuePair::Of(event->element.qp)->events().Taken();
-  }
-  return 0;
+  const auto count = [](const ibv_async_event& e) {
+    if (Acknowledged* const events = EventsOf(e)) events->Taken();
+  };
+  return Context::Of(context)->events().Take(event, count) ? 0 : -1;
 }
 
 void ibv_ack_async_event(ibv_async_event* event) {
-  switch (event->event_type) {
-    case IBV_EVENT_CQ_ERR:
-      return verbena::dropin::CompletionQueue::Of(event->element.cq)->async_events().Acknowledge();
-    case IBV_EVENT_SRQ_ERR:
-    case IBV_EVENT_SRQ_LIMIT_REACHED:
-      return verbena::dropin::SharedReceiveQueue::Of(event->element.srq)->events().Acknowledge();
-    case IBV_EVENT_PORT_ACTIVE:
-      return;
-    default:
-      return verbena::dropin::QueuePair::Of(event->element.qp)->events().Acknowledge();
-  }
+  if (Acknowledged* const events = EventsOf(*event)) events->Acknowledge();
 }
 
 }  // extern "C"

@@ -186,7 +186,9 @@ int PollCq(ibv_cq* cq, int entries, ibv_wc* out) {
   return total;
 }
 
+// Without a channel there is nobody to tell, which is no mistake to drivers.
 int RequestNotify(ibv_cq* cq, int solicited_only) {
+  if (cq->channel == nullptr) return 0;
   return ErrnoOf(CompletionQueue::Of(cq)->queue().RequestNotify(
       solicited_only != 0 ? Notify::kSolicited : Notify::kAny));
 }

@@ -36,8 +36,10 @@ class Inbox {
     (void)!write(fd_, &one, sizeof one);
   }
 
-  // False with errno: EAGAIN, EINTR.
-  bool Take(T* event) {
+  // False with errno: EAGAIN, EINTR. `taken` is called before anybody can drop events: what the
+  // event is of is still there, and may be told that it is out.
+  template <typename Taken>
+  bool Take(T* event, Taken taken) {
     for (;;) {
       uint64_t one;
       if (read(fd_, &one, sizeof one) < 0) return false;
@@ -45,8 +47,14 @@ class Inbox {
       if (events_.empty()) continue;  // it was dropped while this thread took its place
       *event = std::move(events_.front());
       events_.pop_front();
+      taken(*event);
       return true;
     }
+  }
+
+  bool empty() {
+    std::lock_guard lock(mutex_);
+    return events_.empty();
   }
 
   // Events for which `drop` says so will not be taken.

@@ -44,7 +44,7 @@ int CheckArguments(const void* address, size_t length, unsigned int access) {
 
 ProtectionDomain::ProtectionDomain(ibv_context* context,
                                    std::unique_ptr<provider::ProtectionDomain> domain)
-    : ibv_pd{}, domain_(std::move(domain)) {
+    : ibv_pd{}, held_(context), domain_(std::move(domain)) {
   this->context = context;
   handle = this->domain().number();
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "dropin/context.h"
 #include "fallback/protection_domain.h"
 #include "transport/protection_domain.h"
 
@@ -23,6 +24,7 @@ class ProtectionDomain final : public ibv_pd {
   }
 
  private:
+  const HeldContext held_;
   const std::unique_ptr<provider::ProtectionDomain> domain_;
 };
 

@@ -14,6 +14,67 @@ const char* NameOf(const std::array<const char*, N>& names, int index) {
                                                                 : static_cast<size_t>(index)];
 }
 
+constexpr std::array kNodeTypes = {"unknown",
+                                   "InfiniBand channel adapter",
+                                   "InfiniBand switch",
+                                   "InfiniBand router",
+                                   "iWARP NIC",
+                                   "usNIC",
+                                   "usNIC UDP",
+                                   "unspecified",
+                                   "unknown"};
+
+constexpr std::array kPortStates = {"no state change (NOP)", "down",   "init", "armed", "active",
+                                    "active defer",          "unknown"};
+
+constexpr std::array kEvents = {"CQ error",
+                                "local work queue catastrophic error",
+                                "invalid request local work queue error",
+                                "local access violation work queue error",
+                                "communication established",
+                                "send queue drained",
+                                "path migrated",
+                                "path migration request error",
+                                "local catastrophic error",
+                                "port active",
+                                "port error",
+                                "LID change",
+                                "P_Key change",
+                                "SM change",
+                                "SRQ catastrophic error",
+                                "SRQ limit reached",
+                                "last WQE reached",
+                                "client reregistration",
+                                "GID table change",
+                                "work queue fatal error",
+                                "unknown"};
+
+constexpr std::array kStatuses = {"success",
+                                  "local length error",
+                                  "local QP operation error",
+                                  "local EE context operation error",
+                                  "local protection error",
+                                  "Work Request Flushed Error",
+                                  "memory management operation error",
+                                  "bad response error",
+                                  "local access error",
+                                  "remote invalid request error",
+                                  "remote access error",
+                                  "remote operation error",
+                                  "transport retry counter exceeded",
+                                  "RNR retry counter exceeded",
+                                  "local RDD violation error",
+                                  "remote invalid RD request",
+                                  "remote abort error",
+                                  "invalid EE context number",
+                                  "invalid EE context state",
+                                  "fatal error",
+                                  "response timeout error",
+                                  "general error",
+                                  "tag matching error",
+                                  "tag matching rendezvous incomplete",
+                                  "unknown"};
+
 struct Rate {
   ibv_rate rate;
   int mult;  // of 2.5 Gb/s
@@ -37,78 +98,13 @@ constexpr Rate kRates[] = {
 
 extern "C" {
 
-const char* ibv_node_type_str(ibv_node_type type) {
-  constexpr std::array kNames = {"unknown",
-                                 "InfiniBand channel adapter",
-                                 "InfiniBand switch",
-                                 "InfiniBand router",
-                                 "iWARP NIC",
-                                 "usNIC",
-                                 "usNIC UDP",
-                                 "unspecified",
-                                 "unknown"};
-  return NameOf(kNames, type);
-}
+const char* ibv_node_type_str(ibv_node_type type) { return NameOf(kNodeTypes, type); }
 
-const char* ibv_port_state_str(ibv_port_state state) {
-  constexpr std::array kNames = {"no state change (NOP)", "down",   "init", "armed", "active",
-                                 "active defer",          "unknown"};
-  return NameOf(kNames, state);
-}
+const char* ibv_port_state_str(ibv_port_state state) { return NameOf(kPortStates, state); }
 
-const char* ibv_event_type_str(ibv_event_type event) {
-  constexpr std::array kNames = {"CQ error",
-                                 "local work queue catastrophic error",
-                                 "invalid request local work queue error",
-                                 "local access violation work queue error",
-                                 "communication established",
-                                 "send queue drained",
-                                 "path migrated",
-                                 "path migration request error",
-                                 "local catastrophic error",
-                                 "port active",
-                                 "port error",
-                                 "LID change",
-                                 "P_Key change",
-                                 "SM change",
-                                 "SRQ catastrophic error",
-                                 "SRQ limit reached",
-                                 "last WQE reached",
-                                 "client reregistration",
-                                 "GID table change",
-                                 "work queue fatal error",
-                                 "unknown"};
-  return NameOf(kNames, event);
-}
+const char* ibv_event_type_str(ibv_event_type event) { return NameOf(kEvents, event); }
 
-const char* ibv_wc_status_str(ibv_wc_status status) {
-  constexpr std::array kNames = {"success",
-                                 "local length error",
-                                 "local QP operation error",
-                                 "local EE context operation error",
-                                 "local protection error",
-                                 "Work Request Flushed Error",
-                                 "memory management operation error",
-                                 "bad response error",
-                                 "local access error",
-                                 "remote invalid request error",
-                                 "remote access error",
-                                 "remote operation error",
-                                 "transport retry counter exceeded",
-                                 "RNR retry counter exceeded",
-                                 "local RDD violation error",
-                                 "remote invalid RD request",
-                                 "remote abort error",
-                                 "invalid EE context number",
-                                 "invalid EE context state",
-                                 "fatal error",
-                                 "response timeout error",
-                                 "general error",
-                                 "tag matching error",
-                                 "tag matching rendezvous incomplete",
-                                 "unknown"};
-  return NameOf(kNames, status);
-}
+const char* ibv_wc_status_str(ibv_wc_status status) { return NameOf(kStatuses, status); }
 
 int ibv_rate_to_mult(ibv_rate rate) {
   for (const Rate& each : kRates) {

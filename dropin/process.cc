@@ -2,9 +2,11 @@
 #include "dropin/process.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <cstdlib>
 
+#include "dropin/cm_state.h"
 #include "dropin/completion.h"
 #include "dropin/connection_manager.h"
 #include "dropin/context.h"
@@ -20,11 +22,20 @@ namespace {
 std::mutex opening;
 Process* current = nullptr;  // never destroyed: its threads run until the process ends
 
+// Programs for devices do not count on queue pairs for descriptors, of which each is one here.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 Process* Process::Get() {
   std::lock_guard lock(opening);
   if (current != nullptr) return current;
+  RaiseDescriptorLimit();
   absl::StatusOr<std::unique_ptr<provider::Context>> context = fallback::Open("");
   if (!context.ok()) {
     VERBENA_LOG(kError, "dropin", std::string(context.status().message()));
@@ -110,9 +121,11 @@ void Process::InParent() {
 void Process::InChild() {
   if (current != nullptr) {
     for (Context* each : current->contexts_) each->Disable();
+    current->inherited_ = true;
     current->mutex_.unlock();
     current = nullptr;
   }
+  ManagerState::InChild();
   opening.unlock();
 }
 

@@ -33,6 +33,8 @@ class Process final : public provider::Host {
   void Remove(Context* context);
   void Add(QueuePair* qp);
   void Remove(QueuePair* qp);
+  // This process is a child of the one whose it is: what belongs to it may not be touched.
+  bool inherited() const { return inherited_; }
   QueuePair* Find(uint32_t number);  // null: none of that number
   // If there is one, which is there until `f` has returned.
   void With(uint32_t number, absl::FunctionRef<void(QueuePair&)> f);
@@ -52,6 +54,7 @@ class Process final : public provider::Host {
   const std::unique_ptr<provider::Context> context_;
   fallback::Device& device_;
   Numbers numbers_;
+  bool inherited_ = false;
   std::mutex mutex_;
   absl::flat_hash_set<Context*> contexts_;
   absl::flat_hash_map<uint32_t, QueuePair*> queue_pairs_;

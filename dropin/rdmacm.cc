@@ -99,6 +99,9 @@ int rdma_set_option(rdma_cm_id* id, int level, int name, void* value, size_t len
 int rdma_create_qp(rdma_cm_id* id, ibv_pd* pd, ibv_qp_init_attr* attr) {
   return CALL(create_qp, -1, id, pd, attr);
 }
+int rdma_create_qp_ex(rdma_cm_id* id, ibv_qp_init_attr_ex* attr) {
+  return CALL(create_qp_ex, -1, id, attr);
+}
 void rdma_destroy_qp(rdma_cm_id* id) { CALL(destroy_qp, void(), id); }
 int rdma_create_srq(rdma_cm_id* id, ibv_pd* pd, ibv_srq_init_attr* attr) {
   return CALL(create_srq, -1, id, pd, attr);
@@ -113,24 +116,6 @@ int rdma_init_qp_attr(rdma_cm_id* id, ibv_qp_attr* attr, int* mask) {
 }
 ibv_context** rdma_get_devices(int* count) { return CALL(get_devices, nullptr, count); }
 void rdma_free_devices(ibv_context** list) { std::free(list); }
-
-int rdma_create_qp_ex(rdma_cm_id* id, ibv_qp_init_attr_ex* attr) {
-  if ((attr->comp_mask & ~uint32_t{IBV_QP_INIT_ATTR_PD}) != 0) return NotHere();
-  ibv_qp_init_attr basic{};
-  basic.qp_context = attr->qp_context;
-  basic.send_cq = attr->send_cq;
-  basic.recv_cq = attr->recv_cq;
-  basic.srq = attr->srq;
-  basic.cap = attr->cap;
-  basic.qp_type = attr->qp_type;
-  basic.sq_sig_all = attr->sq_sig_all;
-  const bool has_pd = (attr->comp_mask & IBV_QP_INIT_ATTR_PD) != 0;
-  const int result = rdma_create_qp(id, has_pd ? attr->pd : nullptr, &basic);
-  attr->cap = basic.cap;
-  attr->send_cq = basic.send_cq;
-  attr->recv_cq = basic.recv_cq;
-  return result;
-}
 
 int rdma_create_srq_ex(rdma_cm_id* id, ibv_srq_init_attr_ex* attr) {
   if ((attr->comp_mask & IBV_SRQ_INIT_ATTR_TYPE) != 0 && attr->srq_type != IBV_SRQT_BASIC) {

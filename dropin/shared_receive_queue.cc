@@ -58,6 +58,7 @@ void SharedReceiveQueue::OnLimit() {
 
 }  // namespace verbena::dropin
 
+using verbena::dropin::Context;
 using verbena::dropin::SharedReceiveQueue;
 
 extern "C" {
@@ -72,12 +73,14 @@ ibv_srq* ibv_create_srq(ibv_pd* pd, ibv_srq_init_attr* attr) {
 }
 
 int ibv_modify_srq(ibv_srq* srq, ibv_srq_attr* attr, int mask) {
+  if (Context::Of(srq->context)->disabled()) return EIO;
   if ((mask & IBV_SRQ_MAX_WR) != 0) return EOPNOTSUPP;
   if ((mask & IBV_SRQ_LIMIT) == 0) return 0;
   return verbena::dropin::ErrnoOf(SharedReceiveQueue::Of(srq)->queue().SetLimit(attr->srq_limit));
 }
 
 int ibv_query_srq(ibv_srq* srq, ibv_srq_attr* attr) {
+  if (Context::Of(srq->context)->disabled()) return EIO;
   const verbena::SrqLimits got = SharedReceiveQueue::Of(srq)->queue().limits();
   *attr = {.max_wr = got.max_wr, .max_sge = got.max_sge, .srq_limit = got.limit};
   return 0;

@@ -35,9 +35,9 @@ bool TakesOperations(uint64_t flags) {
 
 void SetOperations(QueuePair* qp) {
   ibv_qp_ex& ex = *qp;
-  ex.wr_start = [](ibv_qp_ex* q) { Mine(q).requests().Start(); };
+  ex.wr_start = [](ibv_qp_ex* q) { Mine(q).requests().Start(Mine(q)); };
   ex.wr_complete = [](ibv_qp_ex* q) { return Mine(q).requests().Complete(&Mine(q)); };
-  ex.wr_abort = [](ibv_qp_ex* q) { Mine(q).requests().Abort(); };
+  ex.wr_abort = [](ibv_qp_ex* q) { Mine(q).requests().Abort(Mine(q)); };
   ex.wr_send = [](ibv_qp_ex* q) { Add(q, Opcode::kSend); };
   ex.wr_send_imm = [](ibv_qp_ex* q, __be32 imm) {
     Add(q, Opcode::kSendWithImm).immediate = ntohl(imm);
@@ -89,8 +89,9 @@ void SetOperations(QueuePair* qp) {
   };
 }
 
-void WorkRequests::Start() {
-  mutex_.lock();
+// In a child after fork it may be locked by a thread that is not there.
+void WorkRequests::Start(const QueuePair& qp) {
+  if (!qp.process().inherited()) mutex_.lock();
   requests_.clear();
   locals_.clear();
   sges_.clear();
@@ -141,6 +142,7 @@ void WorkRequests::SetInline(size_t count, const ibv_data_buf* list) {
 }
 
 int WorkRequests::Complete(QueuePair* qp) {
+  if (qp->process().inherited()) return EIO;
   int error = qp->qp()->state < IBV_QPS_RTS ? EINVAL : 0;
   for (size_t i = 0; i < requests_.size(); ++i) {
     const Local& local = locals_[i];
@@ -168,6 +170,8 @@ int WorkRequests::Complete(QueuePair* qp) {
   return error;
 }
 
-void WorkRequests::Abort() { mutex_.unlock(); }
+void WorkRequests::Abort(const QueuePair& qp) {
+  if (!qp.process().inherited()) mutex_.unlock();
+}
 
 }  // namespace verbena::dropin

@@ -20,13 +20,13 @@ void SetOperations(QueuePair* qp);     // the functions that programs call throu
 // What is being built. From Start to Complete or Abort it is one thread's (ibv_wr_start(3)).
 class WorkRequests {
  public:
-  void Start();
+  void Start(const QueuePair& qp);
   SendWr& Add(const ibv_qp_ex& qp, Opcode opcode);
   void AddBind(const ibv_qp_ex& qp, ibv_mw* mw, uint32_t key, const ibv_mw_bind_info& info);
   void SetSges(size_t count, const ibv_sge* list);
   void SetInline(size_t count, const ibv_data_buf* list);
   int Complete(QueuePair* qp);
-  void Abort();
+  void Abort(const QueuePair& qp);
 
  private:
   struct Local {

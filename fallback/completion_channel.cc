@@ -28,19 +28,21 @@ absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> CompletionChannel::
     Device* device) {
   absl::StatusOr<std::unique_ptr<WaitSet>> set = NewSet(device);
   if (!set.ok()) return set.status();
-  return std::make_unique<CompletionChannel>(device, *std::move(set), -1);
+  return std::make_unique<CompletionChannel>(device, *std::move(set), -1, nullptr);
 }
 
-absl::StatusOr<std::unique_ptr<CompletionChannel>> CompletionChannel::CreateExact(Device* device) {
+absl::StatusOr<std::unique_ptr<CompletionChannel>> CompletionChannel::CreateExact(Device* device,
+                                                                                  Taken taken) {
   absl::StatusOr<std::unique_ptr<WaitSet>> set = NewSet(device);
   if (!set.ok()) return set.status();
   const int fd = eventfd(0, EFD_CLOEXEC);
   if (fd < 0) return provider::NoDescriptor("completion channel", errno);
-  return std::make_unique<CompletionChannel>(device, *std::move(set), fd);
+  return std::make_unique<CompletionChannel>(device, *std::move(set), fd, taken);
 }
 
-CompletionChannel::CompletionChannel(Device* device, std::unique_ptr<WaitSet> set, int exact_fd)
-    : device_(device), set_(std::move(set)), exact_fd_(exact_fd) {
+CompletionChannel::CompletionChannel(Device* device, std::unique_ptr<WaitSet> set, int exact_fd,
+                                     Taken taken)
+    : device_(device), set_(std::move(set)), exact_fd_(exact_fd), taken_(taken) {
   device_->children().Add();
 }
 
@@ -117,6 +119,7 @@ bool CompletionChannel::Take(CqEvent* event) {
     --waiting_;
     ++counters_.taken;
     event->context = cq->context();
+    if (taken_ != nullptr) taken_(event->context);
     std::rotate(queues_.begin() + static_cast<ptrdiff_t>(i),
                 queues_.begin() + static_cast<ptrdiff_t>(i) + 1, queues_.end());  // fair
     taken = true;
@@ -133,10 +136,15 @@ void CompletionChannel::Serve(Nanos deadline) {
   serving = before;
 }
 
+int CompletionChannel::Attend() {
+  attended_.store(true, std::memory_order_relaxed);
+  set_->Settle();  // which may make an event, and so rings
+  return set_->fd();
+}
+
 bool CompletionChannel::Await(absl::Duration timeout) {
   Hub& hub = device_->hub();
   const Nanos deadline = hub.In(timeout);
-  if (exact_fd_ >= 0) awaited_.store(true, std::memory_order_relaxed);
   if (!hub.world().descriptors()) {
     return hub.world().Await([this] { return HasEvent(); }, deadline);
   }

@@ -4,7 +4,7 @@
 //
 // An exact one has an eventfd instead, readable only when an event waits, as programs for
 // libibverbs take it: they go to read without having said that they will not wait. Whoever polls
-// it cannot move bytes, so sockets are the service's, until a thread has waited in Await.
+// it cannot move bytes, so sockets are the service's, until a thread has called Attend.
 #pragma once
 
 #include <atomic>
@@ -23,9 +23,12 @@ class CompletionQueue;
 class CompletionChannel final : public provider::CompletionChannel {
  public:
   static absl::StatusOr<std::unique_ptr<provider::CompletionChannel>> Create(Device* device);
-  static absl::StatusOr<std::unique_ptr<CompletionChannel>> CreateExact(Device* device);
+  // Told of each event that is taken, with the queue's context, while the queue cannot leave.
+  using Taken = void (*)(void* context);
+  static absl::StatusOr<std::unique_ptr<CompletionChannel>> CreateExact(Device* device,
+                                                                        Taken taken);
   // `exact_fd`: an eventfd that becomes its own; -1: it is not exact.
-  CompletionChannel(Device* device, std::unique_ptr<WaitSet> set, int exact_fd);
+  CompletionChannel(Device* device, std::unique_ptr<WaitSet> set, int exact_fd, Taken taken);
   ~CompletionChannel() override;
 
   absl::Status Close() override { return children_.CheckNone("completion channel"); }
@@ -33,11 +36,14 @@ class CompletionChannel final : public provider::CompletionChannel {
   bool TryNext(CqEvent* event) override;
   bool Await(absl::Duration timeout) override;
   ChannelCounters counters() const override;
+  // For who waits by itself, as signals may end its wait: sockets are the channel's from now on.
+  // Returns a descriptor that is readable when TryNext, which moves the bytes, may have an event.
+  int Attend();
 
   Device* device() const { return device_; }
   WaitSet* set() const { return set_.get(); }
   // Whether sockets belong into the set rather than to the service.
-  bool drives() const { return exact_fd_ < 0 || awaited_.load(std::memory_order_relaxed); }
+  bool drives() const { return exact_fd_ < 0 || attended_.load(std::memory_order_relaxed); }
   void Join(CompletionQueue* cq);
   void Leave(CompletionQueue* cq);
   void Signal(CompletionQueue* cq);
@@ -52,8 +58,9 @@ class CompletionChannel final : public provider::CompletionChannel {
   Device* const device_;
   std::unique_ptr<WaitSet> set_;
   const int exact_fd_;
+  const Taken taken_;
   bool raised_ = false;
-  std::atomic<bool> awaited_{false};  // the thread that waits drives
+  std::atomic<bool> attended_{false};  // the thread that waits drives
   Children children_;
   mutable std::mutex mutex_;
   std::vector<CompletionQueue*> queues_;

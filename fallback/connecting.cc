@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "fallback/io/socket_error.h"
 #include "fallback/queue_pair.h"
 #include "transport/log.h"
 
@@ -120,10 +121,12 @@ void QueuePair::ContinueConnect() {
     if (n == -EAGAIN) return;
     const std::string peer = connecting_->current.ToString();
     if (n <= 0) {
-      const absl::Status left = absl::UnavailableError(
-          absl::StrCat("connect ", peer, ": the peer closed the connection during the hand-shake",
-                       n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
-                       ". Is it a Verbena or iWARP listener, and the port right?"));
+      const absl::Status left = io::WithErrno(
+          absl::UnavailableError(absl::StrCat(
+              "connect ", peer, ": the peer closed the connection during the hand-shake",
+              n < 0 ? absl::StrCat(" (", std::strerror(static_cast<int>(-n)), ")") : "",
+              ". Is it a Verbena or iWARP listener, and the port right?")),
+          ECONNRESET);
       if (connecting_->offer.rendezvous) {  // so does every iWARP stack, and other services
         return ConnectFailed(absl::FailedPreconditionError("the peer's listener does not select"),
                              false);

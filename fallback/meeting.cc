@@ -13,7 +13,7 @@ namespace verbena::fallback {
 namespace {
 
 constexpr Nanos kPatience = 30'000'000'000;  // for a queue pair whose application is late
-constexpr size_t kMaxWaiting = 64;
+constexpr size_t kMaxStrangers = 64;         // besides one caller for each queue pair
 
 std::string Key(const engine::Place& place) {
   return {reinterpret_cast<const char*>(place.data()), place.size()};
@@ -121,7 +121,8 @@ void Meeting::Arrived(io::Socket socket, engine::PeerRequest request) {
     device_->hub().streams().Close(it->socket, true);
     waiting_.erase(it);
   }
-  if (waiting_.size() >= kMaxWaiting) return Refuse(caller, "too many callers wait here");
+  if (waiting_.size() >= expected_.size() + kMaxStrangers)
+    return Refuse(caller, "too many callers wait here");
   waiting_.push_back(std::move(caller));
   device_->hub().SetDeadline(this, waiting_.front().until);
   expected->second.qp->Schedule();

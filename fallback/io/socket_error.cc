@@ -112,9 +112,13 @@ Explanation Explain(SocketAction action, const Address& at, const Address& from,
 
 absl::Status SocketError(SocketAction action, const Address& at, const Address& from, int error) {
   const Explanation why = Explain(action, at, from, error);
-  absl::Status status(why.code,
-                      absl::StrCat(action == SocketAction::kListen ? "listen " : "connect ",
-                                   at.ToString(), ": ", why.text));
+  return WithErrno(
+      absl::Status(why.code, absl::StrCat(action == SocketAction::kListen ? "listen " : "connect ",
+                                          at.ToString(), ": ", why.text)),
+      error);
+}
+
+absl::Status WithErrno(absl::Status status, int error) {
   status.SetPayload(kErrnoPayload, absl::Cord(absl::StrCat(error)));
   return status;
 }

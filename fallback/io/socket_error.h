@@ -15,7 +15,10 @@ enum class SocketAction { kConnect, kListen };
 // `from`: the local address that a connect asked for, if any. `error`: a positive errno.
 absl::Status SocketError(SocketAction action, const Address& at, const Address& from, int error);
 
-// The errno that `status` was made from by SocketError; 0 if it was not.
+// `status`, for ErrnoOf.
+absl::Status WithErrno(absl::Status status, int error);
+
+// The errno that `status` was made from or with; 0 if there is none.
 int ErrnoOf(const absl::Status& status);
 
 }  // namespace verbena::io

@@ -208,6 +208,22 @@ TEST_P(OutOfBand, StrangersThatFillThePlace) {
   ExpectConnected(*this, c.server, c.client);
 }
 
+TEST_P(OutOfBand, ManyWaitForTheirQueuePairs) {
+  // A hundred queue pairs are called before the first of them connects.
+  // Expect: there is room for the caller of each.
+  SKIP_WITHOUT(out_of_band_handshake);
+  Couple c(*this);
+  std::vector<QueuePair> called, callers;
+  for (int i = 0; i < 100; ++i) {
+    called.push_back(c.server.NewQueuePair());
+    callers.push_back(c.client.NewQueuePair());
+    Check(callers.back().address());
+    Check(callers.back().StartConnect(Check(called.back().address())));
+  }
+  RunFor(absl::Milliseconds(500));  // half of them leave the first call to the other end
+  EXPECT_EQ(server().devices()[0]->counters().rejects, 0u);
+}
+
 TEST_P(OutOfBand, PortsAreApart) {
   // A caller of the usual kind comes to the hidden listener, and an out-of-band caller to a usual
   // one.

@@ -43,12 +43,24 @@ def soname(library):
     return re.search(r"SONAME.*\[(.*)\]", text.stdout).group(1)
 
 
+def stays(library):
+    """Whether `library` is mapped when it was closed."""
+    program = ("import ctypes, _ctypes, os, sys; path = os.path.realpath(sys.argv[1]); "
+               "_ctypes.dlclose(ctypes.CDLL(path)._handle); "
+               "sys.exit(0 if path in open('/proc/self/maps').read() else 1)")
+    folder = os.path.dirname(os.path.abspath(library))
+    return subprocess.run([sys.executable, "-c", program, library], check=False,
+                          env=dict(os.environ, LD_LIBRARY_PATH=folder)).returncode == 0
+
+
 def check(ours_path):
     name = os.path.basename(ours_path)
     ours, theirs = symbols(ours_path), symbols(system_library(name))
     findings = []
     if soname(ours_path) != name:
         findings.append(f"SONAME {soname(ours_path)}")
+    if not stays(ours_path):
+        findings.append("dlclose unmaps it, with the service running in it")
     findings += [f"missing: {s}" for s in sorted(theirs - ours)]
     private = {n for n, v, _ in theirs if PRIVATE.fullmatch(v)} | OTHERS
     findings += [f"too much: {s}" for s in sorted(ours - theirs)

@@ -4,13 +4,21 @@
 #include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <poll.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstring>
+#include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -91,6 +99,72 @@ TEST_F(Verbs, AChannelIsReadableExactlyWhileAnEventWaits) {
   EXPECT_EQ(Next(cq_[1]).wr_id, 1u);
 }
 
+// A signal every 10 ms, until the test ends.
+volatile std::sig_atomic_t signals = 0;
+class Alarms {
+ public:
+  explicit Alarms(int flags) {
+    signals = 0;
+    struct sigaction action {};
+    action.sa_flags = flags;
+    action.sa_handler = [](int) {
+      signals = signals + 1;
+      if (signals < 2000) return;
+      constexpr char kText[] = "nothing ended the wait\n";
+      (void)!write(STDERR_FILENO, kText, sizeof kText - 1);
+      _exit(1);
+    };
+    sigaction(SIGALRM, &action, &before_);
+    const itimerval every{{0, 10'000}, {0, 10'000}};
+    setitimer(ITIMER_REAL, &every, nullptr);
+  }
+  ~Alarms() {
+    const itimerval never{};
+    setitimer(ITIMER_REAL, &never, nullptr);
+    sigaction(SIGALRM, &before_, nullptr);
+  }
+
+ private:
+  struct sigaction before_;
+};
+
+TEST_F(Verbs, SignalsEndTheWaitForAnEvent) {
+  // A thread waits for an event, of which there is none, and a handler without SA_RESTART runs.
+  // Expect: EINTR, as from the read(2) that it stands for.
+  const Alarms alarms(0);
+  ibv_cq* cq = nullptr;
+  void* of = nullptr;
+  EXPECT_EQ(ibv_get_cq_event(channel_, &cq, &of), -1);
+  EXPECT_EQ(errno, EINTR);
+}
+
+TEST_F(Verbs, SignalsThatRestartDoNotEndIt) {
+  // The same with SA_RESTART; after a few signals there is an event.
+  // Expect: the event.
+  Connect();
+  ASSERT_EQ(Receive(1, 0, 8, 1), 0);
+  ASSERT_EQ(ibv_req_notify_cq(cq_[1], 0), 0);
+  const Alarms alarms(SA_RESTART);
+  const auto sent = std::async(std::launch::async, [this] {
+    while (signals < 5) std::this_thread::yield();
+    return Send(0, 16, 8, 2);
+  });
+  ibv_cq* cq = nullptr;
+  void* of = nullptr;
+  ASSERT_EQ(ibv_get_cq_event(channel_, &cq, &of), 0);
+  EXPECT_EQ(cq, cq_[1]);
+  ibv_ack_cq_events(cq, 1);
+}
+
+TEST_F(Verbs, NobodyToNotify) {
+  // A completion queue without a channel is armed.
+  // Expect: no mistake, as with drivers.
+  ibv_cq* const cq = ibv_create_cq(context_, 16, nullptr, nullptr, 0);
+  ASSERT_NE(cq, nullptr);
+  EXPECT_EQ(ibv_req_notify_cq(cq, 0), 0);
+  EXPECT_EQ(ibv_destroy_cq(cq), 0);
+}
+
 TEST_F(Verbs, RequestsThatAreBuilt) {
   // ibv_wr_start and its kin: a write of data that is gone by the time of ibv_wr_complete, a
   // fetch-and-add, a send from two places; polled as ibv_cq_ex does.
@@ -163,6 +237,57 @@ TEST_F(Verbs, ExtendedPolling) {
   EXPECT_GE(ibv_wc_read_completion_ts(cq), first);
   EXPECT_EQ(ibv_next_poll(cq), ENOENT);
   ibv_end_poll(cq);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  EXPECT_EQ(ibv_destroy_cq(ibv_cq_ex_to_cq(cq)), 0);
+}
+
+TEST_F(Verbs, ExtendedPollingByTwoThreads) {
+  // Two threads poll one queue by start and end; receive i is i bytes long. In between they let
+  // each other run.
+  // Expect: what a thread reads is of one completion, and each is read once.
+  ibv_cq_init_attr_ex attr{};
+  attr.cqe = 64;
+  attr.wc_flags = IBV_WC_EX_WITH_BYTE_LEN;
+  attr.comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS;
+  attr.flags = IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN;
+  EXPECT_EQ(ibv_create_cq_ex(context_, &attr), nullptr);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+  attr.flags = 0;
+  ibv_cq_ex* const cq = ibv_create_cq_ex(context_, &attr);
+  ASSERT_NE(cq, nullptr);
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = NewQueuePair(ibv_cq_ex_to_cq(cq));
+  ASSERT_NE(qp_[1], nullptr);
+  Connect();
+  constexpr uint64_t kAtOnce = 16;
+  constexpr int kRounds = 200;
+  std::atomic<int> read{0}, wrong{0};
+  const auto poll_until = [&](int all) {
+    const auto end = std::chrono::steady_clock::now() + kDeadline;
+    ibv_poll_cq_attr how{};
+    while (read < all && std::chrono::steady_clock::now() < end) {
+      if (ibv_start_poll(cq, &how) != 0) continue;
+      const uint64_t id = cq->wr_id;
+      std::this_thread::yield();
+      if (cq->wr_id != id || ibv_wc_read_byte_len(cq) != id) ++wrong;
+      ++read;
+      ibv_end_poll(cq);
+    }
+  };
+  for (int round = 1; round <= kRounds; ++round) {
+    for (uint64_t i = 1; i <= kAtOnce; ++i) ASSERT_EQ(Receive(1, 0, 64, i), 0);
+    for (uint64_t i = 1; i <= kAtOnce; ++i) {
+      ASSERT_EQ(Send(0, 64, static_cast<uint32_t>(i), i), 0);
+    }
+    const int all = round * static_cast<int>(kAtOnce);
+    const auto other = std::async(std::launch::async, poll_until, all);
+    poll_until(all);
+    other.wait();
+    for (uint64_t i = 1; i <= kAtOnce; ++i) EXPECT_EQ(Next(cq_[0]).wr_id, i);
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(read, kRounds * static_cast<int>(kAtOnce));
   ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
   qp_[1] = nullptr;
   EXPECT_EQ(ibv_destroy_cq(ibv_cq_ex_to_cq(cq)), 0);
@@ -242,6 +367,10 @@ TEST_F(Verbs, TransitionsThatAreNone) {
   ibv_qp_attr attr{};
   attr.qp_state = IBV_QPS_INIT;
   EXPECT_EQ(ibv_modify_qp(qp_[0], &attr, IBV_QP_STATE), EINVAL);  // without its port
+  attr.port_num = 2;
+  EXPECT_EQ(ibv_modify_qp(qp_[0], &attr, kInitMask), EINVAL);  // of which there is none
+  attr.port_num = attr.pkey_index = 1;
+  EXPECT_EQ(ibv_modify_qp(qp_[0], &attr, kInitMask), EINVAL);
   EXPECT_EQ(Receive(0, 0, 8, 1), EINVAL);
   EXPECT_EQ(ToInit(qp_[0]), 0);
   EXPECT_EQ(Receive(0, 0, 8, 1), 0);
@@ -265,6 +394,14 @@ TEST_F(Verbs, AChildAfterFork) {
     failed |= ibv_poll_cq(cq_[0], 1, &wc) == -EIO ? 0 : 2;
     failed |= ibv_dereg_mr(mr_) == EIO ? 0 : 4;
     failed |= ibv_destroy_qp(qp_[0]) == EIO ? 0 : 8;
+    ibv_qp_ex* const qp = ibv_qp_to_qp_ex(qp_[0]);
+    ibv_wr_start(qp);
+    ibv_wr_send(qp);
+    ibv_wr_set_sge(qp, mr_->lkey, reinterpret_cast<uint64_t>(memory_.data()), 8);
+    failed |= ibv_wr_complete(qp) == EIO ? 0 : 32;
+    ibv_poll_cq_attr how{};
+    failed |= ibv_start_poll(reinterpret_cast<ibv_cq_ex*>(cq_[0]), &how) == EIO ? 0 : 64;
+    failed |= ibv_resize_cq(cq_[0], 128) == EIO ? 0 : 128;
     ibv_context* const own = Open();
     ibv_pd* const pd = own == nullptr ? nullptr : ibv_alloc_pd(own);
     failed |= pd != nullptr && ibv_dealloc_pd(pd) == 0 && ibv_close_device(own) == 0 ? 0 : 16;
@@ -278,6 +415,61 @@ TEST_F(Verbs, AChildAfterFork) {
   ASSERT_EQ(Send(0, 16, 8, 3), 0);
   EXPECT_EQ(Next(cq_[1]).status, IBV_WC_SUCCESS);
   EXPECT_EQ(Next(cq_[0]).status, IBV_WC_SUCCESS);
+}
+
+TEST_F(Verbs, AContextThatIsClosedBeforeItsObjects) {
+  // A device is closed with a connected queue pair open, whose peer then makes a mistake.
+  // Expect: the event has a place to go to; what the context has ends with its last object.
+  ibv_context* const closed = Open();
+  ASSERT_NE(closed, nullptr);
+  const int fd = closed->async_fd;
+  ibv_pd* const pd = ibv_alloc_pd(closed);
+  ibv_cq* const cq = ibv_create_cq(closed, 16, nullptr, nullptr, 0);
+  ibv_qp_init_attr attr{};
+  attr.send_cq = attr.recv_cq = cq;
+  attr.cap = {4, 4, 1, 1, 0};
+  attr.qp_type = IBV_QPT_RC;
+  ASSERT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = ibv_create_qp(pd, &attr);
+  ASSERT_NE(qp_[1], nullptr);
+  Connect();
+  ASSERT_EQ(ibv_close_device(closed), 0);
+  ASSERT_NE(fcntl(fd, F_GETFD), -1);
+  ibv_sge sge = At(0, 8);
+  ibv_send_wr wr{};
+  wr.sg_list = &sge;
+  wr.num_sge = 1;
+  wr.opcode = IBV_WR_RDMA_WRITE;
+  wr.wr.rdma = {0, mr_->rkey + 1};
+  ibv_send_wr* bad = nullptr;
+  ASSERT_EQ(ibv_post_send(qp_[0], &wr, &bad), 0);
+  EXPECT_EQ(Next(cq_[0]).status, IBV_WC_REM_ACCESS_ERR);
+  pollfd told{fd, POLLIN, 0};
+  EXPECT_EQ(poll(&told, 1, 20'000), 1);
+  EXPECT_EQ(ibv_destroy_qp(qp_[1]), 0);
+  qp_[1] = nullptr;
+  EXPECT_EQ(ibv_destroy_cq(cq), 0);
+  EXPECT_NE(fcntl(fd, F_GETFD), -1);
+  EXPECT_EQ(ibv_dealloc_pd(pd), 0);
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
+// Before any device is opened.
+constexpr rlim_t kFewDescriptors = 100;
+[[maybe_unused]] const bool few_descriptors = [] {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = kFewDescriptors;
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}();
+
+TEST_F(Verbs, DescriptorsForManyQueuePairs) {
+  // A device was opened, by a program that may have more descriptors than it asked for.
+  // Expect: it has them: each queue pair needs one.
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
+  EXPECT_GT(limit.rlim_cur, kFewDescriptors);
 }
 
 TEST_F(Verbs, AThousandQueuePairs) {
