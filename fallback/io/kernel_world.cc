@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fallback/io/epoll_poller.h"
+#include "fallback/io/kernel_datagrams.h"
 #include "fallback/io/kernel_streams.h"
 
 namespace verbena::io {
@@ -33,6 +34,7 @@ class KernelWorld final : public World {
   absl::Status StartThread();
 
   Streams& streams() override { return streams_; }
+  Datagrams* datagrams() override { return &datagrams_; }
   Poller& poller() override { return *poller_; }
   void Random(std::span<uint8_t> out) override {
     while (getrandom(out.data(), out.size(), 0) != static_cast<ssize_t>(out.size())) {
@@ -50,6 +52,7 @@ class KernelWorld final : public World {
   void Run();
 
   KernelStreams streams_;
+  KernelDatagrams datagrams_;
   const std::unique_ptr<EpollPoller> poller_;
 
   // The service thread. service_ is set by Start and cleared by the thread itself.
