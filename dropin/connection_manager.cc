@@ -19,7 +19,7 @@ int Finish(int error, rdma_cm_id* id, rdma_cm_event_type expected) {
 
 int CreateId(rdma_event_channel* channel, rdma_cm_id** id, void* context, rdma_port_space ps) {
   if (Process::Get() == nullptr) return -1;
-  if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB) return FailWith(EOPNOTSUPP);  // UD: not there yet
+  if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB && ps != RDMA_PS_UDP) return FailWith(EOPNOTSUPP);
   *id = new ConnectionId(channel, context, ps);
   return 0;
 }
@@ -33,11 +33,18 @@ int ResolveRoute(rdma_cm_id* id, int) {
 }
 
 int Connect(rdma_cm_id* id, rdma_conn_param* p) {
-  return Finish(Mine(id).Connect(p), id, RDMA_CM_EVENT_ESTABLISHED);
+  const bool datagrams = Mine(id).of_datagrams();
+  return Finish(datagrams ? Mine(id).ConnectDatagrams(p) : Mine(id).Connect(p), id,
+                RDMA_CM_EVENT_ESTABLISHED);
 }
 
 int Accept(rdma_cm_id* id, rdma_conn_param* p) {
+  if (Mine(id).of_datagrams()) return FailWith(Mine(id).AcceptDatagrams(p));  // no event follows
   return Finish(Mine(id).Accept(p), id, RDMA_CM_EVENT_ESTABLISHED);
+}
+
+int JoinMulticast(rdma_cm_id* id, sockaddr* group, void* whose) {
+  return Finish(Mine(id).JoinMulticast(group, whose), id, RDMA_CM_EVENT_MULTICAST_JOIN);
 }
 
 int Disconnect(rdma_cm_id* id) {
@@ -96,11 +103,18 @@ constexpr ManagerTable kTable = {
     .bind_addr = [](rdma_cm_id* id, sockaddr* to) { return FailWith(Mine(id).Bind(to)); },
     .resolve_addr = ResolveAddress,
     .resolve_route = ResolveRoute,
-    .listen = [](rdma_cm_id* id, int backlog) { return FailWith(Mine(id).Listen(backlog)); },
+    .listen =
+        [](rdma_cm_id* id, int backlog) {
+          return FailWith(Mine(id).of_datagrams() ? Mine(id).ListenDatagrams()
+                                                  : Mine(id).Listen(backlog));
+        },
     .connect = Connect,
     .accept = Accept,
-    .reject = [](rdma_cm_id* id, const void* data,
-                 uint8_t length) { return FailWith(Mine(id).Reject(data, length)); },
+    .reject =
+        [](rdma_cm_id* id, const void* data, uint8_t length) {
+          return FailWith(Mine(id).of_datagrams() ? Mine(id).RejectDatagrams(data, length)
+                                                  : Mine(id).Reject(data, length));
+        },
     .disconnect = Disconnect,
     .get_request = [](rdma_cm_id* listen,
                       rdma_cm_id** id) { return FailWith(Mine(listen).GetRequest(id)); },
@@ -121,6 +135,9 @@ constexpr ManagerTable kTable = {
     .create_ep = CreateEndpoint,
     .destroy_ep = DestroyEndpoint,
     .get_devices = GetDevices,
+    .join_multicast = JoinMulticast,
+    .leave_multicast = [](rdma_cm_id* id,
+                          sockaddr* group) { return FailWith(Mine(id).LeaveMulticast(group)); },
 };
 
 }  // namespace

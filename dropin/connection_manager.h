@@ -40,6 +40,8 @@ struct ManagerTable {
   decltype(&::rdma_create_ep) create_ep;
   decltype(&::rdma_destroy_ep) destroy_ep;
   decltype(&::rdma_get_devices) get_devices;
+  decltype(&::rdma_join_multicast) join_multicast;
+  decltype(&::rdma_leave_multicast) leave_multicast;
 };
 
 class ConnectionManager {

@@ -24,6 +24,7 @@ class WorkRequests {
   SendWr& Add(const ibv_qp_ex& qp, Opcode opcode);
   void SetSges(size_t count, const ibv_sge* list);
   void SetInline(size_t count, const ibv_data_buf* list);
+  void SetDestination(const Destination& to) { requests_.back().to = to; }
   int Complete(QueuePair* qp);
   void Abort();
 
