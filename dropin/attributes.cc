@@ -47,6 +47,7 @@ ibv_device_attr Attributes(const Device& device) {
   a.max_srq = Most(limits.max_shared_receive_queues);
   a.max_srq_wr = Most(limits.max_work_requests);
   a.max_ah = 1 << 20;
+  a.max_mcast_grp = a.max_mcast_qp_attach = a.max_total_mcast_qp_attach = 1 << 16;
   a.max_pkeys = 1;
   a.phys_port_cnt = 1;
   return a;

@@ -40,7 +40,7 @@ ConnectionId::ConnectionId(Process* process, rdma_event_channel* channel, void* 
   this->channel = channel != nullptr ? channel : own_channel_.get();
   this->context = context;
   this->ps = ps;
-  qp_type = IBV_QPT_RC;
+  qp_type = ps == RDMA_PS_UDP ? IBV_QPT_UD : IBV_QPT_RC;
 }
 
 ConnectionId::~ConnectionId() = default;
@@ -97,6 +97,7 @@ int ConnectionId::Migrate(rdma_event_channel* to) {
 int ConnectionId::Destroy() {
   Detach();
   StopListening();
+  StopDatagrams();
   if (request_ != nullptr) (void)request_->Close();
   ForgetEvent();
   {
@@ -104,8 +105,10 @@ int ConnectionId::Destroy() {
     EventChannel::Of(channel)->events.Drop([this](CmEvent* e) {
       if (e->id != this && e->listen_id != this) return false;
       if (e->listen_id == this) {  // a request that nobody will answer
-        (void)Of(e->id)->request_->Close();
-        delete Of(e->id);
+        ConnectionId* const asked = Of(e->id);
+        if (asked->request_ != nullptr) (void)asked->request_->Close();
+        asked->StopDatagrams();
+        delete asked;
       }
       delete e;
       return true;

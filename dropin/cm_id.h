@@ -17,6 +17,7 @@
 #include "dropin/cm_state.h"
 #include "dropin/context.h"
 #include "dropin/queue_pair.h"
+#include "dropin/sidr.h"
 #include "transport/address.h"
 #include "transport/provider.h"
 
@@ -48,6 +49,15 @@ class ConnectionId final : public rdma_cm_id {
   void OnEvent(const Event& event);
   void TryAgain();  // on the service
 
+  // cm_datagrams.cc: ids of RDMA_PS_UDP
+  bool of_datagrams() const { return ps == RDMA_PS_UDP; }
+  int ListenDatagrams();
+  int ConnectDatagrams(const rdma_conn_param* parameters);
+  int AcceptDatagrams(const rdma_conn_param* parameters);
+  int RejectDatagrams(const void* data, uint8_t length);
+  int JoinMulticast(const sockaddr* group, void* whose);
+  int LeaveMulticast(const sockaddr* group);
+
   // cm_id.cc
   int Migrate(rdma_event_channel* to);
   int Destroy();
@@ -78,6 +88,11 @@ class ConnectionId final : public rdma_cm_id {
   void Detach();
   QueuePair* FindQueuePair(const rdma_conn_param* parameters);
   void ForgetEvent();
+  void TakeCaller(const SidrCaller& caller, const SidrMessage& request);
+  void Answered(const SidrMessage* answer, int error);
+  int AnswerCaller(SidrKind kind, uint32_t qp_number, const std::string& data);
+  void PushDatagrams(CmEvent* event, const ibv_gid& gid, uint32_t qp_number, uint32_t qkey);
+  void StopDatagrams();
 
   Process* const process_;
   Acknowledged events_;
@@ -100,6 +115,9 @@ class ConnectionId final : public rdma_cm_id {
   std::optional<ibv_qp_init_attr> request_attr_;
   bool made_send_queue_ = false;
   bool made_receive_queue_ = false;
+  std::unique_ptr<SidrListener> sidr_listener_;
+  std::unique_ptr<SidrCall> sidr_call_;
+  std::optional<SidrCaller> sidr_caller_;  // who waits for an answer
 };
 
 // The context of rdma_cm for a device, opened when it is first needed; null with errno set.

@@ -31,7 +31,7 @@ int CreateId(rdma_event_channel* channel, rdma_cm_id** id, void* context, rdma_p
   Process* const process = Process::Get();
   if (process == nullptr) return -1;
   if (channel != nullptr && EventChannel::Of(channel)->inherited()) return FailWith(EIO);
-  if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB) return FailWith(EOPNOTSUPP);  // UD: not there yet
+  if (ps != RDMA_PS_TCP && ps != RDMA_PS_IB && ps != RDMA_PS_UDP) return FailWith(EOPNOTSUPP);
   auto* const made = new ConnectionId(process, channel, context, ps);
   if (made->channel->fd < 0) {  // it has one of its own, and no descriptor was left
     delete made;
@@ -52,11 +52,21 @@ int ResolveRoute(rdma_cm_id* id, int) {
 }
 
 int Connect(rdma_cm_id* id, rdma_conn_param* p) {
-  return On(id, RDMA_CM_EVENT_ESTABLISHED, [&](ConnectionId& mine) { return mine.Connect(p); });
+  return On(id, RDMA_CM_EVENT_ESTABLISHED, [&](ConnectionId& mine) {
+    return mine.of_datagrams() ? mine.ConnectDatagrams(p) : mine.Connect(p);
+  });
 }
 
 int Accept(rdma_cm_id* id, rdma_conn_param* p) {
+  if (Mine(id).of_datagrams()) {  // no event follows
+    return On(id, [&](ConnectionId& mine) { return mine.AcceptDatagrams(p); });
+  }
   return On(id, RDMA_CM_EVENT_ESTABLISHED, [&](ConnectionId& mine) { return mine.Accept(p); });
+}
+
+int JoinMulticast(rdma_cm_id* id, sockaddr* group, void* whose) {
+  return On(id, RDMA_CM_EVENT_MULTICAST_JOIN,
+            [&](ConnectionId& mine) { return mine.JoinMulticast(group, whose); });
 }
 
 int Disconnect(rdma_cm_id* id) {
@@ -124,13 +134,18 @@ constexpr ManagerTable kTable = {
     .resolve_route = ResolveRoute,
     .listen =
         [](rdma_cm_id* id, int backlog) {
-          return On(id, [&](ConnectionId& mine) { return mine.Listen(backlog); });
+          return On(id, [&](ConnectionId& mine) {
+            return mine.of_datagrams() ? mine.ListenDatagrams() : mine.Listen(backlog);
+          });
         },
     .connect = Connect,
     .accept = Accept,
     .reject =
         [](rdma_cm_id* id, const void* data, uint8_t length) {
-          return On(id, [&](ConnectionId& mine) { return mine.Reject(data, length); });
+          return On(id, [&](ConnectionId& mine) {
+            return mine.of_datagrams() ? mine.RejectDatagrams(data, length)
+                                       : mine.Reject(data, length);
+          });
         },
     .disconnect = Disconnect,
     .get_request =
@@ -167,6 +182,11 @@ constexpr ManagerTable kTable = {
     .get_devices = GetDevices,
     .init_qp_attr = [](rdma_cm_id* id, ibv_qp_attr* attr,
                        int* mask) { return FailWith(Mine(id).DescribeQueuePair(attr, mask)); },
+    .join_multicast = JoinMulticast,
+    .leave_multicast =
+        [](rdma_cm_id* id, sockaddr* group) {
+          return On(id, [&](ConnectionId& mine) { return mine.LeaveMulticast(group); });
+        },
 };
 
 }  // namespace

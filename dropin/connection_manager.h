@@ -42,6 +42,8 @@ struct ManagerTable {
   decltype(&::rdma_destroy_ep) destroy_ep;
   decltype(&::rdma_get_devices) get_devices;
   decltype(&::rdma_init_qp_attr) init_qp_attr;
+  decltype(&::rdma_join_multicast) join_multicast;
+  decltype(&::rdma_leave_multicast) leave_multicast;
 };
 
 class ConnectionManager {

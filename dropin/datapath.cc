@@ -6,6 +6,7 @@
 #include <span>
 
 #include "dropin/completion.h"
+#include "dropin/datagrams.h"
 #include "dropin/errors.h"
 #include "dropin/memory_window.h"
 #include "dropin/queue_pair.h"
@@ -140,7 +141,7 @@ int Poll(provider::CompletionQueue& queue, size_t entries, ibv_wc* out) {
     to.byte_len = from.length;
     to.imm_data = ImmediateOf(from);
     to.qp_num = from.qp_number;
-    to.src_qp = 0;
+    to.src_qp = from.source_qp;
     to.wc_flags = FlagsOf(from);
     to.pkey_index = 0;
     to.slid = 0;
@@ -157,11 +158,33 @@ int PostSend(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad) {
     *bad = wr;
     return EINVAL;
   }
+  if (qp->qp_type == IBV_QPT_UD) [[unlikely]] {
+    return PostDatagrams(qp, wr, bad);
+  }
   fallback::QueuePair& to = QueuePair::Of(qp)->queue_pair();
   return PostList<SendWr>(wr, bad, [&to](auto requests) { return to.PostSend(requests); });
 }
 
+// One at a time: a send call of its own each, whichever way.
+int PostDatagrams(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad) {
+  fallback::DatagramQueuePair& to = *QueuePair::Of(qp)->datagrams();
+  for (; wr != nullptr; wr = wr->next) {
+    SendWr one;
+    Translate(*wr, &one);
+    one.to = DestinationOf(wr->wr.ud.ah, wr->wr.ud.remote_qpn, wr->wr.ud.remote_qkey);
+    if (const PostResult result = to.PostSend({&one, 1}); !result.ok()) {
+      *bad = wr;
+      return ErrnoOf(result.error);
+    }
+  }
+  return 0;
+}
+
 int PostReceive(ibv_qp* qp, ibv_recv_wr* wr, ibv_recv_wr** bad) {
+  if (qp->qp_type == IBV_QPT_UD) [[unlikely]] {
+    fallback::DatagramQueuePair& to = *QueuePair::Of(qp)->datagrams();
+    return PostList<ReceiveWr>(wr, bad, [&to](auto requests) { return to.PostReceive(requests); });
+  }
   fallback::QueuePair& to = QueuePair::Of(qp)->queue_pair();
   return PostList<ReceiveWr>(wr, bad, [&to](auto requests) { return to.PostReceive(requests); });
 }

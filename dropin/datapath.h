@@ -12,6 +12,7 @@
 namespace verbena::dropin {
 
 int PostSend(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad);
+int PostDatagrams(ibv_qp* qp, ibv_send_wr* wr, ibv_send_wr** bad);
 int PostReceive(ibv_qp* qp, ibv_recv_wr* wr, ibv_recv_wr** bad);
 int PostSharedReceive(ibv_srq* srq, ibv_recv_wr* wr, ibv_recv_wr** bad);
 int PollCq(ibv_cq* cq, int entries, ibv_wc* out);
@@ -42,7 +43,8 @@ inline ibv_wc_opcode OpcodeOf(const WorkCompletion& completion) {
 
 inline unsigned FlagsOf(const WorkCompletion& completion) {
   return (completion.has_immediate ? unsigned{IBV_WC_WITH_IMM} : 0) |
-         (completion.has_invalidated ? unsigned{IBV_WC_WITH_INV} : 0);
+         (completion.has_invalidated ? unsigned{IBV_WC_WITH_INV} : 0) |
+         (completion.has_grh ? unsigned{IBV_WC_GRH} : 0);
 }
 
 // Or the key that was invalidated, which is in host order.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numbers of queue pairs: the port at which this process is called, and an index (decision 0021).
+// From 0x80 on the index is of datagrams, whose port is one of UDP (decision 0022).
 // Any thread.
 #pragma once
 
@@ -17,7 +18,7 @@ constexpr uint16_t PortOf(uint32_t number) { return static_cast<uint16_t>(number
 
 class Numbers {
  public:
-  static constexpr uint32_t kPerPort = 256;
+  static constexpr uint32_t kPerPort = 128;
 
   // `open`: another port at which the process can be called.
   explicit Numbers(std::function<absl::StatusOr<uint16_t>()> open) : open_(std::move(open)) {}

@@ -134,7 +134,9 @@ void Process::AtExit() {
   std::lock_guard lock(opening);
   if (current == nullptr) return;
   std::lock_guard objects(current->mutex_);
-  for (const auto& [number, qp] : current->queue_pairs_) qp->queue_pair().Finish();
+  for (const auto& [number, qp] : current->queue_pairs_) {
+    if (qp->datagrams() == nullptr) qp->queue_pair().Finish();
+  }
 }
 
 }  // namespace verbena::dropin

@@ -68,10 +68,11 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
     *error = EIO;
     return nullptr;
   }
-  if (attr.qp_type != IBV_QPT_RC) {  // UD and UC: not there yet
-    const bool known = attr.qp_type == IBV_QPT_UC || attr.qp_type == IBV_QPT_UD ||
-                       attr.qp_type == IBV_QPT_RAW_PACKET || attr.qp_type == IBV_QPT_XRC_SEND ||
-                       attr.qp_type == IBV_QPT_XRC_RECV || attr.qp_type == IBV_QPT_DRIVER;
+  const bool datagrams = attr.qp_type == IBV_QPT_UD;
+  if (attr.qp_type != IBV_QPT_RC && !datagrams) {  // UC: not there yet
+    const bool known = attr.qp_type == IBV_QPT_UC || attr.qp_type == IBV_QPT_RAW_PACKET ||
+                       attr.qp_type == IBV_QPT_XRC_SEND || attr.qp_type == IBV_QPT_XRC_RECV ||
+                       attr.qp_type == IBV_QPT_DRIVER;
     *error = known ? EOPNOTSUPP : EINVAL;
     return nullptr;
   }
@@ -80,7 +81,9 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
     return nullptr;
   }
   Process& process = context.process();
-  const absl::StatusOr<uint32_t> number = process.numbers().Take();
+  // Datagrams have their socket's number.
+  const absl::StatusOr<uint32_t> number =
+      datagrams ? absl::StatusOr<uint32_t>(0) : process.numbers().Take();
   if (!number.ok()) {
     *error = ErrnoOf(number.status());
     return nullptr;
@@ -96,16 +99,23 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
   options.signal = attr.sq_sig_all != 0 ? Signal::kAll : Signal::kSelective;
   options.access = Access::kLocalWrite;  // until it is modified to INIT
   options.context = made;
+  fallback::ProtectionDomain* const domain = &ProtectionDomain::Of(pd)->domain();
   auto queue_pair =
-      fallback::QueuePair::Create(&ProtectionDomain::Of(pd)->domain(), options, *number);
+      datagrams ? fallback::DatagramQueuePair::Create(domain, options, context.device().ip())
+                : fallback::QueuePair::Create(domain, options, *number);
   if (!queue_pair.ok()) {
-    process.numbers().Return(*number);
+    if (!datagrams) process.numbers().Return(*number);
     delete made;
     *error = ErrnoOf(queue_pair.status());
     return nullptr;
   }
   made->owned_ = *std::move(queue_pair);
-  made->fast_ = static_cast<fallback::QueuePair*>(made->owned_.get());
+  if (datagrams) {
+    made->datagrams_ = static_cast<fallback::DatagramQueuePair*>(made->owned_.get());
+  } else {
+    made->fast_ = static_cast<fallback::QueuePair*>(made->owned_.get());
+  }
+  const QpAttributes got = made->owned_->Query();
   ibv_qp& base = made->qp_base;
   base.context = pd->context;
   base.qp_context = attr.qp_context;
@@ -113,15 +123,15 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
   base.send_cq = attr.send_cq;
   base.recv_cq = attr.recv_cq;
   base.srq = attr.srq;
-  base.handle = base.qp_num = *number;
+  base.handle = base.qp_num = got.qp_number;
   base.state = IBV_QPS_RESET;
   base.qp_type = attr.qp_type;
   pthread_mutex_init(&base.mutex, nullptr);
   pthread_cond_init(&base.cond, nullptr);
   made->init_ = attr;
-  made->init_.cap = CapOf(made->fast_->Query().limits);
+  made->init_.cap = CapOf(got.limits);
   if (attr.srq != nullptr) made->init_.cap.max_recv_wr = made->init_.cap.max_recv_sge = 0;
-  (void)made->fast_->Modify({.state = QpState::kReset});
+  (void)made->owned_->Modify({.state = QpState::kReset});
   made->Expect();
   process.Add(made);
   return made;
@@ -161,6 +171,7 @@ ibv_qp* QueuePair::CreateExtended(ibv_context*, ibv_qp_init_attr_ex* attr) {
 
 // Callers are let in from now on, however late the program connects.
 void QueuePair::Expect() {
+  if (fast_ == nullptr) return;
   (void)fast_->Expect(ContactOf(Context::Of(qp_base.context)->device().ip(), number()));
 }
 
@@ -170,6 +181,7 @@ int QueuePair::Apply(const QpModify& change) {
 }
 
 absl::Status QueuePair::MoveToInit() {
+  if (datagrams_ != nullptr) return StartDatagrams();
   const absl::Status s =
       fast_->Modify({.state = QpState::kInit, .access = RightsOf(kRightsOfPeers)});
   if (s.ok()) qp_base.state = IBV_QPS_INIT;
@@ -254,9 +266,11 @@ void QueuePair::Remember(const ibv_qp_attr& attr, int mask) {
   take(IBV_QP_SQ_PSN, &ibv_qp_attr::sq_psn);
   take(IBV_QP_MAX_DEST_RD_ATOMIC, &ibv_qp_attr::max_dest_rd_atomic);
   take(IBV_QP_DEST_QPN, &ibv_qp_attr::dest_qp_num);
+  take(IBV_QP_QKEY, &ibv_qp_attr::qkey);
 }
 
 int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
+  if (datagrams_ != nullptr) return ModifyDatagrams(attr, mask);
   if (fast_->Query().state == QpState::kErr) qp_base.state = IBV_QPS_ERR;
   const ibv_qp_state from = qp_base.state;
   if ((mask & IBV_QP_CUR_STATE) != 0 && attr.cur_qp_state != from) return EINVAL;
@@ -272,8 +286,9 @@ int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
 }
 
 int QueuePair::Query(ibv_qp_attr* attr, ibv_qp_init_attr* init) {
-  const QpAttributes now = fast_->Query();
+  const QpAttributes now = owned_->Query();
   if (now.state == QpState::kErr) qp_base.state = IBV_QPS_ERR;
+  if (now.state == QpState::kSqe) qp_base.state = IBV_QPS_SQE;
   *attr = attr_;
   attr->qp_state = attr->cur_qp_state = qp_base.state;
   attr->path_mig_state = IBV_MIG_MIGRATED;
@@ -295,7 +310,7 @@ int QueuePair::Destroy() {
     return IsOfQueuePair(e.event_type) && e.element.qp == qp();
   });
   events_.WaitForAll();
-  process_->numbers().Return(number());
+  if (datagrams_ == nullptr) process_->numbers().Return(number());
   delete this;
   return 0;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queue pairs: reliable-connected ones. Begins with an ibv_qp, as an ibv_qp_ex does.
+// Queue pairs: reliable-connected ones, and those of datagrams (datagrams.cc has what is theirs
+// alone). Begins with an ibv_qp, as an ibv_qp_ex does.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -10,6 +11,7 @@
 #include "dropin/acknowledged.h"
 #include "dropin/process.h"
 #include "dropin/work_requests.h"
+#include "fallback/datagram_queue_pair.h"
 #include "fallback/queue_pair.h"
 
 namespace verbena::dropin {
@@ -32,7 +34,8 @@ class QueuePair final : public ibv_qp_ex {
   int Query(ibv_qp_attr* attr, ibv_qp_init_attr* init);
   int Destroy();
 
-  fallback::QueuePair& queue_pair() { return *fast_; }
+  fallback::QueuePair& queue_pair() { return *fast_; }                   // not of datagrams
+  fallback::DatagramQueuePair* datagrams() const { return datagrams_; }  // null: not of datagrams
   WorkRequests& requests() { return requests_; }
   uint32_t number() const { return qp_base.qp_num; }
   ibv_qp* qp() { return &qp_base; }
@@ -54,6 +57,8 @@ class QueuePair final : public ibv_qp_ex {
   explicit QueuePair(Process* process) : ibv_qp_ex{}, process_(process) {}
   static QueuePair* Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error);
   void Expect();
+  absl::Status StartDatagrams();
+  int ModifyDatagrams(const ibv_qp_attr& attr, int mask);
   int MoveTo(ibv_qp_state state, const ibv_qp_attr& attr, int mask);
   int MeetPeer(const ibv_qp_attr& attr, int mask);
   int Apply(const QpModify& change);
@@ -61,7 +66,9 @@ class QueuePair final : public ibv_qp_ex {
 
   Process* const process_;
   std::unique_ptr<provider::QueuePair> owned_;
+  // One of the two, by its own type.
   fallback::QueuePair* fast_ = nullptr;
+  fallback::DatagramQueuePair* datagrams_ = nullptr;
   ibv_qp_attr attr_{};  // as it was set
   ibv_qp_init_attr init_{};
   WorkRequests requests_;

@@ -130,9 +130,20 @@ int rdma_create_srq_ex(rdma_cm_id* id, ibv_srq_init_attr_ex* attr) {
 int rdma_establish(rdma_cm_id*) { return 0; }
 int rdma_notify(rdma_cm_id*, ibv_event_type) { return 0; }
 
-int rdma_join_multicast(rdma_cm_id*, sockaddr*, void*) { return NotHere(); }
-int rdma_join_multicast_ex(rdma_cm_id*, rdma_cm_join_mc_attr_ex*, void*) { return NotHere(); }
-int rdma_leave_multicast(rdma_cm_id*, sockaddr*) { return NotHere(); }
+int rdma_join_multicast(rdma_cm_id* id, sockaddr* group, void* whose) {
+  return CALL(join_multicast, -1, id, group, whose);
+}
+// Members that only send join as any other: nobody counts them.
+int rdma_join_multicast_ex(rdma_cm_id* id, rdma_cm_join_mc_attr_ex* attr, void* whose) {
+  if ((attr->comp_mask & RDMA_CM_JOIN_MC_ATTR_ADDRESS) == 0) {
+    errno = EINVAL;
+    return -1;
+  }
+  return rdma_join_multicast(id, attr->addr, whose);
+}
+int rdma_leave_multicast(rdma_cm_id* id, sockaddr* group) {
+  return CALL(leave_multicast, -1, id, group);
+}
 int rdma_reject_ece(rdma_cm_id* id, const void* data, uint8_t length) {
   return rdma_reject(id, data, length);
 }

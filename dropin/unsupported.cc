@@ -9,7 +9,6 @@
 #include <string>
 
 #include "dropin/errors.h"
-#include "dropin/versions.h"
 #include "transport/log.h"
 
 namespace {
@@ -27,21 +26,7 @@ int Unsupported(const char* what) {
 
 extern "C" {
 
-// UD: not there yet.
-ibv_ah* ibv_create_ah(ibv_pd*, ibv_ah_attr*) {
-  Unsupported("ibv_create_ah");
-  return nullptr;
-}
-int ibv_destroy_ah(ibv_ah*) { return EINVAL; }
-int ibv_init_ah_from_wc(ibv_context*, uint8_t, ibv_wc*, ibv_grh*, ibv_ah_attr*) {
-  return Unsupported("ibv_init_ah_from_wc");
-}
-ibv_ah* ibv_create_ah_from_wc(ibv_pd*, ibv_wc*, ibv_grh*, uint8_t) {
-  Unsupported("ibv_create_ah_from_wc");
-  return nullptr;
-}
-int ibv_attach_mcast(ibv_qp*, const ibv_gid*, uint16_t) { return Unsupported("ibv_attach_mcast"); }
-int ibv_detach_mcast(ibv_qp*, const ibv_gid*, uint16_t) { return Unsupported("ibv_detach_mcast"); }
+// Nobody needs the MAC: frames are the kernel's.
 int ibv_resolve_eth_l2_from_gid(ibv_context*, ibv_ah_attr*, uint8_t[6], uint16_t*) {
   return Unsupported("ibv_resolve_eth_l2_from_gid");
 }
@@ -101,8 +86,3 @@ int ibv_read_sysfs_file(const char* dir, const char* file, char* buf, size_t siz
 }
 
 }  // extern "C"
-
-USUAL_1_1(ibv_attach_mcast);
-USUAL_1_1(ibv_create_ah);
-USUAL_1_1(ibv_destroy_ah);
-USUAL_1_1(ibv_detach_mcast);

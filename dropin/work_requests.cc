@@ -6,6 +6,7 @@
 #include <cstring>
 #include <span>
 
+#include "dropin/datagrams.h"
 #include "dropin/datapath.h"
 #include "dropin/errors.h"
 #include "dropin/memory_window.h"
@@ -72,6 +73,9 @@ void SetOperations(QueuePair* qp) {
     SendWr& wr = Add(q, Opcode::kFetchAdd);
     wr.remote = {address, key};
     wr.atomic = {add, 0};
+  };
+  ex.wr_set_ud_addr = [](ibv_qp_ex* q, ibv_ah* ah, uint32_t qpn, uint32_t qkey) {
+    Mine(q).requests().SetDestination(DestinationOf(ah, qpn, qkey));
   };
   ex.wr_set_sge = [](ibv_qp_ex* q, uint32_t key, uint64_t address, uint32_t length) {
     const ibv_sge one{address, length, key};
@@ -151,6 +155,11 @@ int WorkRequests::Complete(QueuePair* qp) {
       requests_[i].flags = requests_[i].flags | SendFlags::kInline;
     }
     requests_[i].local = std::span<const Sge>(sges_.data() + local.first, local.count);
+  }
+  if (error == 0 && qp->datagrams() != nullptr) {
+    error = ErrnoOf(qp->datagrams()->PostSend(requests_).error);
+    mutex_.unlock();
+    return error;
   }
   // In pieces, of which each ends with a bind.
   const std::span<const SendWr> all(requests_);

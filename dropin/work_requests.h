@@ -25,6 +25,7 @@ class WorkRequests {
   void AddBind(const ibv_qp_ex& qp, ibv_mw* mw, uint32_t key, const ibv_mw_bind_info& info);
   void SetSges(size_t count, const ibv_sge* list);
   void SetInline(size_t count, const ibv_data_buf* list);
+  void SetDestination(const Destination& to) { requests_.back().to = to; }
   int Complete(QueuePair* qp);
   void Abort(const QueuePair& qp);
 

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fallback/completion_channel.h"
-#include "fallback/queue_pair.h"
+#include "fallback/driven.h"
 #include "transport/completion_queue.h"
 
 namespace verbena::fallback {
@@ -77,7 +77,7 @@ size_t CompletionQueue::Poll(std::span<WorkCompletion> out) {
 void CompletionQueue::DriveHot(Nanos now) {
   Nanos rests_until = io::kNever;
   for (size_t i = 0;; ++i) {
-    QueuePair* qp = nullptr;
+    Driven* qp = nullptr;
     {
       std::lock_guard lock(hot_lock_);
       for (; i < hot_.size() && !hot_[i]->TryOwn(); ++i) rests_until = 0;
@@ -88,7 +88,7 @@ void CompletionQueue::DriveHot(Nanos now) {
       now = device_->hub().Now();
       last_poll_.store(now, std::memory_order_relaxed);
     }
-    rests_until = std::min(rests_until, qp->WorkAndRelease(QueuePair::Why::kPoll, now));
+    rests_until = std::min(rests_until, qp->WorkAndRelease(Driven::Why::kPoll, now));
     if (hot_count_.load(std::memory_order_relaxed) <= i + 1) break;
   }
   rests_until_.store(rests_until == io::kNever ? 0 : rests_until, std::memory_order_relaxed);
@@ -110,10 +110,10 @@ void CompletionQueue::ForEachSet(absl::FunctionRef<void(WaitSet&)> f) {
 
 void CompletionQueue::HandOver() {
   for (;;) {
-    QueuePair* qp = nullptr;
+    Driven* qp = nullptr;
     {
       std::lock_guard lock(hot_lock_);
-      for (QueuePair* candidate : hot_) {
+      for (Driven* candidate : hot_) {
         if (candidate->TryOwn()) {
           qp = candidate;
           break;
@@ -121,7 +121,7 @@ void CompletionQueue::HandOver() {
       }
     }
     if (qp == nullptr) return;  // who owns the rest serves it; the next tick takes it over
-    qp->WorkAndRelease(QueuePair::Why::kHandOver);
+    qp->WorkAndRelease(Driven::Why::kHandOver, 0);
   }
 }
 
@@ -223,14 +223,14 @@ bool CompletionQueue::AllIn(const WaitSet* set) {
 
 void CompletionQueue::MoveInto(WaitSet* set) {
   if (AllIn(set)) return;
-  std::vector<QueuePair*> owned;
+  std::vector<Driven*> owned;
   {
     std::lock_guard lock(mutex_);
-    for (QueuePair* qp : queue_pairs_) {
+    for (Driven* qp : queue_pairs_) {
       if (qp->OwnOrAskToJoin(set)) owned.push_back(qp);  // so it is not closed meanwhile
     }
   }
-  for (QueuePair* qp : owned) qp->JoinAndRelease(set);
+  for (Driven* qp : owned) qp->JoinAndRelease(set);
 }
 
 void CompletionQueue::OnNotify() {
@@ -248,16 +248,16 @@ void CompletionQueue::OnOverflow() {
                    " entries overflowed; make it as large as all that may complete on it"));
   device_->Push(this, std::move(e));
   std::lock_guard lock(mutex_);
-  for (QueuePair* qp : queue_pairs_) qp->RequestFailure();
+  for (Driven* qp : queue_pairs_) qp->RequestFailure();
 }
 
-void CompletionQueue::Join(QueuePair* qp) {
+void CompletionQueue::Join(Driven* qp) {
   children_.Add();
   std::lock_guard lock(mutex_);
   queue_pairs_.insert(qp);
 }
 
-void CompletionQueue::Leave(QueuePair* qp) {
+void CompletionQueue::Leave(Driven* qp) {
   {
     std::lock_guard lock(mutex_);
     queue_pairs_.erase(qp);
@@ -265,13 +265,13 @@ void CompletionQueue::Leave(QueuePair* qp) {
   children_.Remove();
 }
 
-void CompletionQueue::AddHot(QueuePair* qp) {
+void CompletionQueue::AddHot(Driven* qp) {
   std::lock_guard lock(hot_lock_);
   hot_.push_back(qp);
   hot_count_.store(hot_.size(), std::memory_order_relaxed);
 }
 
-void CompletionQueue::RemoveHot(QueuePair* qp) {
+void CompletionQueue::RemoveHot(Driven* qp) {
   std::lock_guard lock(hot_lock_);
   std::erase(hot_, qp);
   hot_count_.store(hot_.size(), std::memory_order_relaxed);

@@ -20,7 +20,7 @@
 namespace verbena::fallback {
 
 class CompletionChannel;
-class QueuePair;
+class Driven;
 
 class CompletionQueue final : public provider::CompletionQueue, engine::CompletionObserver {
  public:
@@ -41,10 +41,10 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   Device* device() const { return device_; }
   void* context() const { return context_; }
 
-  void Join(QueuePair* qp);
-  void Leave(QueuePair* qp);
-  void AddHot(QueuePair* qp);
-  void RemoveHot(QueuePair* qp);
+  void Join(Driven* qp);
+  void Leave(Driven* qp);
+  void AddHot(Driven* qp);
+  void RemoveHot(Driven* qp);
   // Streams of its queue pairs, and how many of them are in `set`.
   void StreamBegins() { streams_.fetch_add(1, std::memory_order_relaxed); }
   void StreamEnds() { streams_.fetch_sub(1, std::memory_order_relaxed); }
@@ -89,7 +89,7 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   std::atomic<uint64_t> polls_{0};
   std::atomic<uint64_t> empty_polls_{0};
   engine::SpinLock hot_lock_;
-  std::vector<QueuePair*> hot_;
+  std::vector<Driven*> hot_;
   std::atomic<size_t> hot_count_{0};
   std::atomic<Nanos> rests_until_{0};  // none of them has anything to do before
   struct Membership {
@@ -101,7 +101,7 @@ class CompletionQueue final : public provider::CompletionQueue, engine::Completi
   std::atomic<size_t> streams_{0};
   std::atomic<uint32_t> idle_polls_{0};  // in a row, since it was armed or waited on
   std::mutex mutex_;
-  absl::flat_hash_set<QueuePair*> queue_pairs_;
+  absl::flat_hash_set<Driven*> queue_pairs_;
   std::unique_ptr<WaitSet> own_set_;  // for Await; made by the first
   std::atomic<WaitSet*> own_{nullptr};
   std::atomic<int> sleepers_{0};  // in Await; a push by others rings for them

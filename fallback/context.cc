@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/datagram_queue_pair.h"
 #include "fallback/device.h"
 #include "fallback/io/kernel_world.h"
 #include "fallback/listener.h"
@@ -31,6 +32,9 @@ class Path final : public provider::Path {
     info_.candidates = selection.candidates;
   }
   absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
+    if (dynamic_cast<DatagramQueuePair*>(&qp) != nullptr) {
+      return DatagramQueuePair::HasNoPeer("connect");
+    }
     auto* mine = dynamic_cast<QueuePair*>(&qp);
     if (mine == nullptr || mine->device() != device_) {
       return provider::OtherDevice(absl::StrCat("connect ", info_.peer), "path");

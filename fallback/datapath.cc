@@ -12,11 +12,9 @@
 namespace verbena::fallback {
 
 namespace {
-constexpr int kRoundsPerDrive = 8;          // of "look again"
 constexpr int kCallsPerDrive = 8;           // of each direction, so that a drive stays short
 constexpr Nanos kGatherFor = 5'000;         // requests that nobody waits for share a send call
 constexpr Nanos kEmptyFor = 2'000;          // nothing is looked for so soon again, while gathering
-constexpr Nanos kIdleAfter = 2'000'000;     // without traffic one of many hot ones becomes cold
 constexpr Nanos kAnswersFor = 5'000'000;    // after its last poll a program may be about to answer
 constexpr Nanos kAnswerWithin = 100'000;    // or the acknowledgement goes alone
 constexpr Nanos kMssPeriod = 10'000'000;    // a path changes seldom, and is asked by a system call
@@ -52,56 +50,14 @@ PostResult QueuePair::PostReceive(std::span<const ReceiveWr> requests) {
   return result;
 }
 
-bool QueuePair::Drive(Why why) {
-  if (!OwnOrNote()) return false;
-  WorkAndRelease(why);
-  return true;
-}
-
-Nanos QueuePair::WorkAndRelease(Why why, Nanos now) {
-  for (int round = 1;; ++round) {
-    if ((word_.load(std::memory_order_relaxed) & kLookAgain) != 0) {
-      word_.fetch_and(~kLookAgain, std::memory_order_acq_rel);
-      // The mark may be of one who settles: it counts on this drive, which must not leave a debt.
-      if (why == Why::kServe) why = Why::kReady;
-    }
-    if (round > 1) now = 0;
-    Work(why, now);
-    uint32_t mine = kOwned;
-    const Nanos rest = rests_until_;
-    drives_.store(drives_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-    // After this exchange the queue pair may be gone: nothing of it is touched any more.
-    if (word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) return rest;
-    if ((mine & kDead) != 0) {
-      word_.fetch_and(~kOwned, std::memory_order_seq_cst);
-      return 0;
-    }
-    if (round == kRoundsPerDrive) {  // others keep coming: this caller has done enough for them
-      Hub* const hub = &device_->hub();
-      const uint64_t id = Hub::IdOf(*this);
-      word_.fetch_and(~kOwned, std::memory_order_seq_cst);
-      hub->Poke(id);  // after letting go, or the service finds it owned and trusts the owner
-      return 0;
-    }
-    why = Why::kReady;  // whoever left the mark may have come to receive
-  }
-}
-
-void QueuePair::Release() {
-  uint32_t mine = kOwned;
-  if (!word_.compare_exchange_strong(mine, 0, std::memory_order_seq_cst)) {
-    WorkAndRelease(Why::kReady);
-  }
-}
-
 void QueuePair::SettleAndRelease() {
   if (!engine_.owes()) return Release();
-  WorkAndRelease(Why::kReady);
+  WorkAndRelease(Why::kReady, 0);
 }
 
 void QueuePair::Work(Why why, Nanos now) {
-  if ((word_.load(std::memory_order_relaxed) & kDead) != 0) return;
-  if (failure_requested_.load(std::memory_order_relaxed) && failure_requested_.exchange(false)) {
+  if (dead()) return;
+  if (TakeFailure()) {
     engine_.Fail(absl::ResourceExhaustedError("a completion queue of this queue pair overflowed"));
   }
   if (phase_ == Phase::kStreaming) {
@@ -124,10 +80,7 @@ void QueuePair::Work(Why why, Nanos now) {
 
 void QueuePair::ServeStream(Why why, Nanos now) {
   const bool poller = why == Why::kPoll && hot_;
-  if (poller) {
-    ++served_;
-    last_served_ = now;
-  }
+  if (poller) Served(now);
   // Nobody may come again to a cold queue pair, so what it owes goes now; a poller comes back, and
   // who serves a wait set settles before it sleeps.
   bool idle = !hot_;
@@ -176,7 +129,7 @@ void QueuePair::ServeStream(Why why, Nanos now) {
     deadline = std::min(deadline, deadline_);
   }
   device_->hub().SetDeadline(this, deadline);
-  ChooseWatcher(why, now);
+  ChooseWatcher(why, now, engine_.closing());
 }
 
 // A program that polls, and posted since the last message, will hardly leave this one without an
@@ -266,7 +219,7 @@ void QueuePair::OnDeadline() {
     } else if (phase_ == Phase::kIdle && device_->hub().Now() >= lost_at_) {
       engine_.PeerLost("it left before");
     }
-    WorkAndRelease(Why::kReady);
+    WorkAndRelease(Why::kReady, 0);
   } else {
     Drive(Why::kReady);  // leaves "look again"
   }
@@ -278,13 +231,7 @@ void QueuePair::OnTick() {
   if (!TryOwn()) return;
   if (phase_ == Phase::kStreaming && hot_) {
     const Nanos now = device_->hub().Now();
-    const bool polled = receive_cq_->polled(now) || send_cq_->polled(now);
-    const bool unserved = served_ == served_at_tick_ && !polled;
-    served_at_tick_ = served_;
-    // To be served by the service again costs more than a wake-up: the poller may have its core.
-    const bool idle = last_served_ - last_traffic_ > kIdleAfter &&
-                      (receive_cq_->has_many_hot() || send_cq_->has_many_hot());
-    if (unserved || idle) {
+    if (Neglected(now)) {
       WorkAndRelease(Why::kHandOver, now);
       return;
     }

@@ -3,9 +3,10 @@
 
 #include "fallback/completion.h"
 #include "fallback/completion_channel.h"
+#include "fallback/driven.h"
 #include "fallback/engine/limits.h"
 #include "fallback/protection_domain.h"
-#include "fallback/queue_pair.h"
+#include "fallback/wire/datagram.h"
 #include "fallback/wire/extension.h"
 
 namespace verbena::fallback {
@@ -63,6 +64,7 @@ DeviceAttributes Device::Attributes() {
   a.max_initiator_depth = engine::kMaxDepth;
   a.max_responder_resources = engine::kMaxDepth;
   a.max_message = engine::kMaxMessage;
+  a.max_datagram = wire::kMaxDatagramPayload;
   a.max_region = uint64_t{1} << 62;
   a.private_data_connect = wire::kConnectPrivateData;
   a.private_data_accept = wire::kAcceptPrivateData;
@@ -89,6 +91,7 @@ Capabilities Device::capabilities() const {
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
   c.refusal_reasons = c.queue_pair_rights = c.traffic_class = true;
+  c.unreliable_datagram = const_cast<Hub&>(hub_).world().datagrams() != nullptr;
   return c;
 }
 
@@ -160,19 +163,19 @@ void Device::SetTimer(Nanos at) {
   if (timer_ != nullptr) timer_->Set(at);
 }
 
-void Device::Register(QueuePair* qp) {
+void Device::Register(Driven* qp) {
   std::lock_guard lock(mutex_);
   queue_pairs_.insert(qp);
 }
 
-void Device::Unregister(QueuePair* qp) {
+void Device::Unregister(Driven* qp) {
   std::lock_guard lock(mutex_);
   queue_pairs_.erase(qp);
 }
 
 void Device::WaitForDrives() {
   std::lock_guard lock(mutex_);
-  for (QueuePair* qp : queue_pairs_) qp->ForgetDeadKeys();
+  for (Driven* qp : queue_pairs_) qp->ForgetDeadKeys();
 }
 
 }  // namespace verbena::fallback

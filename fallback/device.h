@@ -21,7 +21,7 @@
 namespace verbena::fallback {
 
 class HostTimer;
-class QueuePair;
+class Driven;
 
 using provider::Children;
 
@@ -56,6 +56,7 @@ class Device final : public provider::Device {
   const Children& children() const { return children_; }
   Meeting& meeting() { return meeting_; }
   const io::Address& from() const { return from_; }
+  Ip OwnIp() const { return from_.empty() || from_.is_any() ? Ip{} : from_.bytes(); }
   const engine::Hardships& hardships() const { return hardships_; }
   std::vector<io::Address> Addresses();  // at which peers reach it
 
@@ -66,8 +67,8 @@ class Device final : public provider::Device {
   void Changed();           // a listener has a request
   void SetTimer(Nanos at);  // Host::OnTimer then, or sooner
 
-  void Register(QueuePair* qp);
-  void Unregister(QueuePair* qp);
+  void Register(Driven* qp);
+  void Unregister(Driven* qp);
   uint32_t NewNumber() { return next_number_.fetch_add(1, std::memory_order_relaxed); }
   uint32_t NewDomain() { return next_domain_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -95,7 +96,7 @@ class Device final : public provider::Device {
   std::atomic<uint32_t> next_number_{1};
   std::atomic<uint32_t> next_domain_{1};
   mutable std::mutex mutex_;
-  absl::flat_hash_set<QueuePair*> queue_pairs_;
+  absl::flat_hash_set<Driven*> queue_pairs_;
   Counts counts_;
 };
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/datagram_queue_pair.h"
 #include "fallback/meeting.h"
 #include "fallback/queue_pair.h"
 
@@ -275,6 +276,9 @@ absl::Status ConnectionRequest::Close() {
 absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
                                        const AcceptParameters& parameters) {
   if (absl::Status s = CheckOpen("accept"); !s.ok()) return s;
+  if (dynamic_cast<DatagramQueuePair*>(&qp) != nullptr) {
+    return DatagramQueuePair::HasNoPeer("accept");
+  }
   auto* mine = dynamic_cast<QueuePair*>(&qp);
   if (mine == nullptr || mine->device() != device_) {
     return provider::OtherDevice(absl::StrCat("accept ", info_.peer), "request");

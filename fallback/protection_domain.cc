@@ -2,6 +2,8 @@
 #include "fallback/protection_domain.h"
 
 #include "absl/strings/str_cat.h"
+#include "fallback/address_handle.h"
+#include "fallback/datagram_queue_pair.h"
 #include "fallback/mapping.h"
 #include "fallback/queue_pair.h"
 #include "fallback/shared_receive_queue.h"
@@ -47,7 +49,18 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
     const QueuePairOptions& options) {
-  return QueuePair::Create(this, options);
+  if (options.type == QpType::kRc) return QueuePair::Create(this, options);
+  return DatagramQueuePair::Create(this, options, device_->OwnIp());
+}
+
+absl::Status ProtectionDomain::NoDatagrams() const {
+  return absl::UnimplementedError(
+      "datagrams: this network has none (capabilities().unreliable_datagram)");
+}
+
+absl::StatusOr<std::unique_ptr<provider::AddressHandle>> ProtectionDomain::CreateAddressHandle(
+    const AddressHandleOptions& options) {
+  return AddressHandle::Create(this, options);
 }
 
 absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>>

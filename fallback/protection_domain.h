@@ -29,6 +29,9 @@ class ProtectionDomain final : public provider::ProtectionDomain {
       const QueuePairOptions& options) override;
   absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> CreateSharedReceiveQueue(
       const SrqOptions& options) override;
+  absl::StatusOr<std::unique_ptr<provider::AddressHandle>> CreateAddressHandle(
+      const AddressHandleOptions& options) override;
+  absl::Status NoDatagrams() const;  // the world has none
 
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }

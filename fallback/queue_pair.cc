@@ -48,10 +48,9 @@ engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
 
 QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
                      const engine::QueuePairConfig& config)
-    : device_(domain->device()),
+    : Driven(domain->device(), Of<CompletionQueue>(options.send_cq),
+             Of<CompletionQueue>(options.receive_cq)),
       domain_(domain),
-      send_cq_(Of<CompletionQueue>(options.send_cq)),
-      receive_cq_(Of<CompletionQueue>(options.receive_cq)),
       srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
       context_(options.context),
       engine_([&] {
@@ -71,12 +70,6 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options,
 }
 
 QueuePair::~QueuePair() { domain_->children().Remove(); }
-
-void QueuePair::WithOwnership(absl::FunctionRef<void()> f) const {
-  while (!TryOwn()) sched_yield();  // a drive is a few non-blocking calls
-  f();
-  const_cast<QueuePair*>(this)->WorkAndRelease(Why::kPost);
-}
 
 absl::Status QueuePair::Close() {
   WithOwnership([this] {
@@ -139,7 +132,7 @@ void QueuePair::TakeWhatIsThere() {
 void QueuePair::Finish() {
   if (!TryOwn()) return;  // who has it will look
   if (phase_ == Phase::kStreaming) TakeWhatIsThere();
-  WorkAndRelease(Why::kReady);
+  WorkAndRelease(Why::kReady, 0);
 }
 
 QpAttributes QueuePair::Query() const {
@@ -177,11 +170,7 @@ ConnectionInfo QueuePair::connection() const {
 }
 
 void QueuePair::ForgetDeadKeys() {
-  const uint64_t seen = drives_.load(std::memory_order_seq_cst);
-  while ((word_.load(std::memory_order_seq_cst) & kOwned) != 0 &&
-         drives_.load(std::memory_order_seq_cst) == seen) {
-    sched_yield();
-  }
+  AwaitDrive();
   while (has_unsent_.load(std::memory_order_seq_cst)) {
     if ((word_.load(std::memory_order_seq_cst) & kDead) != 0) return;  // the lingerer has a copy
     if (!TryOwn()) {
@@ -189,21 +178,9 @@ void QueuePair::ForgetDeadKeys() {
       continue;
     }
     engine_.KeepUnsent();
-    WorkAndRelease(Why::kPost);
+    WorkAndRelease(Why::kPost, 0);
     return;
   }
-}
-
-void QueuePair::Schedule() {
-  // An owner looks again before it lets go; if there is none, the service comes.
-  if ((word_.fetch_or(kLookAgain, std::memory_order_seq_cst) & kOwned) == 0) {
-    device_->hub().SetDeadline(this, device_->hub().Now());
-  }
-}
-
-void QueuePair::RequestFailure() {
-  failure_requested_.store(true, std::memory_order_release);
-  Schedule();
 }
 
 void QueuePair::OnEvent(EventType type, const absl::Status& why) {

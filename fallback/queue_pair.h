@@ -1,14 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A queue pair with a socket: the engine's protocol machine, driven by whoever is there.
-//
-// Ownership (docs/decisions/0007-ownership.md). One word: owned, and "look again". Posting threads,
-// polling threads and the service take it without ever waiting for it; who finds it taken leaves
-// "look again" behind, and the owner does before it lets go. So no lock is held across a system
-// call, and no request is left lying.
-//
-// Who watches the socket: the service's poller (cold), the threads that poll its completion queues
-// (hot), which then read it without asking first, or those that sleep in wait sets (waited). Only
-// the owner changes that.
+// A queue pair with a stream: the engine's protocol machine, driven by whoever is there (driven.h).
 #pragma once
 
 #include <atomic>
@@ -18,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "fallback/completion.h"
+#include "fallback/driven.h"
 #include "fallback/engine/handshake.h"
 #include "fallback/engine/queue_pair.h"
 #include "fallback/engine/token.h"
@@ -31,14 +22,10 @@
 namespace verbena::fallback {
 
 class QueuePair final : public provider::QueuePair,
-                        public Watched,
+                        public Driven,
                         engine::QueuePairObserver,
                         engine::WindowBinder {
  public:
-  // kServe: by who sleeps on a wait set; kHandOver: nobody polls any more; kStepIn: nobody serves
-  // a wait set any more.
-  enum class Why : uint8_t { kPost, kPoll, kReady, kServe, kHandOver, kStepIn };
-
   // `number`: 0: the next of the device.
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
       ProtectionDomain* domain, const QueuePairOptions& options, uint32_t number = 0);
@@ -79,48 +66,15 @@ class QueuePair final : public provider::QueuePair,
   absl::Status Accept(io::Socket socket, const engine::PeerRequest& peer,
                       const AcceptParameters& parameters, const ConnectionInfo& info);
 
-  // Ownership.
-  bool TryOwn() const {
-    uint32_t word = word_.load(std::memory_order_relaxed);
-    do {
-      if ((word & (kOwned | kDead)) != 0) return false;
-    } while (!word_.compare_exchange_weak(word, word | kOwned, std::memory_order_seq_cst,
-                                          std::memory_order_relaxed));
-    return true;
-  }
-  // `now`: 0 if not known. Until when it may be left alone, should nothing be posted.
-  Nanos WorkAndRelease(Why why, Nanos now = 0);
-  void SettleAndRelease();  // an acknowledgement that is owed goes now
-  // TryOwn; or else, who owns it looks again before letting go.
-  bool OwnOrNote() {
-    uint32_t word = word_.load(std::memory_order_relaxed);
-    uint32_t mark = 0;
-    do {
-      if ((word & kDead) != 0) return false;
-      // No note to oneself: who settles, and finds nothing owed, has not to look.
-      mark = (word & kOwned) == 0 ? kOwned : kLookAgain;
-    } while (!word_.compare_exchange_weak(word, word | mark, std::memory_order_seq_cst,
-                                          std::memory_order_relaxed));
-    return mark == kOwned;
-  }
-  // Into a wait set; out of one that nobody serves.
-  void JoinAndRelease(WaitSet* set);
-  void StepInAndRelease(WaitSet* set);
-  // TryOwn; or else, who owns it puts it into `set` before letting go.
-  bool OwnOrAskToJoin(WaitSet* set);
-  // After a key died: returns when no drive uses its memory any more, in a call or in what it has
-  // framed and not sent.
-  void ForgetDeadKeys();
-  void Schedule();        // the service drives it soon
-  void RequestFailure();  // a completion queue overflowed
+  // Driven
+  Nanos WorkAndRelease(Why why, Nanos now) override { return Rounds(this, why, now); }
+  void SettleAndRelease() override;
+  void ForgetDeadKeys() override;
 
-  Device* device() const { return device_; }
   uint32_t number() const { return engine_.number(); }
 
  private:
-  static constexpr uint32_t kOwned = 1;
-  static constexpr uint32_t kLookAgain = 2;
-  static constexpr uint32_t kDead = 4;
+  friend class Driven;  // Work
   static engine::QueuePairConfig Configure(ProtectionDomain* domain,
                                            const QueuePairOptions& options, uint32_t number);
 
@@ -133,9 +87,9 @@ class QueuePair final : public provider::QueuePair,
   void OnSharedLimit() override { srq_->LimitReached(); }
   void PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) override;
 
+  bool HasStream() const override { return phase_ == Phase::kStreaming; }
+
   // datapath.cc
-  void Release();       // nothing was done, unless somebody left a note
-  bool Drive(Why why);  // false: somebody else has it, and will look again; or it is dead
   void Work(Why why, Nanos now);
   enum class Came : uint8_t { kNothing, kAll, kMore };
   Came ReceiveSome(Nanos now);
@@ -144,17 +98,6 @@ class QueuePair final : public provider::QueuePair,
   bool MayWait(Nanos now) const;
   bool AnswerMayCome(Nanos now);
   void ServeStream(Why why, Nanos now);
-  // watching.cc
-  void ChooseWatcher(Why why, Nanos now);
-  void MakeHot();
-  void MakeCold();
-  void JoinSet(WaitSet* set);
-  void LeaveSet(WaitSet* set);
-  void Unwatch();
-  void UpdateWatch();
-
-  // Owner, and waits for its turn: control path.
-  void WithOwnership(absl::FunctionRef<void()> f) const;
 
   // connecting.cc, owner
   absl::Status CheckIdle() const;
@@ -189,19 +132,13 @@ class QueuePair final : public provider::QueuePair,
   Nanos GiveUpAt(Nanos now) const;
   void AwaitLoss();
 
-  Device* const device_;
   ProtectionDomain* const domain_;
-  CompletionQueue* const send_cq_;
-  CompletionQueue* const receive_cq_;
   SharedReceiveQueue* const srq_;
   void* const context_;
   engine::QueuePair engine_;
 
-  mutable std::atomic<uint32_t> word_{0};
-  mutable std::atomic<uint64_t> drives_{0};
   std::atomic<bool> has_unsent_{false};
   mutable std::atomic<bool> drain_watched_{false};
-  std::atomic<bool> failure_requested_{false};
   std::atomic<uint8_t> traffic_class_{0};  // written by the owner
 
   // Owner only.
@@ -215,25 +152,13 @@ class QueuePair final : public provider::QueuePair,
     kStreaming
   };
   Phase phase_ = Phase::kIdle;
-  io::Socket socket_ = io::kNoSocket;
-  std::atomic<bool> hot_{false};               // written by the owner, read by posting threads
-  std::vector<WaitSet*> sets_;                 // those it is in; hot: none
-  WaitSet* unserved_set_ = nullptr;            // of a kStepIn under way
-  std::atomic<WaitSet*> wanted_set_{nullptr};  // to join, by whoever drives next
-  std::atomic<bool> connectable_{false};       // the connecting socket has an outcome
+  std::atomic<bool> connectable_{false};  // the connecting socket has an outcome
   std::vector<std::byte> unsent_request_;
-  bool want_write_ = false;  // the socket took less than there is
-  bool watching_write_ = false;
   bool sent_farewell_ = false;
   Nanos deadline_ = io::kNever;  // of the connect, or of the farewell
   Nanos lost_at_ = io::kNever;   // then requests of an unmanaged one fail
-  uint64_t served_ = 0;          // drives by pollers
-  uint64_t served_at_tick_ = 0;
-  Nanos last_traffic_ = 0;
-  Nanos last_served_ = 0;  // by a poller
-  Nanos last_empty_ = 0;   // nothing was there to receive
+  Nanos last_empty_ = 0;         // nothing was there to receive
   std::atomic<Nanos> last_sent_{0};
-  Nanos rests_until_ = 0;            // a poll need not drive it before
   Nanos answer_due_ = io::kNever;    // then an acknowledgement that waits for company goes alone
   std::atomic<bool> posted_{false};  // since the last message that waited for an answer
   Nanos mss_due_ = 0;                // plain peers: when to ask again how long a segment may be

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fallback/shared_receive_queue.h"
 
-#include "fallback/queue_pair.h"
+#include "fallback/driven.h"
 
 namespace verbena::fallback {
 
@@ -32,7 +32,7 @@ PostResult SharedReceiveQueue::PostReceive(std::span<const ReceiveWr> requests) 
   const PostResult result = queue_.Post(requests, &wake);
   if (wake) {  // rare: some of them have a peer that waits for this
     std::lock_guard lock(mutex_);
-    for (QueuePair* qp : queue_pairs_) qp->Schedule();
+    for (Driven* qp : queue_pairs_) qp->Schedule();
   }
   return result;
 }
@@ -50,13 +50,13 @@ void SharedReceiveQueue::LimitReached() {
   domain_->device()->Push(this, std::move(e));
 }
 
-void SharedReceiveQueue::Join(QueuePair* qp) {
+void SharedReceiveQueue::Join(Driven* qp) {
   children_.Add();
   std::lock_guard lock(mutex_);
   queue_pairs_.insert(qp);
 }
 
-void SharedReceiveQueue::Leave(QueuePair* qp) {
+void SharedReceiveQueue::Leave(Driven* qp) {
   {
     std::lock_guard lock(mutex_);
     queue_pairs_.erase(qp);

@@ -12,7 +12,7 @@
 
 namespace verbena::fallback {
 
-class QueuePair;
+class Driven;
 
 class SharedReceiveQueue final : public provider::SharedReceiveQueue {
  public:
@@ -29,8 +29,8 @@ class SharedReceiveQueue final : public provider::SharedReceiveQueue {
 
   engine::ReceiveQueue& queue() { return queue_; }
   ProtectionDomain* domain() const { return domain_; }
-  void Join(QueuePair* qp);
-  void Leave(QueuePair* qp);
+  void Join(Driven* qp);
+  void Leave(Driven* qp);
   void LimitReached();
 
  private:
@@ -39,7 +39,7 @@ class SharedReceiveQueue final : public provider::SharedReceiveQueue {
   engine::ReceiveQueue queue_;
   Children children_;
   std::mutex mutex_;
-  absl::flat_hash_set<QueuePair*> queue_pairs_;
+  absl::flat_hash_set<Driven*> queue_pairs_;
 };
 
 }  // namespace verbena::fallback

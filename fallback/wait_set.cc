@@ -7,12 +7,12 @@
 #include <array>
 #include <mutex>
 
-#include "fallback/queue_pair.h"
+#include "fallback/driven.h"
 
 namespace verbena::fallback {
 
 namespace {
-uint64_t Tag(const QueuePair* qp) { return reinterpret_cast<uintptr_t>(qp); }
+uint64_t Tag(const Driven* qp) { return reinterpret_cast<uintptr_t>(qp); }
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WaitSet>> WaitSet::Create(Hub* hub) {
@@ -35,7 +35,7 @@ WaitSet::~WaitSet() {
   hub_->poller().Unwatch(fd());
 }
 
-bool WaitSet::Join(QueuePair* qp, io::Socket socket, bool write) {
+bool WaitSet::Join(Driven* qp, io::Socket socket, bool write) {
   {
     std::lock_guard lock(lock_);
     members_.insert(qp);
@@ -51,11 +51,11 @@ bool WaitSet::Join(QueuePair* qp, io::Socket socket, bool write) {
   return true;
 }
 
-void WaitSet::ChangeWatch(QueuePair* qp, io::Socket socket, bool write) {
+void WaitSet::ChangeWatch(Driven* qp, io::Socket socket, bool write) {
   ready_->Change(socket, Tag(qp), write);
 }
 
-void WaitSet::Leave(QueuePair* qp, io::Socket socket) {
+void WaitSet::Leave(Driven* qp, io::Socket socket) {
   ready_->Remove(socket);
   count_.fetch_sub(1, std::memory_order_relaxed);
   std::lock_guard lock(lock_);
@@ -70,8 +70,8 @@ void WaitSet::FindOnly() {
 // Owned while the list is locked, and driven when it is not: closing a queue pair takes it off the
 // list as its owner, so what is on the list exists. The tag of one that has left may have become
 // another's, which is then driven for nothing.
-QueuePair* WaitSet::Own(uint64_t tag) {
-  auto* const qp = reinterpret_cast<QueuePair*>(static_cast<uintptr_t>(tag));
+Driven* WaitSet::Own(uint64_t tag) {
+  auto* const qp = reinterpret_cast<Driven*>(static_cast<uintptr_t>(tag));
   std::lock_guard lock(lock_);
   return members_.contains(qp) && qp->TryOwn() ? qp : nullptr;
 }
@@ -90,12 +90,12 @@ void WaitSet::Serve(Nanos deadline, bool polling) {
   serves_.fetch_add(1, std::memory_order_relaxed);
   bool driven = false;
   for (size_t i = 0; i < n; ++i) {
-    QueuePair* const qp = Own(tags[i]);
+    Driven* const qp = Own(tags[i]);
     if (qp == nullptr) continue;
     driven = true;
-    QueuePair::Why why = QueuePair::Why::kPoll;
-    if (!polling) why = MayOwe(tags[i]) ? QueuePair::Why::kServe : QueuePair::Why::kReady;
-    qp->WorkAndRelease(why);
+    Driven::Why why = Driven::Why::kPoll;
+    if (!polling) why = MayOwe(tags[i]) ? Driven::Why::kServe : Driven::Why::kReady;
+    qp->WorkAndRelease(why, 0);
   }
   // The sockets stay ready until their owners have read them: on a single core, to look again at
   // once would keep those from it.
@@ -129,7 +129,7 @@ void WaitSet::Settle() {
     tags = debtors_;
   }
   for (size_t i = 0; i < n; ++i) {
-    auto* const qp = reinterpret_cast<QueuePair*>(static_cast<uintptr_t>(tags[i]));
+    auto* const qp = reinterpret_cast<Driven*>(static_cast<uintptr_t>(tags[i]));
     {
       std::lock_guard lock(lock_);
       // Whoever has it may be the one that is about to owe: it looks again, and settles.
@@ -173,7 +173,7 @@ void WaitSet::OnDeadline() {
 
 void WaitSet::StepIn(std::span<const uint64_t> ready) {
   for (const uint64_t tag : ready) {
-    if (QueuePair* const qp = Own(tag)) qp->StepInAndRelease(this);
+    if (Driven* const qp = Own(tag)) qp->StepInAndRelease(this);
   }
 }
 

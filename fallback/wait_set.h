@@ -16,7 +16,7 @@
 
 namespace verbena::fallback {
 
-class QueuePair;
+class Driven;
 
 class WaitSet final : Watched {
  public:
@@ -28,9 +28,9 @@ class WaitSet final : Watched {
   bool empty() const { return count_.load(std::memory_order_relaxed) == 0; }
 
   // By the owner of `qp`. Join: false if the kernel has no room for its socket.
-  bool Join(QueuePair* qp, io::Socket socket, bool write);
-  void ChangeWatch(QueuePair* qp, io::Socket socket, bool write);
-  void Leave(QueuePair* qp, io::Socket socket);
+  bool Join(Driven* qp, io::Socket socket, bool write);
+  void ChangeWatch(Driven* qp, io::Socket socket, bool write);
+  void Leave(Driven* qp, io::Socket socket);
 
   // Sleeps until a socket is ready, the bell rings or `deadline` has come (0: does not sleep), and
   // drives the queue pairs whose sockets are ready. `polling`: from a poll, see ChooseWatcher.
@@ -57,8 +57,8 @@ class WaitSet final : Watched {
   // Watched: of the set's descriptor.
   void OnReady(bool readable, bool writable) override;
   void OnDeadline() override;
-  void FindOnly();               // with lock_ held
-  QueuePair* Own(uint64_t tag);  // null: it has left, or somebody else has it
+  void FindOnly();            // with lock_ held
+  Driven* Own(uint64_t tag);  // null: it has left, or somebody else has it
   bool MayOwe(uint64_t tag);
   bool owed() const { return debtor_count_.load(std::memory_order_seq_cst) > 0; }
   void LookSoon();
@@ -67,7 +67,7 @@ class WaitSet final : Watched {
   Hub* const hub_;
   const std::unique_ptr<io::ReadySet> ready_;
   engine::SpinLock lock_;
-  absl::flat_hash_set<QueuePair*> members_;
+  absl::flat_hash_set<Driven*> members_;
   std::atomic<uint64_t> only_{0};              // the tag of its member, if there is one alone
   std::array<uint64_t, kBatch> debtors_ = {};  // who may owe an acknowledgement: tags; lock_
   std::atomic<size_t> debtor_count_{0};

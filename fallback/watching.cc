@@ -3,38 +3,39 @@
 // the service, its pollers, or wait sets. All of it by the owner.
 #include <algorithm>
 
-#include "fallback/queue_pair.h"
+#include "fallback/completion.h"
+#include "fallback/driven.h"
+#include "fallback/wait_set.h"
 
 namespace verbena::fallback {
 
-void QueuePair::JoinAndRelease(WaitSet* set) {
-  if (phase_ != Phase::kStreaming || std::ranges::count(sets_, set) == 0) {
+void Driven::JoinAndRelease(WaitSet* set) {
+  if (!HasStream() || std::ranges::count(sets_, set) == 0) {
     wanted_set_.store(set, std::memory_order_relaxed);
-    if (phase_ == Phase::kStreaming) {
-      WorkAndRelease(Why::kReady);
+    if (HasStream()) {
+      WorkAndRelease(Why::kReady, 0);
       return;
     }
   }
   Release();
 }
 
-bool QueuePair::OwnOrAskToJoin(WaitSet* set) {
+bool Driven::OwnOrAskToJoin(WaitSet* set) {
   if (TryOwn()) return true;
   wanted_set_.store(set, std::memory_order_release);
   return OwnOrNote();
 }
 
-void QueuePair::StepInAndRelease(WaitSet* set) {
+void Driven::StepInAndRelease(WaitSet* set) {
   unserved_set_ = set;
-  WorkAndRelease(Why::kStepIn);
+  WorkAndRelease(Why::kStepIn, 0);
 }
 
-// At the end of each drive of a stream.
-void QueuePair::ChooseWatcher(Why why, Nanos now) {
+void Driven::ChooseWatcher(Why why, Nanos now, bool closing) {
   const bool cold = !hot_ && sets_.empty();
   WaitSet* wanted = wanted_set_.load(std::memory_order_acquire);
   if (wanted != nullptr) wanted = wanted_set_.exchange(nullptr, std::memory_order_acq_rel);
-  if (engine_.closing() || (why == Why::kHandOver && hot_)) {
+  if (closing || (why == Why::kHandOver && hot_)) {
     if (!cold) return MakeCold();  // its last words, or nobody polls any more
   } else if (wanted != nullptr) {
     return JoinSet(wanted);
@@ -50,8 +51,18 @@ void QueuePair::ChooseWatcher(Why why, Nanos now) {
   UpdateWatch();
 }
 
+bool Driven::Neglected(Nanos now) {
+  const bool polled = receive_cq_->polled(now) || send_cq_->polled(now);
+  const bool unserved = served_ == served_at_tick_ && !polled;
+  served_at_tick_ = served_;
+  // To be served by the service again costs more than a wake-up: the poller may have its core.
+  const bool idle = last_served_ - last_traffic_ > kIdleAfter &&
+                    (receive_cq_->has_many_hot() || send_cq_->has_many_hot());
+  return unserved || idle;
+}
+
 // From whoever has it.
-void QueuePair::Unwatch() {
+void Driven::Unwatch() {
   if (hot_) {
     device_->hub().SetHot(this, false);
     send_cq_->RemoveHot(this);
@@ -63,7 +74,7 @@ void QueuePair::Unwatch() {
   while (!sets_.empty()) LeaveSet(sets_.back());
 }
 
-void QueuePair::MakeHot() {
+void Driven::MakeHot() {
   Unwatch();
   hot_ = true;
   served_at_tick_ = ++served_;
@@ -72,13 +83,13 @@ void QueuePair::MakeHot() {
   device_->hub().SetHot(this, true);
 }
 
-void QueuePair::MakeCold() {
+void Driven::MakeCold() {
   Unwatch();
   watching_write_ = want_write_;
   device_->hub().Watch(this, socket_, true, want_write_);
 }
 
-void QueuePair::JoinSet(WaitSet* set) {
+void Driven::JoinSet(WaitSet* set) {
   UpdateWatch();
   if (std::ranges::count(sets_, set) > 0) return;
   if (!set->Join(this, socket_, want_write_)) {  // then the service has it, as ever
@@ -92,14 +103,14 @@ void QueuePair::JoinSet(WaitSet* set) {
   if (receive_cq_ != send_cq_) receive_cq_->Entered(set);
 }
 
-void QueuePair::LeaveSet(WaitSet* set) {
+void Driven::LeaveSet(WaitSet* set) {
   if (std::erase(sets_, set) == 0) return;
   set->Leave(this, socket_);
   send_cq_->Left(set);
   if (receive_cq_ != send_cq_) receive_cq_->Left(set);
 }
 
-void QueuePair::UpdateWatch() {
+void Driven::UpdateWatch() {
   if (hot_ || want_write_ == watching_write_) return;
   watching_write_ = want_write_;
   for (WaitSet* set : sets_) set->ChangeWatch(this, socket_, want_write_);

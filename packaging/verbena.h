@@ -10,6 +10,7 @@
 #include "transport/connection.h"
 #include "transport/context.h"
 #include "transport/counters.h"
+#include "transport/datagram.h"
 #include "transport/device.h"
 #include "transport/events.h"
 #include "transport/handle.h"

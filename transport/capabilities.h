@@ -27,8 +27,9 @@ struct Capabilities {
   bool out_of_band_handshake = false;
   // A status tells why the peer refused, or that it is gone; without: kRemoteOperationError is all.
   bool refusal_reasons = false;
-  bool queue_pair_rights = false;  // a queue pair's own access narrows what its regions grant
-  bool traffic_class = false;      // packets have the traffic class that a connection asks for
+  bool queue_pair_rights = false;    // a queue pair's own access narrows what its regions grant
+  bool traffic_class = false;        // packets have the traffic class that a connection asks for
+  bool unreliable_datagram = false;  // queue pairs of QpType::kUd, and multicast
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".
@@ -48,6 +49,7 @@ struct DeviceAttributes {
   uint32_t max_initiator_depth = 0;      // ORD
   uint32_t max_responder_resources = 0;  // IRD
   uint64_t max_message = 0;              // bytes
+  uint32_t max_datagram = 0;             // bytes of one; 0: no QpType::kUd
   uint64_t max_region = 0;               // bytes
   uint32_t private_data_connect = 0;     // bytes that an application may send with …
   uint32_t private_data_accept = 0;

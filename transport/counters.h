@@ -26,6 +26,10 @@ struct QpCounters {
   uint64_t remote_writes = 0;
   uint64_t remote_atomics = 0;
   uint64_t protection_errors = 0;  // peer requests refused
+  // QpType::kUd: datagrams that came and were not delivered.
+  uint64_t dropped_no_receive = 0;  // none posted, or the next one too small
+  uint64_t dropped_qkey = 0;
+  uint64_t dropped_other = 0;  // malformed, for nobody here, or in a state that takes none
 };
 
 struct CqCounters {

@@ -45,12 +45,13 @@ INSTANTIATE_TEST_SUITE_P(
     All, Names,
     testing::Values(
         Table{"QpState", kQpStateCount, Of(&QpStateName)},
+        Table{"QpType", static_cast<int>(QpType::kUd) + 1, Of(&QpTypeName)},
         Table{"EventType", static_cast<int>(EventType::kDeviceFatal) + 1, Of(&EventTypeName)},
         Table{"WcStatus", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusName)},
         Table{"WcStatusText", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusText),
               "not a status"},
         Table{"WcOpcode", static_cast<int>(WcOpcode::kReceiveWriteWithImm) + 1, Of(&WcOpcodeName)},
-        Table{"PostError", static_cast<int>(PostError::kDead) + 1, Of(&PostErrorText)}),
+        Table{"PostError", static_cast<int>(PostError::kNoDestination) + 1, Of(&PostErrorText)}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CapabilitiesText, NoneOneAll) {
@@ -59,11 +60,11 @@ TEST(CapabilitiesText, NoneOneAll) {
   EXPECT_EQ(ToString(Capabilities{.immediate = true, .atomics = true, .rnr = true}),
             "immediate atomics rnr");
   EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true, true, true, true,
-                                  true, true, true, true, true, true}),
+                                  true, true, true, true, true, true, true}),
             "immediate atomics send_with_invalidate memory_windows rnr remote_completion "
             "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
             "own_peer_known out_of_band out_of_band_handshake refusal_reasons queue_pair_rights "
-            "traffic_class");
+            "traffic_class unreliable_datagram");
 }
 
 TEST(Names, ShortenedEndsBehindAWord) {

@@ -65,6 +65,7 @@ struct SrqOptions {
 };
 
 struct QueuePairOptions {
+  QpType type = QpType::kRc;
   CompletionQueue* send_cq = nullptr;     // required
   CompletionQueue* receive_cq = nullptr;  // required; may be the same
   SharedReceiveQueue* shared_receive_queue = nullptr;
@@ -73,6 +74,13 @@ struct QueuePairOptions {
   Access access = Access::kLocalWrite | Access::kRemoteWrite | Access::kRemoteRead |
                   Access::kRemoteAtomic;  // what peers may do at all; regions narrow it
   void* context = nullptr;
+};
+
+// Where datagrams go: a numeric IP of a peer ("10.0.0.1", "fe80::1%eth0"), or of a multicast group.
+struct AddressHandleOptions {
+  std::string address = {};
+  uint8_t traffic_class = 0;  // of the packets: DSCP × 4. 0: the system's
+  uint8_t hop_limit = 64;     // of packets to groups
 };
 
 // What this end insists on; a peer that cannot is refused in the hand-shake, with the reason.

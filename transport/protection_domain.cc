@@ -35,4 +35,11 @@ absl::StatusOr<SharedReceiveQueue> ProtectionDomain::CreateSharedReceiveQueue(
   return SharedReceiveQueue(*std::move(made));
 }
 
+absl::StatusOr<AddressHandle> ProtectionDomain::CreateAddressHandle(
+    const AddressHandleOptions& options) {
+  auto made = impl_->CreateAddressHandle(options);
+  if (!made.ok()) return made.status();
+  return AddressHandle(*std::move(made));
+}
+
 }  // namespace verbena

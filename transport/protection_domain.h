@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "transport/access.h"
 #include "transport/counters.h"
+#include "transport/datagram.h"
 #include "transport/handle.h"
 #include "transport/memory.h"
 #include "transport/options.h"
@@ -66,10 +67,14 @@ class ProtectionDomain : public Handle<provider::ProtectionDomain> {
                                         const RegisterOptions& options = {});
   absl::StatusOr<MemoryWindow> AllocateWindow();
 
-  // The queue pair is in INIT: receives may be posted, then it is connected. InvalidArgument names
-  // the limit that was exceeded, or the queue that is missing or of another device.
+  // The queue pair is in INIT: receives may be posted, then it is connected, or (QpType::kUd)
+  // modified to RTR and RTS. InvalidArgument names the limit that was exceeded, or the queue that
+  // is missing or of another device.
   absl::StatusOr<QueuePair> CreateQueuePair(const QueuePairOptions& options);
   absl::StatusOr<SharedReceiveQueue> CreateSharedReceiveQueue(const SrqOptions& options = {});
+  // InvalidArgument: not a numeric address, or none that the device can send to. Unimplemented:
+  // no datagrams on this device (capabilities().unreliable_datagram).
+  absl::StatusOr<AddressHandle> CreateAddressHandle(const AddressHandleOptions& options);
 
   DomainCounters counters() const { return impl_->counters(); }
 

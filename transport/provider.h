@@ -69,6 +69,15 @@ class CompletionQueue : public Object {
   virtual bool Await(absl::Duration timeout) = 0;
 };
 
+class Device;
+
+// Where datagrams go. Posts go by it while the handle is open, and not afterwards.
+class AddressHandle : public Object {
+ public:
+  virtual Device* device() const = 0;  // who else may look behind it
+  virtual const AddressHandleOptions& options() const = 0;
+};
+
 class SharedReceiveQueue : public Object {
  public:
   virtual PostResult PostReceive(std::span<const ReceiveWr> requests) = 0;
@@ -92,6 +101,9 @@ class QueuePair : public Object {
   // Out of band. The contact stays until RESET; Connect needs it taken. The outcome is an event.
   virtual absl::StatusOr<Contact> contact() = 0;
   virtual absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) = 0;
+  // QpType::kUd. `group`: a numeric address; NotFound: to be left, and not attached.
+  virtual absl::Status AttachMulticast(const std::string& group);
+  virtual absl::Status DetachMulticast(const std::string& group);
 };
 
 class ProtectionDomain : public Object {
@@ -104,6 +116,8 @@ class ProtectionDomain : public Object {
       const QueuePairOptions& options) = 0;
   virtual absl::StatusOr<std::unique_ptr<SharedReceiveQueue>> CreateSharedReceiveQueue(
       const SrqOptions& options) = 0;
+  virtual absl::StatusOr<std::unique_ptr<AddressHandle>> CreateAddressHandle(
+      const AddressHandleOptions& options);
 };
 
 class Context;

@@ -23,4 +23,14 @@ const char* QpStateName(QpState state) {
   return "?";
 }
 
+const char* QpTypeName(QpType type) {
+  switch (type) {
+    case QpType::kRc:
+      return "RC";
+    case QpType::kUd:
+      return "UD";
+  }
+  return "?";
+}
+
 }  // namespace verbena

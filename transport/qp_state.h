@@ -13,6 +13,10 @@ enum class QpState : uint8_t { kReset, kInit, kRtr, kRts, kSqd, kSqe, kErr };
 inline constexpr int kQpStateCount = 7;
 const char* QpStateName(QpState state);  // "RTS"
 
+// kRc: reliable, connected to one peer. kUd: unreliable datagrams to any, see datagram.h.
+enum class QpType : uint8_t { kRc, kUd };
+const char* QpTypeName(QpType type);  // "RC"
+
 // Sizes of one queue pair. At creation what is asked for (0: the default), afterwards what it got,
 // which is never less.
 struct QpLimits {
@@ -34,10 +38,12 @@ struct QpModify {
   std::optional<uint8_t> retry_count = {};  // 0–7
   // Code: 4.096 µs × 2^timeout, × (retry_count + 1) in all.
   std::optional<uint8_t> timeout = {};
+  std::optional<uint32_t> qkey = {};  // kUd: what datagrams must carry to be taken here
 };
 
 struct QpAttributes {
   QpState state = QpState::kReset;
+  QpType type = QpType::kRc;
   QpLimits limits = {};
   Access access = Access::kLocalRead;
   uint32_t qp_number = 0;
@@ -46,6 +52,7 @@ struct QpAttributes {
   uint8_t rnr_retry = 0;
   uint8_t retry_count = 0;
   uint8_t timeout = 0;
+  uint32_t qkey = 0;                 // kUd
   uint8_t traffic_class = 0;         // in force; 0: the system's, or nobody knows (no such bit)
   uint32_t initiator_depth = 0;      // ORD: reads and atomics of ours in flight, as negotiated
   uint32_t responder_resources = 0;  // IRD: the peer's that we take at once

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reliable-connected queue pair. Semantics: docs/semantics.md, InfiniBand RC on every provider.
-// Any thread; requests of one call stay together and in order.
+// Queue pairs: reliable-connected ones, and those of unreliable datagrams (QpType::kUd, which has
+// no peer: what connects and disconnects answers InvalidArgument). Semantics: docs/semantics.md,
+// InfiniBand's on every provider. Any thread; requests of one call stay together and in order.
 #pragma once
 
 #include <cstdint>
@@ -60,6 +61,11 @@ class QueuePair : public Handle<provider::QueuePair> {
   // kRejected.
   absl::Status StartConnect(const std::string& peer_address,
                             const ConnectParameters& parameters = {});
+
+  // QpType::kUd: from now on datagrams that are sent to `group` ("224.1.2.3", "ff0e::1") and to
+  // kMulticastQpNumber come here too, if their Q_Key is the queue pair's. Detached by RESET.
+  absl::Status AttachMulticast(const std::string& group) { return impl_->AttachMulticast(group); }
+  absl::Status DetachMulticast(const std::string& group) { return impl_->DetachMulticast(group); }
 
   // Ends the connection: ERR at both ends, what is outstanding is flushed, kDisconnected at both.
   absl::Status Disconnect() { return impl_->Disconnect(); }

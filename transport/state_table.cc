@@ -26,6 +26,18 @@ constexpr Follows kTable[kQpStateCount][kQpStateCount] = {
     /* ERR   */ {ask, no, no, no, no, no, ask},
 };
 
+// Of datagrams: nobody is to be connected with. SQE is entered by a failed send alone.
+constexpr Follows kDatagramTable[kQpStateCount][kQpStateCount] = {
+    //            RESET INIT RTR  RTS  SQD  SQE  ERR
+    /* RESET */ {ask, ask, no, no, no, no, ask},
+    /* INIT  */ {ask, ask, ask, no, no, no, ask},
+    /* RTR   */ {ask, no, ask, ask, no, no, ask},
+    /* RTS   */ {ask, no, no, ask, ask, no, ask},
+    /* SQD   */ {ask, no, no, ask, ask, no, ask},
+    /* SQE   */ {ask, no, no, ask, no, no, ask},
+    /* ERR   */ {ask, no, no, no, no, no, ask},
+};
+
 constexpr uint32_t In(QpState s) { return 1u << static_cast<int>(s); }
 constexpr uint32_t kLive =
     In(QpState::kInit) | In(QpState::kRtr) | In(QpState::kRts) | In(QpState::kSqd);
@@ -60,16 +72,17 @@ absl::Status CheckValue(const char* name, const std::optional<T>& value, unsigne
 
 }  // namespace
 
-Follows MayFollow(QpState from, QpState to) {
-  return kTable[static_cast<int>(from)][static_cast<int>(to)];
+Follows MayFollow(QpState from, QpState to, QpType type) {
+  const auto& table = type == QpType::kUd ? kDatagramTable : kTable;
+  return table[static_cast<int>(from)][static_cast<int>(to)];
 }
 
-absl::Status CheckModify(QpState from, const QpModify& change) {
+absl::Status CheckModify(QpState from, const QpModify& change, QpType type) {
   const QpState to = change.state.value_or(from);
   if (static_cast<int>(to) >= kQpStateCount) {
     return absl::InvalidArgumentError("modify queue pair: no such state");
   }
-  switch (change.state ? MayFollow(from, to) : Follows::kByModify) {
+  switch (change.state ? MayFollow(from, to, type) : Follows::kByModify) {
     case Follows::kByModify:
       break;
     case Follows::kByConnection:
@@ -79,12 +92,20 @@ absl::Status CheckModify(QpState from, const QpModify& change) {
     case Follows::kNo: {
       uint32_t next = 0;
       for (int i = 0; i < kQpStateCount; ++i) {
-        if (MayFollow(from, static_cast<QpState>(i)) == Follows::kByModify) next |= 1u << i;
+        if (MayFollow(from, static_cast<QpState>(i), type) == Follows::kByModify) next |= 1u << i;
       }
       return absl::FailedPreconditionError(absl::StrCat("modify queue pair: ", QpStateName(to),
                                                         " cannot follow ", QpStateName(from),
                                                         "; possible: ", Names(next)));
     }
+  }
+  const bool datagrams = type == QpType::kUd;
+  const bool of_connections = change.access || change.min_rnr_timer || change.rnr_retry ||
+                              change.retry_count || change.timeout;
+  if (datagrams ? of_connections : change.qkey.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("modify queue pair: ", datagrams ? "access, RNR, retries and timeout" : "qkey",
+                     " cannot be set on one of type ", QpTypeName(type)));
   }
   // An attribute is judged by the state it will hold in; what leads to ERR or RESET takes none.
   const absl::Status checks[] = {
@@ -93,6 +114,7 @@ absl::Status CheckModify(QpState from, const QpModify& change) {
       CheckValue("rnr_retry", change.rnr_retry, 7, kBeforeOrDrained, to),
       CheckValue("retry_count", change.retry_count, 7, kBeforeOrDrained, to),
       CheckValue("timeout", change.timeout, 31, kBeforeOrDrained, to),
+      CheckValue("qkey", change.qkey, UINT32_MAX, kLive, to),
   };
   for (const absl::Status& s : checks) {
     if (!s.ok()) return s;

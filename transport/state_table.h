@@ -13,9 +13,9 @@ enum class Follows : uint8_t {
   kByModify,      // the application may ask for it
   kByConnection,  // only connecting does it: it needs a peer
 };
-Follows MayFollow(QpState from, QpState to);
+Follows MayFollow(QpState from, QpState to, QpType type = QpType::kRc);
 
 // OK, or why this change is refused in state `from`, with what would be allowed.
-absl::Status CheckModify(QpState from, const QpModify& change);
+absl::Status CheckModify(QpState from, const QpModify& change, QpType type = QpType::kRc);
 
 }  // namespace verbena::provider

@@ -22,6 +22,8 @@ absl::StatusCode CodeOf(PostError error) {
     case PostError::kInlineTooLong:
     case PostError::kInvalidOpcode:
     case PostError::kUsesSharedQueue:
+    case PostError::kMessageTooLong:
+    case PostError::kNoDestination:
       return absl::StatusCode::kInvalidArgument;
     case PostError::kUnsupported:
       return absl::StatusCode::kUnimplemented;
@@ -56,6 +58,11 @@ const char* PostErrorText(PostError error) {
       return "the queue pair takes its receives from a shared receive queue. Post them there";
     case PostError::kDead:
       return "the device is gone. Open a new Context";
+    case PostError::kMessageTooLong:
+      return "longer than a datagram may be. DeviceAttributes::max_datagram has the limit; send it "
+             "in parts";
+    case PostError::kNoDestination:
+      return "a datagram needs SendWr::to with an open address handle of the queue pair's device";
   }
   return "?";
 }

@@ -13,6 +13,7 @@
 
 namespace verbena {
 
+class AddressHandle;
 class MemoryRegion;
 class MemoryWindow;
 
@@ -62,6 +63,13 @@ struct WindowBinding {
   Access access = Access::kLocalRead;  // of kRemoteRead, kRemoteWrite, kRemoteAtomic
 };
 
+// For queue pairs of QpType::kUd, to which every send needs it.
+struct Destination {
+  const AddressHandle* address = nullptr;  // may be closed when the post has returned
+  uint32_t qp_number = 0;                  // kMulticastQpNumber: whoever is attached to the group
+  uint32_t qkey = 0;                       // with its highest bit set: the queue pair's own is sent
+};
+
 struct SendWr {
   Opcode opcode = Opcode::kSend;
   SgeList local = {};         // gathered by sends and writes, scattered into by reads and atomics
@@ -72,6 +80,7 @@ struct SendWr {
   uint32_t invalidate = 0;  // key: kSendWithInvalidate (the peer's), kLocalInvalidate (ours)
   AtomicOperands atomic = {};
   WindowBinding bind = {};
+  Destination to = {};
 };
 
 struct ReceiveWr {
@@ -90,6 +99,8 @@ enum class PostError : uint8_t {
   kUnsupported,      // EOPNOTSUPP: the peer cannot do it; see QueuePair::capabilities()
   kUsesSharedQueue,  // EINVAL: this queue pair takes its receives from a shared receive queue
   kDead,             // EIO: its device is gone
+  kMessageTooLong,   // EINVAL: a datagram over DeviceAttributes::max_datagram
+  kNoDestination,    // EINVAL: a datagram without an address handle of this device
 };
 
 // Fact and remedy for people: "the queue is full. Poll completions, then …".

@@ -137,6 +137,11 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
     const QueuePairOptions& options) {
+  if (options.type != QpType::kRc) {
+    return absl::UnimplementedError(
+        absl::StrCat("create queue pair: of type ", QpTypeName(options.type),
+                     " there are none on RDMA devices (capabilities().unreliable_datagram)"));
+  }
   return QueuePair::Create(this, options);
 }
 

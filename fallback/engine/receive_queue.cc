@@ -52,6 +52,24 @@ bool ReceiveQueue::Take(Receive* out, bool* limit_reached) {
     ++counters_.empty;
     return false;
   }
+  TakeFirst(out, limit_reached);
+  return true;
+}
+
+ReceiveQueue::Taken ReceiveQueue::TakeFor(uint64_t length, Receive* out, bool* limit_reached) {
+  *limit_reached = false;
+  std::lock_guard lock(lock_);
+  if (count_.load(std::memory_order_relaxed) == 0) {
+    ++counters_.empty;
+    return Taken::kEmpty;
+  }
+  if (slots_[head_].length < length) return Taken::kTooSmall;
+  TakeFirst(out, limit_reached);
+  return Taken::kYes;
+}
+
+inline void ReceiveQueue::TakeFirst(Receive* out, bool* limit_reached) {
+  const uint32_t count = count_.load(std::memory_order_relaxed);
   const Slot& slot = slots_[head_];
   out->id = slot.id;
   out->sge_count = slot.sge_count;
@@ -66,7 +84,6 @@ bool ReceiveQueue::Take(Receive* out, bool* limit_reached) {
     ++counters_.limit_events;
     *limit_reached = true;
   }
-  return true;
 }
 
 bool ReceiveQueue::SetLimit(uint32_t limit) {

@@ -30,6 +30,9 @@ class ReceiveQueue {
   PostResult Post(std::span<const ReceiveWr> requests, bool* wake);
   // False: empty; then the next Post says `wake`. `limit_reached`: the armed limit was crossed.
   bool Take(Receive* out, bool* limit_reached);
+  // The next one, if it has room for `length` bytes; else it stays. Nobody waits for a post.
+  enum class Taken : uint8_t { kYes, kEmpty, kTooSmall };
+  Taken TakeFor(uint64_t length, Receive* out, bool* limit_reached);
   bool empty() const { return count_.load(std::memory_order_seq_cst) == 0; }
 
   // Shared queues. True: fewer than `limit` are left already, the event is due at once.
@@ -40,6 +43,8 @@ class ReceiveQueue {
   void Clear();
 
  private:
+  void TakeFirst(Receive* out, bool* limit_reached);  // with lock_; there is one
+
   mutable SpinLock lock_;
   const uint32_t max_wr_;
   const uint32_t max_sge_;

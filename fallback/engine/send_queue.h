@@ -54,9 +54,11 @@ constexpr bool IsSend(Opcode op) {
   return op == Opcode::kSend || op == Opcode::kSendWithImm || op == Opcode::kSendWithInvalidate;
 }
 
-class SendQueue {
+// `Entry`: what is kept of a request besides its local entries and its inline data.
+template <typename Entry>
+class RequestQueue {
  public:
-  SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline);
+  RequestQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline);
 
   SpinLock post_lock;
 
@@ -65,8 +67,8 @@ class SendQueue {
   uint64_t tail() const { return tail_.load(std::memory_order_acquire); }
   uint32_t max_wr() const { return max_wr_; }
 
-  SendEntry& at(uint64_t position) { return entries_[position & mask_]; }
-  const SendEntry& at(uint64_t position) const { return entries_[position & mask_]; }
+  Entry& at(uint64_t position) { return entries_[position & mask_]; }
+  const Entry& at(uint64_t position) const { return entries_[position & mask_]; }
   Sge* sges(uint64_t position) { return &sges_[(position & mask_) * max_sge_]; }
   std::byte* inline_data(uint64_t position) { return &inline_[(position & mask_) * max_inline_]; }
 
@@ -78,19 +80,22 @@ class SendQueue {
   const uint64_t mask_;
   const uint32_t max_sge_;
   const uint32_t max_inline_;
-  std::unique_ptr<SendEntry[]> entries_;
+  std::unique_ptr<Entry[]> entries_;
   std::unique_ptr<Sge[]> sges_;
   std::unique_ptr<std::byte[]> inline_;
   alignas(64) std::atomic<uint64_t> head_{0};
   alignas(64) std::atomic<uint64_t> tail_{0};
 };
 
-inline SendQueue::SendQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline)
+using SendQueue = RequestQueue<SendEntry>;
+
+template <typename Entry>
+RequestQueue<Entry>::RequestQueue(uint32_t max_wr, uint32_t max_sge, uint32_t max_inline)
     : max_wr_(max_wr),
       mask_(std::bit_ceil(max_wr) - 1),
       max_sge_(max_sge),
       max_inline_(max_inline),
-      entries_(new SendEntry[mask_ + 1]),
+      entries_(new Entry[mask_ + 1]),
       sges_(new Sge[(mask_ + 1) * max_sge]),
       inline_(new std::byte[(mask_ + 1) * max_inline]) {}
 

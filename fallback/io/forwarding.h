@@ -55,6 +55,7 @@ class ForwardingWorld : public World {
   explicit ForwardingWorld(std::unique_ptr<World> inner) : inner_(std::move(inner)) {}
 
   Streams& streams() override { return inner_->streams(); }
+  Datagrams* datagrams() override { return inner_->datagrams(); }
   Poller& poller() override { return inner_->poller(); }
   void Random(std::span<uint8_t> out) override { inner_->Random(out); }
   bool descriptors() const override { return inner_->descriptors(); }

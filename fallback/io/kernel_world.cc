@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "fallback/io/epoll_poller.h"
+#include "fallback/io/kernel_datagrams.h"
 #include "fallback/io/kernel_streams.h"
 #include "transport/thread.h"
 
@@ -31,6 +32,7 @@ class KernelWorld final : public World {
   absl::Status StartThread();
 
   Streams& streams() override { return streams_; }
+  Datagrams* datagrams() override { return &datagrams_; }
   Poller& poller() override { return *poller_; }
   void Random(std::span<uint8_t> out) override {
     while (getrandom(out.data(), out.size(), 0) != static_cast<ssize_t>(out.size())) {
@@ -48,6 +50,7 @@ class KernelWorld final : public World {
   void Run();
 
   KernelStreams streams_;
+  KernelDatagrams datagrams_;
   const std::unique_ptr<EpollPoller> poller_;
 
   // The service thread. service_ is set by Start and cleared by the thread itself.

@@ -8,7 +8,8 @@
 namespace verbena::io {
 std::string SimInjected::ToString() const {
   return absl::StrCat(partial_reads, " partial reads, ", short_writes, " short writes, ", resets,
-                      " resets, ", delays, " delays, ", would_blocks, " would-blocks");
+                      " resets, ", delays, " delays, ", would_blocks, " would-blocks, ", losses,
+                      " losses, ", duplicates, " duplicates");
 }
 
 SimNetwork::SimNetwork(SimOptions options) : hub_(std::make_unique<SimHub>(options)) {}

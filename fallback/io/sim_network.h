@@ -26,6 +26,9 @@ struct SimOptions {
   double would_block = 0.05;     // a send finds no room, and none for up to `stall`
   double delay = 0.2;            // a send arrives up to `max_delay` later than `latency`
   double reset_probability = 0;  // a send breaks the connection
+  double datagram_loss = 0.05;
+  double datagram_duplication = 0.05;
+  size_t datagram_capacity = 64 << 10;  // bytes that wait at a socket
 
   Nanos latency = 5'000;        // one way, always; at least 1
   Nanos max_delay = 200'000;    // what a delay adds, at most
@@ -39,6 +42,7 @@ struct SimOptions {
     SimOptions options;
     options.seed = seed;
     options.partial_read = options.short_write = options.would_block = options.delay = 0;
+    options.datagram_loss = options.datagram_duplication = 0;
     return options;
   }
 };
@@ -46,8 +50,10 @@ struct SimOptions {
 // What the seed did to its users. A test that ran without any of it tested less than it thinks.
 struct SimInjected {
   uint64_t partial_reads = 0, short_writes = 0, resets = 0, delays = 0, would_blocks = 0;
+  uint64_t losses = 0, duplicates = 0;  // of datagrams
 
-  // "123 partial reads, 45 short writes, 0 resets, 678 delays, 9 would-blocks"
+  // "123 partial reads, 45 short writes, 0 resets, 678 delays, 9 would-blocks, 3 losses, 2
+  // duplicates"
   std::string ToString() const;
 };
 

@@ -125,7 +125,8 @@ TEST(SimNetwork, Latency) {
   net.network.Advance(1);
   EXPECT_EQ(Receive(*net.b, net.callee, got), 5);
   EXPECT_EQ(net.network.Describe(),
-            "seed 1: 0 partial reads, 0 short writes, 0 resets, 0 delays, 0 would-blocks");
+            "seed 1: 0 partial reads, 0 short writes, 0 resets, 0 delays, 0 would-blocks, "
+            "0 losses, 0 duplicates");
 }
 
 TEST(SimNetwork, CapacityBoundsWhatIsUnderWay) {

@@ -113,6 +113,7 @@ void SimWire::FinishSending(Socket socket) {
 }
 
 bool SimWire::Readable(Socket socket) const {
+  if (packets_.Has(socket)) return packets_.Readable(socket);
   const End* const end = Find(socket);
   if (end == nullptr) return false;
   if (end->role == Role::kListener) return !end->backlog.empty();
@@ -120,6 +121,7 @@ bool SimWire::Readable(Socket socket) const {
 }
 
 bool SimWire::Writable(Socket socket) const {
+  if (packets_.Has(socket)) return true;
   const End* const end = Find(socket);
   if (end == nullptr || end->role == Role::kListener) return false;
   if (end->dead || end->error != 0) return true;
@@ -182,7 +184,7 @@ Nanos SimWire::SilenceEnds(const End& end) const {
 }
 
 Nanos SimWire::NextEvent() const {
-  Nanos next = kNever;
+  Nanos next = packets_.NextEvent();
   for (const auto& [socket, end] : ends_) {
     if (end.dead || end.role == Role::kListener) continue;
     next = std::min(next, SilenceEnds(end));

@@ -13,6 +13,7 @@
 
 #include "fallback/io/io.h"
 #include "fallback/io/sim_network.h"
+#include "fallback/io/sim_packets.h"
 #include "fallback/io/sim_pipe.h"
 #include "fallback/io/socket_error.h"
 
@@ -24,9 +25,11 @@ struct SimNode {
   Address address;
 };
 
-class SimWire {
+class SimWire final : SimSurroundings {
  public:
   explicit SimWire(const SimOptions& options) : options_(options), random_(options.seed) {}
+  SimWire(const SimWire&) = delete;  // packets_ knows it
+  SimWire& operator=(const SimWire&) = delete;
 
   SimNode AddNode(const Address& address);
   void RemoveNode(const SimNode& node);  // resets all that it left open
@@ -44,7 +47,10 @@ class SimWire {
   Address Local(Socket socket) const;
   Address Peer(Socket socket) const;
 
-  bool Exists(Socket socket) const { return ends_.count(socket) != 0; }
+  absl::StatusOr<Socket> OpenDatagrams(const SimNode& node, uint16_t port, bool shared);
+  SimPackets& packets() { return packets_; }
+
+  bool Exists(Socket socket) const { return ends_.count(socket) != 0 || packets_.Has(socket); }
   bool Readable(Socket socket) const;
   bool Writable(Socket socket) const;
   bool Broken(Socket socket) const;  // EPOLLERR or EPOLLHUP
@@ -84,6 +90,14 @@ class SimWire {
   };
   using Pair = std::pair<std::string, std::string>;
 
+  // SimSurroundings
+  Nanos Now() const override { return now_; }
+  bool Happens(double probability) override { return Chance(probability); }
+  Nanos ArrivalTime() override { return Arrival(); }
+  bool Apart(const Address& a, const Address& b) const override {
+    return partitions_.count(Between(a, b)) != 0;
+  }
+
   bool Chance(double probability);
   Nanos Arrival();  // of what is sent now
   End* Find(Socket socket);
@@ -113,6 +127,7 @@ class SimWire {
   std::vector<SimNode> nodes_;
   std::map<Socket, End> ends_;  // ordered: the same seed walks it in the same order
   std::map<Pair, Nanos> partitions_;
+  SimPackets packets_{options_, this, &injected_};
 };
 
 }  // namespace verbena::io

@@ -29,6 +29,7 @@ void SimWire::RemoveNode(const SimNode& node) {
     if (end.node.world == node.world) left.push_back(socket);
   }
   for (Socket socket : left) Close(socket, true);
+  packets_.CloseAll(node.world);
   std::erase_if(nodes_, [&](const SimNode& each) { return each.world == node.world; });
 }
 
@@ -154,7 +155,14 @@ int SimWire::Accept(Socket listener) {
   return socket;
 }
 
+absl::StatusOr<Socket> SimWire::OpenDatagrams(const SimNode& node, uint16_t port, bool shared) {
+  const Socket socket = next_socket_++;
+  if (packets_.Open(socket, node.world, node.address, port, shared)) return socket;
+  return absl::UnavailableError("datagram socket: another program has the port");
+}
+
 void SimWire::Close(Socket socket, bool reset) {
+  packets_.Close(socket);
   const auto found = ends_.find(socket);
   if (found == ends_.end()) return;
   const End end = std::move(found->second);
@@ -184,6 +192,7 @@ void SimWire::SetLiveness(Socket socket, const Liveness& liveness) {
 }
 
 Address SimWire::Local(Socket socket) const {
+  if (packets_.Has(socket)) return packets_.Local(socket);
   const End* const end = Find(socket);
   return end == nullptr ? Address() : end->local;
 }

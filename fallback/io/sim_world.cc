@@ -71,6 +71,33 @@ Address SimStreams::Peer(Socket socket) const {
   return hub_.wire.Peer(socket);
 }
 
+absl::StatusOr<Socket> SimDatagrams::Open(uint16_t port, bool shared) {
+  std::lock_guard lock(hub_.mutex);
+  return hub_.wire.OpenDatagrams(node_, port, shared);
+}
+
+int SimDatagrams::Send(Socket socket, std::span<const Outgoing> datagrams) {
+  std::lock_guard lock(hub_.mutex);
+  const int count = hub_.wire.packets().Send(socket, datagrams);
+  if (count > 0) hub_.ChangedLocked();
+  return count;
+}
+
+int SimDatagrams::Receive(Socket socket, std::span<Incoming> datagrams) {
+  std::lock_guard lock(hub_.mutex);
+  return hub_.wire.packets().Receive(socket, datagrams);
+}
+
+absl::Status SimDatagrams::Join(Socket socket, const Ip& group, const Ip&) {
+  std::lock_guard lock(hub_.mutex);
+  return hub_.wire.packets().Join(socket, group);
+}
+
+absl::Status SimDatagrams::Leave(Socket socket, const Ip& group, const Ip&) {
+  std::lock_guard lock(hub_.mutex);
+  return hub_.wire.packets().Leave(socket, group);
+}
+
 void SimPoller::Watch(Socket socket, uint64_t tag, bool read, bool write) {
   Change(socket, tag, read, write);
 }

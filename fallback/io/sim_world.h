@@ -33,6 +33,21 @@ class SimStreams final : public Streams {
   const SimNode node_;
 };
 
+class SimDatagrams final : public Datagrams {
+ public:
+  SimDatagrams(SimHub& hub, SimNode node) : hub_(hub), node_(node) {}
+
+  absl::StatusOr<Socket> Open(uint16_t port, bool shared) override;
+  int Send(Socket socket, std::span<const Outgoing> datagrams) override;
+  int Receive(Socket socket, std::span<Incoming> datagrams) override;
+  absl::Status Join(Socket socket, const Ip& group, const Ip& at) override;
+  absl::Status Leave(Socket socket, const Ip& group, const Ip& at) override;
+
+ private:
+  SimHub& hub_;
+  const SimNode node_;
+};
+
 // Wait never blocks: it tells what is ready at this virtual instant.
 class SimPoller final : public Poller {
  public:
@@ -58,10 +73,11 @@ class SimPoller final : public Poller {
 class SimWorld final : public World {
  public:
   SimWorld(SimHub& hub, const SimNode& node)
-      : hub_(hub), node_(node), streams_(hub, node), poller_(hub) {}
+      : hub_(hub), node_(node), streams_(hub, node), datagrams_(hub, node), poller_(hub) {}
   ~SimWorld() override;
 
   Streams& streams() override { return streams_; }
+  Datagrams* datagrams() override { return &datagrams_; }
   Poller& poller() override { return poller_; }
   void Random(std::span<uint8_t> out) override {
     std::lock_guard lock(hub_.mutex);
@@ -80,6 +96,7 @@ class SimWorld final : public World {
   SimHub& hub_;
   const SimNode node_;
   SimStreams streams_;
+  SimDatagrams datagrams_;
   SimPoller poller_;
 };
 

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "absl/functional/function_ref.h"
+#include "fallback/io/datagrams.h"
 #include "fallback/io/io.h"
 
 namespace verbena::io {
@@ -24,6 +25,7 @@ class World {
  public:
   virtual ~World() = default;
   virtual Streams& streams() = 0;
+  virtual Datagrams* datagrams() { return nullptr; }  // null: it has none
   virtual Poller& poller() = 0;
   // Numbers that nobody else can guess; a simulated world's are its seed's.
   virtual void Random(std::span<uint8_t> out) = 0;

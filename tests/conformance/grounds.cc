@@ -196,6 +196,8 @@ class InjectedInAll : public testing::Environment {
     total.injected.resets += more.resets;
     total.injected.delays += more.delays;
     total.injected.would_blocks += more.would_blocks;
+    total.injected.losses += more.losses;
+    total.injected.duplicates += more.duplicates;
   }
 
   void TearDown() override {
@@ -212,6 +214,8 @@ class InjectedInAll : public testing::Environment {
       EXPECT_GT(did.short_writes, 0u);
       EXPECT_GT(did.delays, 0u);
       EXPECT_GT(did.would_blocks, 0u);
+      EXPECT_GT(did.losses, 0u);
+      EXPECT_GT(did.duplicates, 0u);
     }
     if (networks >= kMany) {
       EXPECT_GT(resets, 0u);

@@ -74,7 +74,8 @@ End::End(Device& on, const EndOptions& wanted)
 }
 
 QueuePair End::NewQueuePair(void* context) {
-  return Check(pd.CreateQueuePair({.send_cq = &cq,
+  return Check(pd.CreateQueuePair({.type = options.type,
+                                   .send_cq = &cq,
                                    .receive_cq = &receives(),
                                    .shared_receive_queue = srq.is_open() ? &srq : nullptr,
                                    .limits = options.limits,

@@ -63,6 +63,7 @@ MATCHER(IsZero, "is all zero") {
 }
 
 struct EndOptions {
+  QpType type = QpType::kRc;
   QpLimits limits = {};
   Signal signal = Signal::kAll;
   Access qp_access =

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/conformance/datagrams.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace verbena::conformance {
+
+std::unique_ptr<End> DatagramsBase::NewEnd(Context& host, EndOptions options) {
+  options.type = QpType::kUd;
+  options.separate_receive_cq = true;
+  auto end = std::make_unique<End>(*host.devices()[0], options);
+  MoveToRts(end->qp);
+  return end;
+}
+
+void DatagramsBase::MoveToRts(QueuePair& qp, uint32_t qkey) {
+  Check(qp.Modify({.state = QpState::kRtr, .qkey = qkey}));
+  Check(qp.Modify({.state = QpState::kRts}));
+}
+
+WorkCompletion DatagramsBase::Deliver(End& from, End& to, SendWr request, const ReceiveWr& receive,
+                                      Line line) {
+  constexpr int kTries = 200;
+  request.opcode = Opcode::kSendWithImm;
+  request.immediate = next_++;
+  PostReceive(to.qp, receive, line);
+  for (int i = 0; i < kTries; ++i) {
+    Post(from.qp, request, line);
+    EXPECT_THAT(WaitOne(from.cq, line), Succeeded(request.id));
+    WorkCompletion got;
+    const auto came = [&] { return to.receives().Poll({&got, 1}) == 1; };
+    while (RunUntil(came, absl::Milliseconds(20))) {
+      if (!got.ok() || got.immediate_or_key == request.immediate) return got;
+      PostReceive(to.qp, receive, line);  // a copy of an earlier one
+    }
+  }
+  const QpCounters c = to.qp.counters();
+  Stop(absl::StrCat("the datagram never arrived; the receiver has made ", c.receive_calls,
+                    " calls for ", c.bytes_received, " bytes, and dropped ", c.dropped_no_receive,
+                    " without a receive, ", c.dropped_qkey, " by Q_Key, ", c.dropped_other,
+                    " others"),
+       line);
+}
+
+}  // namespace verbena::conformance
