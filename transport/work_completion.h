@@ -56,12 +56,13 @@ struct WorkCompletion {
   WcOpcode opcode = WcOpcode::kSend;
   bool has_immediate = false;
   bool has_invalidated = false;  // `immediate_or_key` is a key of ours that the peer invalidated
-  bool has_grh = false;          // QpType::kUd: ReadGrh of the receive's first kGrhBytes
   uint32_t length = 0;           // bytes received, read, or written by the peer's WriteWithImm
   uint32_t immediate_or_key = 0;
   uint32_t qp_number = 0;     // defined for errors too
   uint32_t vendor_error = 0;  // the provider's own number for it; 0: none
-  uint32_t source_qp = 0;     // QpType::kUd: the sender's number
+  // Of receives of QpType::kUd alone:
+  uint32_t source_qp : 24 = 0;  // the sender's number
+  bool has_grh : 1 = false;     // ReadGrh of the receive's first kGrhBytes says more
 
   bool ok() const { return status == WcStatus::kSuccess; }
   // OK, or status, request id, queue pair and what to do next, as a sentence.

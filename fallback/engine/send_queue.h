@@ -22,9 +22,9 @@ struct Region;
 struct SendEntry {
   uint64_t id = 0;
   uint64_t remote_address = 0;  // binds: what peers call the first byte
-  uint64_t compare_add = 0;  // binds: the address lent
-  uint64_t swap = 0;         // binds: its length
-  Region* window = nullptr;  // binds
+  uint64_t compare_add = 0;     // binds: the address lent
+  uint64_t swap = 0;            // binds: its length
+  Region* window = nullptr;     // binds
   Region* region = nullptr;
   uint32_t remote_key = 0;
   uint32_t immediate_or_key = 0;  // immediate, key to invalidate, or a window's new key

@@ -84,7 +84,7 @@ class Side : QueuePairObserver, WindowBinder, CompletionObserver {
   int notified = 0;
   int overflows = 0;
   int shared_limits = 0;
-  uint32_t next_window_key = 0;  // of the binds to come; 0: drawn
+  uint32_t next_window_key = 0;   // of the binds to come; 0: drawn
   std::function<void()> on_news;  // called at each event and notification
 
   PostResult Post(const SendWr& wr) { return qp.PostSend({&wr, 1}); }
