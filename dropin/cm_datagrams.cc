@@ -68,7 +68,7 @@ void ConnectionId::TakeCaller(const SidrCaller& caller, const SidrMessage& m) {
   Device* const device = Device::At(caller.to);
   Context* const opened = device == nullptr ? nullptr : ManagerContext(device);
   if (opened == nullptr) return;
-  auto* const id = new ConnectionId(channel, context, ps);
+  auto* const id = new ConnectionId(process_, channel, context, ps);
   id->verbs = &opened->context;
   id->port_num = 1;
   id->pd = ManagerDomain(opened);

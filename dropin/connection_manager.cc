@@ -180,8 +180,10 @@ constexpr ManagerTable kTable = {
     .create_ep = CreateEndpoint,
     .destroy_ep = DestroyEndpoint,
     .get_devices = GetDevices,
-    .init_qp_attr = [](rdma_cm_id* id, ibv_qp_attr* attr,
-                       int* mask) { return FailWith(Mine(id).DescribeQueuePair(attr, mask)); },
+    .init_qp_attr =
+        [](rdma_cm_id* id, ibv_qp_attr* attr, int* mask) {
+          return On(id, [&](ConnectionId& mine) { return mine.DescribeQueuePair(attr, mask); });
+        },
     .join_multicast = JoinMulticast,
     .leave_multicast =
         [](rdma_cm_id* id, sockaddr* group) {
