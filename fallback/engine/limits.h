@@ -17,6 +17,8 @@ inline constexpr size_t kReceiveBuffer = 64 << 10;  // bytes a receive call at m
 inline constexpr size_t kDirectPlacement = 4096;    // bytes left of a payload from which a receive
                                                     // call goes straight into the target
 inline constexpr size_t kBehindDirect = 64;         // bytes that such a call takes besides, at most
+inline constexpr size_t kLargePayload = 8192;       // bytes: the next is expected to be as large,
+                                                    // and to be received in place
 inline constexpr size_t kCopyLimit = 512;           // bytes: smaller payloads are copied next to
                                                     // their header, one buffer beats an iovec
 inline constexpr size_t kBatchBytes = 1 << 20;      // gathered for one send call at most

@@ -42,9 +42,17 @@ int QueuePair::ReceiveSpace(iovec* into, int max) {
   }
   if (rx_begin_ == rx_end_) rx_begin_ = rx_end_ = 0;
   // Behind payload that is received in place come its trailer and the next header, whose payload
-  // may be received in place as well.
-  const size_t room = kReceiveBuffer - rx_end_;
-  into[count++] = {rx_.get() + rx_end_, direct_ > 0 ? std::min(room, kBehindDirect) : room};
+  // may be received in place as well. So no more than these is taken either where such a payload
+  // ends, or the next one is expected to begin: a stream of large ones that is longer than the
+  // buffer would otherwise be copied out of it until a boundary happens to fall right.
+  const bool large = s.total >= kLargePayload;
+  size_t most = kReceiveBuffer;
+  if (direct_ > 0 || (large && s.kind == Segment::Kind::kNone)) {
+    most = kBehindDirect;
+  } else if (large && s.kind != Segment::Kind::kDiscard && left < kDirectPlacement) {
+    most = left + kBehindDirect;
+  }
+  into[count++] = {rx_.get() + rx_end_, std::min(kReceiveBuffer - rx_end_, most)};
   return count;
 }
 
@@ -58,6 +66,8 @@ void QueuePair::Received(size_t n, Nanos now) {
     direct_ = 0;
   }
   rx_end_ += n;
+  // What was expected to follow the last payload counts for one call.
+  if (segment_.kind == Segment::Kind::kNone) segment_.total = 0;
   Parse(now);
   if (closing_) may_send_ = true;  // the initiator has spoken: last words may go
   Retire();
