@@ -35,14 +35,14 @@ int64_t PauseNs(const ChannelOptions& options, int failures) {
 // Leader.
 void Channel::EndAll() {
   const absl::Status why = absl::CancelledError("rpc: the channel is being closed");
-  std::vector<ClientContext*> over;
+  Over over;
   std::vector<Session*> sessions;
   {
     const std::lock_guard lock(lock_);
     for (ClientContext* call : calls_) {
       if (call == nullptr) continue;
       RemoveLocked(*call);
-      over.push_back(call);
+      over.emplace_back(call, why);
     }
     waiting_.clear();
     for (const auto& target : targets_) {
@@ -52,7 +52,7 @@ void Channel::EndAll() {
     for (const auto& watch : watches_) watch->target = nullptr;
     for (const auto& session : old_) sessions.push_back(session.get());
   }
-  for (ClientContext* call : over) Finish(*call, why);
+  FinishAll(std::move(over));
   for (Session* session : sessions) session->End(why);
 }
 
@@ -172,7 +172,7 @@ void Channel::Connected(Target& target, std::unique_ptr<Session> session) {
     over = SendWaitingLocked();
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 // Leader.
@@ -193,7 +193,7 @@ void Channel::NotConnected(Target& target, const absl::Status& why) {
     if ((eager_ || !waiting_.empty()) && !closing_) TryLocked();
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 void Channel::ForgetLocked(Target& target) {

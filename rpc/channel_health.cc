@@ -69,7 +69,7 @@ void Channel::OnHealth(HealthWatch& watch) {
     }
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 void Channel::OnHealthEnd(HealthWatch& watch, const absl::Status& status) {
@@ -91,7 +91,7 @@ void Channel::OnHealthEnd(HealthWatch& watch, const absl::Status& status) {
       changed_.notify_all();
     }
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
   // Whoever called this still has to do with it.
   driver_.Post([this, &watch] {
     {
