@@ -344,8 +344,7 @@ const char* Channel::OnStream(Session& session, const Frame& frame,
   if (call == nullptr || call->session_ != &session) return nullptr;
   if (call->stream_ == nullptr) return "a message of a stream that is none";
   if (frame.kind == FrameKind::kMessage) return call->stream_->OnMessage(frame.last, carried);
-  call->stream_->OnWindow(frame.code);
-  return nullptr;
+  return call->stream_->OnWindow(frame.code);
 }
 
 const char* Channel::OnResponse(Session& session, const Frame& frame,

@@ -52,7 +52,7 @@ const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const st
       } else if (frame.kind == FrameKind::kMessage) {
         wrong = call->stream()->OnMessage(frame.last, carried);
       } else {
-        call->stream()->OnWindow(frame.code);
+        wrong = call->stream()->OnWindow(frame.code);
       }
       call->DropPart();
       return wrong;
@@ -136,7 +136,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
     call->intercepted_ = std::make_unique<Interception>(
         Interception{.at_end = {}, .begun_ns = NowNs(), .received_bytes = frame.body});
   }
-  if (frame.by_address) call->share_ = memory_.Count(frame.body);
+  if (frame.by_address) call->share_ = memory_.Count(frame.carried());
   if (frame.head != 0) call->wrong_ = DecodeHead(carried.first(frame.head), &call->metadata_);
   if (call->stream() != nullptr) call->Attach(*call->stream());
   if (call->wrong_ == nullptr && !call->Parse(carried.subspan(frame.head))) {
