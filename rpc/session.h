@@ -73,7 +73,7 @@ class Session final : public Flushable {
   static absl::StatusOr<std::unique_ptr<Session>> Make(Driver& driver, Device& device,
                                                        uint32_t max_message, SessionUser& user,
                                                        MemoryBudget* budget = nullptr);
-  ~Session();  // on the leader, or when nothing runs
+  ~Session();  // on the leader, or when nothing runs, or before it was connected
 
   QueuePair& queue_pair() { return qp_; }
   std::string hello() const;

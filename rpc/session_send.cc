@@ -99,6 +99,7 @@ absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::b
 
 bool Session::AllSent() {
   const std::lock_guard lock(lock_);
+  FlushLocked();  // what was put before it was connected: nobody else comes for it
   if (!ring_.unsent().empty() || !overflow_.empty() || !signaled_.empty()) return false;
   if (since_signal_ > 0 && credits_ > 0) PostCreditsLocked(true);
   return since_signal_ == 0 && signaled_.empty();

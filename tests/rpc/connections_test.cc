@@ -95,7 +95,34 @@ TEST(RpcConnections, ShutdownDoesNotWaitForIdleChannels) {
 TEST(RpcConnections, GracefulShutdown) {
   Shop shop;
   ClientContext context;
+  const absl::Time begin = absl::Now();
   std::promise<absl::StatusOr<Text>> answered;
+  EXPECT_LT(absl::Now() - begin, kLongEnough / 2);
+}
+
+// Connections that are being accepted while the server begins to shut down: they are told that it
+// goes, and nobody waits for them.
+TEST(RpcConnections, ShutdownWhileSomebodyConnects) {
+  for (int i = 0; i < 30; ++i) {
+    TestShelf shelf;
+    auto server = Serve(shelf, {.threads = 2});
+    auto first = ChannelTo(server->address());
+    ASSERT_THAT(first->WaitUntilConnected(kLongEnough), IsOk());
+    const std::string address = server->address();
+    std::vector<std::future<absl::Status>> others;
+    for (int k = 0; k < 3; ++k) {
+      others.push_back(std::async(std::launch::async, [&] {
+        auto channel = ChannelTo(address);
+        return Shelf::Client(*channel).Echo(Say("x")).status();
+      }));
+    }
+    const absl::Time begin = absl::Now();
+    while (server->counters().connections < 2 && absl::Now() < begin + kLongEnough) {
+    }
+    EXPECT_THAT(server->Shutdown(kLongEnough), IsOk());
+    EXPECT_LT(absl::Now() - begin, kLongEnough / 2);
+    for (auto& other : others) (void)other.get();
+  }
   shop.client.Hold(Say(""), context,
                    [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
   auto held = shop.shelf.NextHeld();
