@@ -16,8 +16,9 @@ constexpr double kPauseJitter = 0.2;
 // A channel that was idle for so long looks whether its connections still stand: nobody did.
 constexpr int64_t kIdleNs = 10'000'000;
 
+// What condition variables can add to the time of day.
 std::chrono::nanoseconds Chrono(absl::Duration duration) {
-  return absl::ToChronoNanoseconds(duration);
+  return absl::ToChronoNanoseconds(std::min(duration, absl::Hours(24 * 365)));
 }
 
 // Before the next attempt, after so many that failed in a row.
@@ -326,8 +327,7 @@ absl::Status Channel::WaitUntilConnected(absl::Duration timeout) {
 
 absl::StatusOr<BulkHandle> Channel::Lend(ClientContext& context, std::span<std::byte> memory,
                                          BulkAccess access) {
-  const absl::Duration most = std::min(context.timeout_, absl::Hours(24));
-  if (auto status = WaitUntilConnected(most); !status.ok()) return status;
+  if (auto status = WaitUntilConnected(context.timeout_); !status.ok()) return status;
   const std::lock_guard lock(lock_);
   Session* const session = SessionForLocked(context);
   if (session == nullptr) return absl::UnavailableError("rpc: the connection was lost again");
