@@ -165,7 +165,7 @@ void Channel::Connected(Target& target, std::unique_ptr<Session> session) {
   {
     const std::lock_guard lock(lock_);
     target.connecting = false;
-    target.failures = 0;
+    if (watch == nullptr) target.failures = 0;  // else it has to say that it serves
     target.not_before_ns = 0;
     target.session = std::move(session);
     target.session->number = ++connections_;
@@ -213,9 +213,11 @@ Target* Channel::TargetOfLocked(const Session& session) {
 void Channel::LostLocked(Target& target) {
   old_.push_back(std::move(target.session));
   if (target.health != nullptr) std::exchange(target.health, nullptr)->target = nullptr;
-  if (!eager_ || closing_) return;
   // A server that accepts and hangs up is not asked without a pause.
-  target.not_before_ns = NowNs() + PauseNs(options_, 1);
+  if (eager_ || target.failures > 0) {
+    target.not_before_ns = NowNs() + PauseNs(options_, std::max(target.failures, 1));
+  }
+  if (!eager_ || closing_) return;
   ConnectLocked(target);
   if (resolver_ != nullptr) resolver_->LookAgain();
 }

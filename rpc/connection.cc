@@ -161,7 +161,9 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
   *handler = &found->second;
   if (draining_.load() && !found->second.always)
     return absl::UnavailableError("rpc: the server shuts down");
-  if (running_.fetch_add(1) >= options_.max_calls) {
+  // Whoever asks how the server is must hear it from one that is full, too.
+  const uint64_t most = uint64_t{options_.max_calls} * (found->second.always ? 2 : 1);
+  if (running_.fetch_add(1) >= most) {
     running_.fetch_sub(1);
     refused_.fetch_add(1);
     return absl::ResourceExhaustedError(
