@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -239,13 +240,28 @@ void Channel::EndSoon(ClientContext& call, const absl::Status& why) {
       const std::lock_guard lock(lock_);
       found = FindLocked(id);
     }
-    if (found != nullptr) EndEarly(*found, why);
+    if (found != nullptr) EndEarly(*found, why, false);
   });
 }
 
+void Channel::LetGo(ClientContext& call) {
+  if (!driver_.OnLeader()) return call.Cancel();
+  const auto found = std::ranges::find_if(over_, [&](const auto& it) { return it.first == &call; });
+  if (found != over_.end()) {
+    const absl::Status status = found->second;
+    over_.erase(found);
+    return Finish(call, status);
+  }
+  {
+    const std::lock_guard lock(lock_);
+    if (FindLocked(call.id_) != &call) return;  // it has ended
+  }
+  EndEarly(call, absl::CancelledError("rpc: cancelled by the caller"), true);
+}
+
 // Leader. Nobody waits for the answer any more; but while memory is lent the server is first asked
-// to let go of it.
-void Channel::EndEarly(ClientContext& call, const absl::Status& status) {
+// to let go of it, unless this has to be the end `at_once`.
+void Channel::EndEarly(ClientContext& call, const absl::Status& status, bool at_once) {
   {
     const std::lock_guard lock(lock_);
     Session* session = call.session_;
@@ -254,7 +270,7 @@ void Channel::EndEarly(ClientContext& call, const absl::Status& status) {
       (void)session->Send({.kind = FrameKind::kCancel, .call = call.id_});
       session->FlushSoon();
     }
-    if (asked && !call.leases_.empty() && call.ending_.ok()) {
+    if (asked && !at_once && !call.leases_.empty() && call.ending_.ok()) {
       call.ending_ = status;
       call.deadline_ns_ = NowNs() + kLeaseGraceNs;
       driver_.TickBy(call.deadline_ns_);
@@ -270,21 +286,28 @@ void Channel::EndEarly(ClientContext& call, const absl::Status& status) {
 // Leader: whose time has come? Says when to look again.
 int64_t Channel::Tick(int64_t now) {
   constexpr int64_t kResolutionNs = 1'000'000;
-  std::vector<ClientContext*> over;
+  std::vector<uint32_t> over;
   int64_t next = std::numeric_limits<int64_t>::max();
   {
     const std::lock_guard lock(lock_);
     for (ClientContext* call : calls_) {
       if (call == nullptr) continue;
       if (call->deadline_ns_ <= now) {
-        over.push_back(call);
+        over.push_back(call->id_);
       } else {
         next = std::min(next, call->deadline_ns_);
       }
     }
   }
-  // Only this thread ends calls: they are all still there.
-  for (ClientContext* call : over) EndEarly(*call, Expired(*call->method_));
+  for (const uint32_t id : over) {
+    ClientContext* call = nullptr;
+    {
+      const std::lock_guard lock(lock_);
+      call = FindLocked(id);
+    }
+    // Whoever was told of an end may have let go of another.
+    if (call != nullptr) EndEarly(*call, Expired(*call->method_), false);
+  }
   return std::max(next, now + kResolutionNs);
 }
 
@@ -321,8 +344,7 @@ const char* Channel::OnStream(Session& session, const Frame& frame,
   if (call == nullptr || call->session_ != &session) return nullptr;
   if (call->stream_ == nullptr) return "a message of a stream that is none";
   if (frame.kind == FrameKind::kMessage) return call->stream_->OnMessage(frame.last, carried);
-  call->stream_->OnWindow(frame.code);
-  return nullptr;
+  return call->stream_->OnWindow(frame.code);
 }
 
 const char* Channel::OnResponse(Session& session, const Frame& frame,
@@ -394,7 +416,7 @@ void Channel::OnEnd(Session& session, const absl::Status& why) {
     for (auto& each : SendWaitingLocked()) over.push_back(std::move(each));
     if (!waiting_.empty() && !closing_) TryLocked();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 // On another connection, or the next one; false: it may not be, or was often enough.
@@ -419,8 +441,14 @@ bool Channel::RepeatLocked(ClientContext& call) {
   return true;
 }
 
-void Channel::FinishAll(const Over& over) {
-  for (const auto& [call, status] : over) Finish(*call, status);
+// Leader. Whoever is told may let go of another one of these.
+void Channel::FinishAll(Over over) {
+  std::ranges::move(over, std::back_inserter(over_));
+  while (!over_.empty()) {
+    const auto [call, status] = std::move(over_.front());
+    over_.pop_front();
+    Finish(*call, status);
+  }
 }
 
 // Each as far as one that refuses the call.

@@ -83,6 +83,10 @@ class Channel final : SessionUser {
   absl::Status Call(const Method& method, const google::protobuf::MessageLite& request,
                     google::protobuf::MessageLite* response, ClientContext& context);
 
+  // A call that nobody wants any more is cancelled. On the thread that moves the channel it has
+  // ended when this returns: to wait for its end there would be for ever.
+  void LetGo(ClientContext& call);
+
   // Blocks until the Done that `begin` is given has run; what that was told.
   bool Await(absl::FunctionRef<void(MessageStream::Done)> begin);
 
@@ -119,7 +123,7 @@ class Channel final : SessionUser {
   ClientContext* FindLocked(uint32_t id);
   void RemoveLocked(ClientContext& call);
   void Finish(ClientContext& call, const absl::Status& status);
-  void EndEarly(ClientContext& call, const absl::Status& status);
+  void EndEarly(ClientContext& call, const absl::Status& status, bool at_once);
   void Cancel(ClientContext& call);
   void EndSoon(ClientContext& call, const absl::Status& why);
   bool RepeatLocked(ClientContext& call);
@@ -131,7 +135,7 @@ class Channel final : SessionUser {
 
   // Calls that end with the status beside them; without the lock.
   using Over = std::vector<std::pair<ClientContext*, absl::Status>>;
-  void FinishAll(const Over& over);
+  void FinishAll(Over over);
 
   // Which connection (channel_names.cc).
   Session* PickLocked();
@@ -191,6 +195,8 @@ class Channel final : SessionUser {
   absl::Status last_failure_ = {};
   std::condition_variable changed_;  // connected, or not; or who is left
   Waiter* closed_ = nullptr;         // leader: who waits for the last connection to be gone
+  // Leader: in no table any more, and not told yet.
+  std::deque<Over::value_type> over_;
   ChannelCounters counters_;
   std::unique_ptr<Resolver> resolver_;
 };

@@ -16,8 +16,9 @@ constexpr double kPauseJitter = 0.2;
 // A channel that was idle for so long looks whether its connections still stand: nobody did.
 constexpr int64_t kIdleNs = 10'000'000;
 
+// What condition variables can add to the time of day.
 std::chrono::nanoseconds Chrono(absl::Duration duration) {
-  return absl::ToChronoNanoseconds(duration);
+  return absl::ToChronoNanoseconds(std::min(duration, absl::Hours(24 * 365)));
 }
 
 // Before the next attempt, after so many that failed in a row.
@@ -35,14 +36,14 @@ int64_t PauseNs(const ChannelOptions& options, int failures) {
 // Leader.
 void Channel::EndAll() {
   const absl::Status why = absl::CancelledError("rpc: the channel is being closed");
-  std::vector<ClientContext*> over;
+  Over over;
   std::vector<Session*> sessions;
   {
     const std::lock_guard lock(lock_);
     for (ClientContext* call : calls_) {
       if (call == nullptr) continue;
       RemoveLocked(*call);
-      over.push_back(call);
+      over.emplace_back(call, why);
     }
     waiting_.clear();
     for (const auto& target : targets_) {
@@ -52,7 +53,7 @@ void Channel::EndAll() {
     for (const auto& watch : watches_) watch->target = nullptr;
     for (const auto& session : old_) sessions.push_back(session.get());
   }
-  for (ClientContext* call : over) Finish(*call, why);
+  FinishAll(std::move(over));
   for (Session* session : sessions) session->End(why);
 }
 
@@ -164,7 +165,7 @@ void Channel::Connected(Target& target, std::unique_ptr<Session> session) {
   {
     const std::lock_guard lock(lock_);
     target.connecting = false;
-    target.failures = 0;
+    if (watch == nullptr) target.failures = 0;  // else it has to say that it serves
     target.not_before_ns = 0;
     target.session = std::move(session);
     target.session->number = ++connections_;
@@ -172,7 +173,7 @@ void Channel::Connected(Target& target, std::unique_ptr<Session> session) {
     over = SendWaitingLocked();
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 // Leader.
@@ -193,7 +194,7 @@ void Channel::NotConnected(Target& target, const absl::Status& why) {
     if ((eager_ || !waiting_.empty()) && !closing_) TryLocked();
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 void Channel::ForgetLocked(Target& target) {
@@ -212,9 +213,11 @@ Target* Channel::TargetOfLocked(const Session& session) {
 void Channel::LostLocked(Target& target) {
   old_.push_back(std::move(target.session));
   if (target.health != nullptr) std::exchange(target.health, nullptr)->target = nullptr;
-  if (!eager_ || closing_) return;
   // A server that accepts and hangs up is not asked without a pause.
-  target.not_before_ns = NowNs() + PauseNs(options_, 1);
+  if (eager_ || target.failures > 0) {
+    target.not_before_ns = NowNs() + PauseNs(options_, std::max(target.failures, 1));
+  }
+  if (!eager_ || closing_) return;
   ConnectLocked(target);
   if (resolver_ != nullptr) resolver_->LookAgain();
 }
@@ -326,8 +329,7 @@ absl::Status Channel::WaitUntilConnected(absl::Duration timeout) {
 
 absl::StatusOr<BulkHandle> Channel::Lend(ClientContext& context, std::span<std::byte> memory,
                                          BulkAccess access) {
-  const absl::Duration most = std::min(context.timeout_, absl::Hours(24));
-  if (auto status = WaitUntilConnected(most); !status.ok()) return status;
+  if (auto status = WaitUntilConnected(context.timeout_); !status.ok()) return status;
   const std::lock_guard lock(lock_);
   Session* const session = SessionForLocked(context);
   if (session == nullptr) return absl::UnavailableError("rpc: the connection was lost again");

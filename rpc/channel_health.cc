@@ -61,6 +61,7 @@ void Channel::OnHealth(HealthWatch& watch) {
     const bool serves = watch.state == HealthResponse::SERVING;
     AttendLocked(watch, !serves);
     if (serves) {
+      watch.target->failures = 0;
       over = SendWaitingLocked();
     } else {
       last_failure_ = absl::UnavailableError(
@@ -69,7 +70,7 @@ void Channel::OnHealth(HealthWatch& watch) {
     }
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
 }
 
 void Channel::OnHealthEnd(HealthWatch& watch, const absl::Status& status) {
@@ -81,17 +82,19 @@ void Channel::OnHealthEnd(HealthWatch& watch, const absl::Status& status) {
     if (Target* target = std::exchange(watch.target, nullptr); target != nullptr) {
       target->health = nullptr;
       if (absl::IsUnimplemented(status)) {
+        target->failures = 0;
         over = SendWaitingLocked();  // it has no such service: it serves
       } else {
         last_failure_ = absl::UnavailableError(absl::StrCat(
             "rpc: ", target->address, " does not tell its health: ", status.message()));
+        ++target->failures;
         LostLocked(*target);
         if (PickLocked() == nullptr && !TryingLocked()) over = GiveUpLocked();
       }
       changed_.notify_all();
     }
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
   // Whoever called this still has to do with it.
   driver_.Post([this, &watch] {
     {

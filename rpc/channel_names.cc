@@ -148,7 +148,7 @@ void Channel::Resolved(const absl::StatusOr<std::vector<std::string>>& addresses
     if (!TryingLocked() && PickLocked() == nullptr) over = GiveUpLocked();
     changed_.notify_all();
   }
-  FinishAll(over);
+  FinishAll(std::move(over));
   EndIdle();
 }
 

@@ -113,7 +113,7 @@ class ClientStream final : CallDone {
     channel_.StartStream(method, request, &response_, context_, stream_, *this);
   }
   ~ClientStream() {
-    context_.Cancel();
+    channel_.LetGo(context_);
     (void)Finish();
   }
   ClientStream(const ClientStream&) = delete;

@@ -52,7 +52,7 @@ const char* Connection::OnFrame(Session&, const Frame& frame, std::span<const st
       } else if (frame.kind == FrameKind::kMessage) {
         wrong = call->stream()->OnMessage(frame.last, carried);
       } else {
-        call->stream()->OnWindow(frame.code);
+        wrong = call->stream()->OnWindow(frame.code);
       }
       call->DropPart();
       return wrong;
@@ -136,7 +136,7 @@ const char* Server::OnRequest(Connection& connection, const Frame& frame,
     call->intercepted_ = std::make_unique<Interception>(
         Interception{.at_end = {}, .begun_ns = NowNs(), .received_bytes = frame.body});
   }
-  if (frame.by_address) call->share_ = memory_.Count(frame.body);
+  if (frame.by_address) call->share_ = memory_.Count(frame.carried());
   if (frame.head != 0) call->wrong_ = DecodeHead(carried.first(frame.head), &call->metadata_);
   if (call->stream() != nullptr) call->Attach(*call->stream());
   if (call->wrong_ == nullptr && !call->Parse(carried.subspan(frame.head))) {
@@ -161,7 +161,9 @@ absl::Status Server::Admit(const Frame& frame, const Handler** handler) {
   *handler = &found->second;
   if (draining_.load() && !found->second.always)
     return absl::UnavailableError("rpc: the server shuts down");
-  if (running_.fetch_add(1) >= options_.max_calls) {
+  // Whoever asks how the server is must hear it from one that is full, too.
+  const uint64_t most = uint64_t{options_.max_calls} * (found->second.always ? 2 : 1);
+  if (running_.fetch_add(1) >= most) {
     running_.fetch_sub(1);
     refused_.fetch_add(1);
     return absl::ResourceExhaustedError(

@@ -128,7 +128,8 @@ void Driver::Forget(Flushable& who) {
   const std::lock_guard flushing(flushing_);
   const std::lock_guard lock(work_lock_);
   std::erase(dirty_, &who);
-  std::erase(own_dirty_, &who);
+  // Only the leader touches this one, and who is forgotten elsewhere was never in there.
+  if (OnLeader()) std::erase(own_dirty_, &who);
 }
 
 void Driver::TickBy(int64_t when_ns) {

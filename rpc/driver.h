@@ -88,7 +88,7 @@ class Driver {
   // `who` is flushed before the leader looks again, or now if nobody leads. Any thread, while `who`
   // stays.
   void FlushSoon(Flushable& who);
-  void Forget(Flushable& who);  // leader
+  void Forget(Flushable& who);  // leader; or of one that was never to be flushed
 
   // `tick` runs on the leader when its time has come, and says when it wants to run again.
   void SetTick(std::function<int64_t(int64_t now_ns)> tick) { tick_ = std::move(tick); }

@@ -39,6 +39,10 @@ inline constexpr uint32_t kLeastMessage = 4096;
 // Memory in messages that a connection's peer has not read yet.
 inline constexpr uint64_t kMostLentBytes = uint64_t{1} << 30;
 
+// Frames of a server's connection that wait for its peer to tell of receives. A peer that reads may
+// have more, as long as the server has memory.
+inline constexpr uint64_t kLeastOverflow = uint64_t{1} << 20;
+
 // Bytes of a stream's messages that may be under way or unread. A message longer than what is left
 // may still go: no message is too long for a window.
 inline constexpr uint32_t kStreamWindow = 256 * 1024;

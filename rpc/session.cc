@@ -169,10 +169,12 @@ void Session::End(const absl::Status& why) {
   (void)qp_.Disconnect();
   std::deque<Transfer*> waiting;
   absl::flat_hash_map<uint32_t, Lent> lent;
+  std::deque<Overflow> overflow;
   {
     const std::lock_guard lock(lock_);
     waiting.swap(transfers_);
     lent.swap(lent_);
+    overflow.swap(overflow_);
   }
   to_fetch_.clear();
   user_.OnEnd(*this, why);
@@ -181,6 +183,16 @@ void Session::End(const absl::Status& why) {
     if (transfer->in_flight == 0) EndTransfer(*transfer);
   }
   if (quiet()) user_.OnQuiet(*this);
+}
+
+// Any thread.
+void Session::EndSoon(const absl::Status& why) {
+  pins.fetch_add(1);
+  driver_.Post([this, why] {
+    pins.fetch_sub(1);
+    if (!ended()) return End(why);
+    if (quiet()) user_.OnQuiet(*this);  // which was said while the pin was there
+  });
 }
 
 SessionCounters Session::counters() const {

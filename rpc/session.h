@@ -68,11 +68,12 @@ struct SessionCounters {
 class Session final : public Flushable {
  public:
   // Ready for Connect or Accept: receives are posted.
-  // `budget` is for long messages in both directions; null: there is no limit.
+  // `budget` is for long messages in both directions, and for short ones that wait for the peer's
+  // receives; null: there is no limit.
   static absl::StatusOr<std::unique_ptr<Session>> Make(Driver& driver, Device& device,
                                                        uint32_t max_message, SessionUser& user,
                                                        MemoryBudget* budget = nullptr);
-  ~Session();  // on the leader, or when nothing runs
+  ~Session();  // on the leader, or when nothing runs, or before it was connected
 
   QueuePair& queue_pair() { return qp_; }
   std::string hello() const;
@@ -87,7 +88,8 @@ class Session final : public Flushable {
 
   // Puts a frame behind those that wait; `fill` writes the head and the body. It leaves when the
   // round ends, or FlushSoon is called. Unavailable: it has ended. ResourceExhausted: longer than
-  // the peer's max_message, or no memory can be registered. Any thread.
+  // the peer's max_message, or no memory can be registered, or too much waits for a peer that does
+  // not read, and the connection ends. Any thread.
   absl::Status Send(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
   absl::Status Send(const Frame& frame) {
     return Send(frame, [](std::span<std::byte>) {});
@@ -145,14 +147,21 @@ class Session final : public Flushable {
     Transfer transfer;  // of the first
     bool dropped = false;
   };
+  // An encoded frame that the ring has no room for.
+  struct Overflow {
+    std::string bytes;
+    MemoryBudget::Share share;
+  };
   Session(Driver& driver, Lane& lane, uint32_t max_message, SessionUser& user,
           MemoryBudget* budget);
   absl::Status SetUp();
+  void EndSoon(const absl::Status& why);
   void Received(Receive& receive, const WorkCompletion& wc);
   const char* Take(std::span<const std::byte> message);
   void PostReceive(Receive& receive);
   void SendsDone(const WorkCompletion& wc);
   bool PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
+  bool KeepLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill);
   void FlushLocked();
   bool PostMessagesLocked();
   void PostCreditsLocked(bool signaled);
@@ -191,8 +200,9 @@ class Session final : public Flushable {
   SendRing ring_;
   std::deque<SendRing::Message> signaled_;  // posted, and not known to have been sent
   SendRing::Message last_posted_;
-  uint32_t since_signal_ = 0;                 // messages
-  std::deque<std::string> overflow_;          // encoded frames that the ring has no room for
+  uint32_t since_signal_ = 0;  // messages
+  std::deque<Overflow> overflow_;
+  uint64_t overflow_bytes_ = 0;
   uint32_t credits_ = 0;                      // receives that the peer has for us
   uint16_t owed_ = 0;                         // receives that the peer does not know of yet
   absl::flat_hash_map<uint32_t, Lent> lent_;  // by number

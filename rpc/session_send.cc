@@ -32,12 +32,30 @@ absl::Status Session::Send(const Frame& frame, absl::FunctionRef<void(std::span<
     if (ended()) return absl::UnavailableError("rpc: the connection has ended");
     ++counters_.frames_sent;
     if (overflow_.empty() && PutLocked(frame, fill)) return absl::OkStatus();
-    std::string& kept = overflow_.emplace_back(FrameBytes(frame), '\0');
-    const std::span bytes = std::as_writable_bytes(std::span(kept));
-    Encode(frame, bytes);
-    if (!frame.by_address) fill(bytes.subspan(kFrameHeader, frame.carried()));
+    if (KeepLocked(frame, fill)) return absl::OkStatus();
   }
-  return absl::OkStatus();
+  const auto why = absl::ResourceExhaustedError(
+      absl::StrCat("rpc: the peer does not read, and the server holds ", budget_->used(),
+                   " bytes of ", budget_->limit(), " that it may, its max_memory; disconnected"));
+  EndSoon(why);
+  return why;
+}
+
+// False: there is no memory for it.
+bool Session::KeepLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
+  const size_t length = FrameBytes(frame);
+  MemoryBudget::Share share;
+  if (budget_ != nullptr) {
+    share = overflow_bytes_ < kLeastOverflow ? budget_->Count(length) : budget_->Take(length);
+    if (!share) return false;
+  }
+  overflow_bytes_ += length;
+  Overflow& kept = overflow_.emplace_back(
+      Overflow{.bytes = std::string(length, '\0'), .share = std::move(share)});
+  const std::span bytes = std::as_writable_bytes(std::span(kept.bytes));
+  Encode(frame, bytes);
+  if (!frame.by_address) fill(bytes.subspan(kFrameHeader, frame.carried()));
+  return true;
 }
 
 bool Session::PutLocked(const Frame& frame, absl::FunctionRef<void(std::span<std::byte>)> fill) {
@@ -81,6 +99,7 @@ absl::Status Session::Lend(Frame& frame, absl::FunctionRef<void(std::span<std::b
 
 bool Session::AllSent() {
   const std::lock_guard lock(lock_);
+  FlushLocked();  // what was put before it was connected: nobody else comes for it
   if (!ring_.unsent().empty() || !overflow_.empty() || !signaled_.empty()) return false;
   if (since_signal_ > 0 && credits_ > 0) PostCreditsLocked(true);
   return since_signal_ == 0 && signaled_.empty();
@@ -172,10 +191,11 @@ void Session::SendsDone(const WorkCompletion& wc) {
 bool Session::RefillLocked() {
   bool some = false;
   while (!overflow_.empty()) {
-    const std::string& kept = overflow_.front();
+    const std::string& kept = overflow_.front().bytes;
     const auto bytes = ring_.Reserve(static_cast<uint32_t>(kept.size()));
     if (bytes.empty()) break;
     std::memcpy(bytes.data(), kept.data(), kept.size());
+    overflow_bytes_ -= kept.size();
     overflow_.pop_front();
     some = true;
   }

@@ -69,17 +69,21 @@ void MessageStream::SendLastLocked() {
   session_->FlushSoon();
 }
 
-void MessageStream::OnWindow(uint32_t bytes) {
+const char* MessageStream::OnWindow(uint32_t bytes) {
   Done done;
   {
     const std::lock_guard lock(lock_);
+    if (ended_) return nullptr;
     may_send_ += bytes;
-    if (ended_ || may_send_ <= 0 || !std::exchange(has_pending_, false)) return;
+    // It is what bounds the memory that a writer takes.
+    if (may_send_ > kStreamWindow) return "a window that was not used";
+    if (may_send_ <= 0 || !std::exchange(has_pending_, false)) return nullptr;
     SendLocked(pending_);
     if (writes_done_) SendLastLocked();
     done = std::exchange(writing_, nullptr);
   }
   done(true);
+  return nullptr;
 }
 
 const char* MessageStream::OnMessage(bool last, std::span<const std::byte> bytes) {

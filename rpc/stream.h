@@ -49,7 +49,7 @@ class MessageStream {
   [[nodiscard]] Done Attach(Session& session, uint32_t call);
   // Leader. Null, or what rule the peer broke.
   const char* OnMessage(bool last, std::span<const std::byte> bytes);
-  void OnWindow(uint32_t bytes);
+  const char* OnWindow(uint32_t bytes);
   // Whoever still waits, to be told false.
   struct Ends {
     Done write, read;

@@ -4,6 +4,8 @@
 #include <bit>
 #include <new>
 
+#include "examples/volume/go_on.h"
+
 namespace verbena::volume {
 namespace {
 
@@ -60,7 +62,7 @@ void Buffers::GiveBack(BlockMemory memory, size_t size_class) {
       next.push_back(&first);
     }
   }
-  for (Taking* waiter : next) waiter->suspension_.Resume();
+  for (Taking* waiter : next) GoOn(waiter->suspension_);
 }
 
 }  // namespace verbena::volume

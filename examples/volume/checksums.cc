@@ -2,7 +2,6 @@
 #include "examples/volume/checksums.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,17 +34,12 @@ absl::Status Reserve(int fd, const std::string& path, uint64_t bytes) {
   return Failed(absl::StrCat("room for the checksums of ", bytes, " bytes in ", path));
 }
 
-absl::Status LockFile(int fd, const std::string& path) {
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(path, ": another server has this volume"));
-}
-
 }  // namespace
 
 absl::Status Checksums::Create(const std::string& path, uint64_t id, uint64_t bytes) {
   auto file = OpenFile(path, O_RDWR | O_CREAT);
   if (!file.ok()) return file.status();
-  if (auto status = LockFile(file->fd(), path); !status.ok()) return status;
+  if (auto status = LockFile(*file, path, absl::InfinitePast()); !status.ok()) return status;
   if (ftruncate(file->fd(), 0) != 0) return Failed(absl::StrCat("truncate ", path));
   if (auto status = Reserve(file->fd(), path, bytes); !status.ok()) return status;
   Header header = {
@@ -57,10 +51,11 @@ absl::Status Checksums::Create(const std::string& path, uint64_t id, uint64_t by
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Checksums>> Checksums::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Checksums>> Checksums::Open(const std::string& path,
+                                                           absl::Time lock_by) {
   auto file = OpenFile(path, O_RDWR);
   if (!file.ok()) return file.status();
-  if (auto status = LockFile(file->fd(), path); !status.ok()) return status;
+  if (auto status = LockFile(*file, path, lock_by); !status.ok()) return status;
   Header header = {};
   const bool read = pread(file->fd(), &header, sizeof(header), 0) == sizeof(header);
   struct stat now = {};

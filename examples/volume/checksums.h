@@ -36,8 +36,9 @@ class Checksums {
   // disk could not be told to who stores into a mapping. Replaces a file that is there. Durable but
   // for its name.
   static absl::Status Create(const std::string& path, uint64_t id, uint64_t bytes);
-  // FailedPrecondition: it is not such a file, or another server has it open.
-  static absl::StatusOr<std::unique_ptr<Checksums>> Open(const std::string& path);
+  // FailedPrecondition: it is not such a file, or another server has it open until then.
+  static absl::StatusOr<std::unique_ptr<Checksums>> Open(const std::string& path,
+                                                         absl::Time lock_by);
   ~Checksums();
 
   uint64_t id() const { return header().id; }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "examples/volume/go_on.h"
 #include "examples/volume/workers.h"
 #include "rpc/task.h"
 
@@ -29,7 +30,7 @@ class DiskOperation {
 
   void Complete(int result) {  // the disk's
     result_ = result;
-    suspension_.Resume();
+    GoOn(suspension_);
   }
 
   const Kind kind;

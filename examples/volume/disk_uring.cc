@@ -66,6 +66,8 @@ class UringDisk final : public Disk {
       }
       const bool submitted = io_uring_submit(&ring_) >= 0;
       (void)io_uring_cq_eventfd_toggle(&ring_, true);
+      // Before the look at the ring: what comes behind that look is to find it enabled.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
       // From here on the thread is told; what came before is taken here, whosever it is.
       const bool more = TakeLocked(done);
       if (more || !submitted) WakeThread();

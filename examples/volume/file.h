@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace verbena::volume {
 
@@ -29,6 +30,11 @@ class File {
 };
 
 absl::StatusOr<File> OpenFile(const std::string& path, int flags);
+
+// For this process alone, on the open file: the kernel lets go of it when the last I/O on that has
+// ended, which of a server that was killed may be after its process is gone. So others wait.
+// FailedPrecondition: somebody had it until then.
+absl::Status LockFile(const File& file, const std::string& path, absl::Time until);
 
 // errno as a status: see DiskError.
 absl::Status Failed(const std::string& what);

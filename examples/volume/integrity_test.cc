@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks that are not what was written, ends in the middle of a write, writes that come too late.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
+#include <future>
 
 #include "absl/strings/str_cat.h"
 #include "examples/volume/checksums.h"
@@ -19,7 +25,7 @@ class Integrity : public VolumeTest {
   // As a server leaves it that is killed in the middle of a write of all blocks with `after`: the
   // CRCs are stored, and of the blocks those before `written`.
   void KilledInAWrite(const Bytes& after, uint64_t written) const {
-    const auto sums = Must(Checksums::Open(path(".disk.crc32c")));
+    const auto sums = Must(Checksums::Open(path(".disk.crc32c"), absl::InfinitePast()));
     (void)sums->BeginWrite(0, kBlocks);
     sums->Store(0, BlockCrcs(after));
     WriteFile("disk", 0, std::span(after).first(written * kBlock));
@@ -174,8 +180,28 @@ TEST_F(Integrity, AWriteThatComesTooLate) {
 TEST_F(Integrity, TwoServersOfOneVolume) {
   Serve();
   Make("disk", kSize);
-  const Serving second(folder_);
+  const Serving second(folder_, {.patience = absl::Milliseconds(20)});
   EXPECT_THAT(second.notes, HasSubstr("another server has this volume"));
+}
+
+// I/O of a server that was killed goes on for a while on its open files. Expect: the next one waits
+// for both, and does not list the volume as another's.
+TEST_F(Integrity, AServerThatIsNotQuiteGone) {
+  Serve();
+  Make("disk", kSize);
+  for (const char* name : {"disk", ".disk.crc32c"}) {
+    const int fd = open(path(name).c_str(), O_RDWR | O_CLOEXEC);
+    EXPECT_NE(flock(fd, LOCK_EX | LOCK_NB), 0) << "while it is served";
+    serving_.reset();
+    ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0);
+    auto next = std::async(std::launch::async, [this] {
+      return std::make_unique<Serving>(folder_, StoreOptions{.patience = absl::Seconds(60)});
+    });
+    EXPECT_EQ(next.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+    close(fd);
+    serving_ = next.get();
+    EXPECT_EQ(serving_->notes.find("cannot be used"), std::string::npos) << serving_->notes;
+  }
 }
 
 TEST_F(Integrity, AFileThatWasCutShort) {
@@ -198,7 +224,7 @@ TEST_F(Integrity, KilledInTheMiddleOfAResize) {
     client_.reset();
     serving_.reset();
     {
-      const auto sums = Must(Checksums::Open(path(".disk.crc32c")));
+      const auto sums = Must(Checksums::Open(path(".disk.crc32c"), absl::InfinitePast()));
       ASSERT_TRUE(sums->BeginResize(2 * kSize).ok());
     }
     if (was_cut) std::filesystem::resize_file(path("disk"), 2 * kSize);

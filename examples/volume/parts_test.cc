@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The server's small parts: locks of blocks, and memory that callers wait for.
+#include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -56,6 +58,67 @@ TEST(RangeLocks, ReadersShareAndAWriterIsAlone) {
 rpc::Task<bool> Take(Buffers& buffers, size_t bytes, Holder<Buffers::Buffer>& holder) {
   holder.held.emplace(co_await buffers.Take(bytes));
   co_return true;
+}
+
+// How much of its thread's stack is in use, at the most that was seen.
+class StackMeter {
+ public:
+  [[gnu::noinline]] void Look() {
+    const auto now = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+    least_ = std::min(least_, now);
+    most_ = std::max(most_, now);
+  }
+  uintptr_t spread() const { return most_ - least_; }
+
+ private:
+  uintptr_t least_ = ~uintptr_t{0}, most_ = 0;
+};
+constexpr int kWaiters = 1000;
+constexpr uintptr_t kStackOfAFew = 8192;
+
+rpc::Task<bool> HoldAndLook(RangeLocks& locks, StackMeter& meter) {
+  const RangeLocks::Hold hold = co_await locks.HaveAlone(0, 1);
+  meter.Look();
+  co_return true;
+}
+
+TEST(RangeLocks, ManyWhoWaitForEachOtherTakeTheStackOfOne) {
+  RangeLocks locks;
+  Holder<RangeLocks::Hold> first;
+  Start(Hold(locks, 0, 1, true, first));
+  StackMeter meter;
+  int ended = 0;
+  for (int i = 0; i < kWaiters; ++i) {
+    rpc::StartTask(
+        HoldAndLook(locks, meter), [&](bool) { ++ended; }, [](std::exception_ptr) { FAIL(); });
+  }
+  EXPECT_EQ(ended, 0);
+  first.held.reset();
+  EXPECT_EQ(ended, kWaiters);
+  EXPECT_LT(meter.spread(), kStackOfAFew);
+}
+
+rpc::Task<bool> TakeAndLook(Buffers& buffers, StackMeter& meter) {
+  const Buffers::Buffer buffer = co_await buffers.Take(kMostBytes);
+  meter.Look();
+  co_return true;
+}
+
+TEST(Buffers, ManyWhoWaitForEachOtherTakeTheStackOfOne) {
+  Buffers buffers(kMostBytes);
+  StackMeter meter;
+  int ended = 0;
+  {
+    Holder<Buffers::Buffer> first;
+    Start(Take(buffers, kMostBytes, first));
+    for (int i = 0; i < kWaiters; ++i) {
+      rpc::StartTask(
+          TakeAndLook(buffers, meter), [&](bool) { ++ended; }, [](std::exception_ptr) { FAIL(); });
+    }
+    EXPECT_EQ(ended, 0);
+  }
+  EXPECT_EQ(ended, kWaiters);
+  EXPECT_LT(meter.spread(), kStackOfAFew);
 }
 
 TEST(Buffers, WhoFindsNoneWaitsForItsTurn) {

@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "examples/volume/go_on.h"
+
 namespace verbena::volume {
 
 // Nobody who came before is in its way, be it that he has it or that he waits for it.
@@ -38,7 +40,7 @@ void RangeLocks::Release(Place place) {
       if (later->waits != nullptr) next.push_back(later->waits);
     }
   }
-  for (rpc::Suspension* waiter : next) waiter->Resume();
+  for (rpc::Suspension* waiter : next) GoOn(*waiter);
 }
 
 }  // namespace verbena::volume

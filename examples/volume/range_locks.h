@@ -23,7 +23,8 @@ class RangeLocks {
   using Place = std::list<Range>::iterator;
 
  public:
-  // Lets go when it is destroyed; whoever waited goes on right there.
+  // Lets go when it is destroyed; whoever waited goes on right there, or as soon as who was let go
+  // on there before has come to a stop.
   class [[nodiscard]] Hold {
    public:
     Hold(Hold&& other) noexcept

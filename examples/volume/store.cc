@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
 
 namespace verbena::volume {
 namespace {
@@ -39,8 +40,11 @@ absl::Status CheckName(const std::string& name) {
 Store::Store(const StoreOptions& options) : options_(options), workers_(options.workers) {}
 Store::~Store() = default;
 
-StoredOptions Store::For() const {
-  return {.direct = options_.direct, .read_only = options_.read_only, .boot = options_.boot};
+StoredOptions Store::For(absl::Time lock_by) const {
+  return {.direct = options_.direct,
+          .read_only = options_.read_only,
+          .boot = options_.boot,
+          .lock_by = lock_by};
 }
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(
@@ -71,10 +75,11 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   } else {
     files.assign(paths.begin(), paths.end());
   }
+  const absl::Time lock_by = absl::Now() + options.patience;
   for (const auto& file : files) {
     const std::string folder = file.has_parent_path() ? file.parent_path().string() : ".";
     const std::string name = file.filename().string();
-    if (const absl::Status status = store->OpenOne(folder, name, note); !status.ok()) {
+    if (const absl::Status status = store->OpenOne(folder, name, lock_by, note); !status.ok()) {
       note(absl::StrCat(name, " cannot be used: ", status.message()));
       Info info;
       info.set_name(name);
@@ -85,10 +90,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(
   return store;
 }
 
-absl::Status Store::OpenOne(const std::string& folder, const std::string& name,
+absl::Status Store::OpenOne(const std::string& folder, const std::string& name, absl::Time lock_by,
                             absl::FunctionRef<void(const std::string&)> note) {
   if (auto status = CheckName(name); !status.ok()) return status;
-  auto volume = StoredVolume::Open(folder, name, *disk_, For());
+  auto volume = StoredVolume::Open(folder, name, *disk_, For(lock_by));
   if (!volume.ok()) return volume.status();
   for (const std::string& what : (*volume)->notes()) note(absl::StrCat(name, ": ", what));
   const std::lock_guard guard(lock_);
@@ -135,7 +140,8 @@ absl::StatusOr<Info> Store::CreateNow(const std::string& name, uint64_t bytes) {
   if (options_.read_only) return absl::PermissionDeniedError("the server is read-only");
   const std::lock_guard guard(creating_);
   if (auto status = StoredVolume::Create(folder_, name, bytes); !status.ok()) return status;
-  const absl::Status status = OpenOne(folder_, name, [](const std::string&) {});
+  const absl::Status status =
+      OpenOne(folder_, name, absl::InfinitePast(), [](const std::string&) {});
   if (!status.ok()) return status;
   auto made = FindByName(name);
   if (!made.ok()) return made.status();

@@ -13,6 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "examples/volume/disk.h"
 #include "examples/volume/stored_volume.h"
 #include "examples/volume/workers.h"
@@ -26,6 +27,8 @@ struct StoreOptions {
   bool uring = true;
   int workers = 8;    // threads for what blocks; without io_uring all I/O does
   uint64_t boot = 0;  // 0: the kernel's boot_id says
+  // For volumes of a server that was killed, and whose last I/O has not ended.
+  absl::Duration patience = absl::Seconds(10);
 };
 
 class Store {
@@ -51,10 +54,10 @@ class Store {
 
  private:
   explicit Store(const StoreOptions& options);
-  absl::Status OpenOne(const std::string& folder, const std::string& name,
+  absl::Status OpenOne(const std::string& folder, const std::string& name, absl::Time lock_by,
                        absl::FunctionRef<void(const std::string&)> note);
   absl::StatusOr<Info> CreateNow(const std::string& name, uint64_t bytes);
-  StoredOptions For() const;
+  StoredOptions For(absl::Time lock_by) const;
 
   StoreOptions options_;
   Workers workers_;

@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "examples/volume/block.h"
 #include "examples/volume/checksums.h"
 #include "examples/volume/disk.h"
@@ -26,9 +27,10 @@
 namespace verbena::volume {
 
 struct StoredOptions {
-  bool direct = true;      // O_DIRECT where the file system has it
-  bool read_only = false;  // besides files that nobody may write
-  uint64_t boot = 0;       // names this run of the machine
+  bool direct = true;                         // O_DIRECT where the file system has it
+  bool read_only = false;                     // besides files that nobody may write
+  uint64_t boot = 0;                          // names this run of the machine
+  absl::Time lock_by = absl::InfinitePast();  // until then another server may go
 };
 
 class StoredVolume {
@@ -61,7 +63,8 @@ class StoredVolume {
   StoredVolume(std::string folder, std::string name, Disk& disk)
       : folder_(std::move(folder)), name_(std::move(name)), disk_(disk) {}
   absl::Status OpenData(const StoredOptions& options);
-  absl::Status OpenSums(uint64_t boot);
+  void OpenDirect();
+  absl::Status OpenSums(const StoredOptions& options);
   absl::Status MakeSums(uint64_t bytes);
   absl::Status EndInterruptedResize(uint64_t bytes);
   absl::Status Recover(uint64_t boot);

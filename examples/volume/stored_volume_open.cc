@@ -66,7 +66,7 @@ absl::StatusOr<std::unique_ptr<StoredVolume>> StoredVolume::Open(const std::stri
                                                                  const StoredOptions& options) {
   auto volume = std::unique_ptr<StoredVolume>(new StoredVolume(folder, name, disk));
   absl::Status status = volume->OpenData(options);
-  if (status.ok()) status = volume->OpenSums(options.boot);
+  if (status.ok()) status = volume->OpenSums(options);
   if (!status.ok()) return status;
   return volume;
 }
@@ -86,7 +86,13 @@ absl::Status StoredVolume::OpenData(const StoredOptions& options) {
   }
   if (!file.ok()) return file.status();
   data_ = *std::move(file);
-  if (!options.direct) return absl::OkStatus();
+  if (options.direct) OpenDirect();
+  // What another server still writes must not come after what Recover() finds.
+  if (!writable_) return absl::OkStatus();
+  return LockFile(data_, data_path(), options.lock_by);
+}
+
+void StoredVolume::OpenDirect() {
   auto direct = OpenFile(data_path(), (writable_ ? O_RDWR : O_RDONLY) | O_DIRECT);
   const BlockMemory memory = AllocateBlocks(kBlock);
   // Some say only here that they cannot.
@@ -96,10 +102,9 @@ absl::Status StoredVolume::OpenData(const StoredOptions& options) {
   } else {
     notes_.push_back("its file system has no O_DIRECT: through the page cache");
   }
-  return absl::OkStatus();
 }
 
-absl::Status StoredVolume::OpenSums(uint64_t boot) {
+absl::Status StoredVolume::OpenSums(const StoredOptions& options) {
   struct stat now = {};
   if (fstat(data_.fd(), &now) != 0) return Failed(absl::StrCat("stat ", data_path()));
   const auto bytes = static_cast<uint64_t>(now.st_size);
@@ -110,20 +115,20 @@ absl::Status StoredVolume::OpenSums(uint64_t boot) {
   if (access(sums_path().c_str(), F_OK) != 0) {
     if (auto status = MakeSums(bytes); !status.ok()) return status;
   }
-  auto sums = Checksums::Open(sums_path());
+  auto sums = Checksums::Open(sums_path(), options.lock_by);
   if (!sums.ok()) return sums.status();
   sums_ = *std::move(sums);
   if (auto status = EndInterruptedResize(bytes); !status.ok()) return status;
   bytes_.store(bytes);
   id_ = sums_->id();
-  return Recover(boot);
+  return Recover(options.boot);
 }
 
 // Of a file that was no volume yet. Blocks are taken for what they are.
 absl::Status StoredVolume::MakeSums(uint64_t bytes) {
   const std::string draft = sums_path() + ".new";
   if (auto status = Checksums::Create(draft, NewId(), bytes); !status.ok()) return status;
-  auto sums = Checksums::Open(draft);
+  auto sums = Checksums::Open(draft, absl::InfinitePast());
   if (!sums.ok()) return sums.status();
   const BlockMemory memory = AllocateBlocks(kMostBytes);
   for (uint64_t at = 0; at < bytes;) {

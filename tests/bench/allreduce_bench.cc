@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All-reduce by examples/ml on kernel TCP, two ranks that spin: what tests/bench/compare_allreduce
 // holds against Open MPI.
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -23,34 +24,17 @@ void Check(const absl::Status& status) {
   if (!status.ok()) Die(std::string(status.message()));
 }
 
-// Where both sides meet, named by the client's process.
-class Meeting {
- public:
-  explicit Meeting(pid_t client)
-      : path_(std::filesystem::temp_directory_path() /
-              ("verbena-bench-" + std::to_string(client))) {
-    std::error_code exists;
-    std::filesystem::create_directory(path_, exists);
-  }
-  std::unique_ptr<ml::Group> Join(int rank) const {
-    auto board = ml::OpenBoard("folder:" + path_.string());
-    Check(board.status());
-    auto group = ml::Group::Join(**board, {.rank = rank,
-                                           .size = 2,
-                                           .wait = ml::Wait::kSpin,
-                                           .deadline = kDeadline,
-                                           .context = {.device = "tcp", .rdma = Rdma::kOff}});
-    Check(group.status());
-    return *std::move(group);
-  }
-  void Remove() const {
-    std::error_code gone;
-    std::filesystem::remove_all(path_, gone);
-  }
-
- private:
-  const std::filesystem::path path_;
-};
+std::unique_ptr<ml::Group> Join(const std::string& folder, int rank) {
+  auto board = ml::OpenBoard("folder:" + folder);
+  Check(board.status());
+  auto group = ml::Group::Join(**board, {.rank = rank,
+                                         .size = 2,
+                                         .wait = ml::Wait::kSpin,
+                                         .deadline = kDeadline,
+                                         .context = {.device = "tcp", .rdma = Rdma::kOff}});
+  Check(group.status());
+  return *std::move(group);
+}
 
 // Sums in place. The first element of the client's says whether it was the last one.
 void Reduce(ml::Group& group, size_t bytes, const std::function<bool()>& last,
@@ -73,17 +57,22 @@ Counts Spent(const Cost& cost, const ml::Group& group, uint64_t calls) {
 }
 
 void Serve(size_t bytes, Shared& shared) {
-  const auto group = Meeting(getppid()).Join(1);
+  const Contact& folder = Hear(shared, 1);
+  const auto group = Join(std::string(folder.bytes.data(), folder.size), 1);
   const Cost cost(SystemCalls);
   Reduce(
       *group, bytes, [] { return false; }, [] {});
   shared.server = Spent(cost, *group, 0);
 }
 
-Result Measure(size_t bytes, const Options& options) {
-  const Meeting meeting(getpid());
-  const auto group = meeting.Join(0);
-  meeting.Remove();
+Result Measure(size_t bytes, const Options& options, Shared& shared) {
+  // A new one: what a run left behind that was killed is in nobody's way.
+  std::string folder = std::filesystem::temp_directory_path() / "verbena-bench-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) Die("no folder to meet in");
+  Tell(shared, 1, folder.data(), folder.size());
+  const auto group = Join(folder, 0);
+  std::error_code gone;
+  std::filesystem::remove_all(folder, gone);
   Samples samples;
   uint64_t calls = 0;
   const Cost cost(SystemCalls);
@@ -103,8 +92,9 @@ Result Measure(size_t bytes, const Options& options) {
 }
 
 Row ReduceRow(const char* name, size_t bytes) {
-  return {name, [bytes](const Options&, Shared& shared) { Serve(bytes, shared); },
-          [bytes](const Options& options, Shared&) { return Measure(bytes, options); }};
+  return {
+      name, [bytes](const Options&, Shared& shared) { Serve(bytes, shared); },
+      [bytes](const Options& options, Shared& shared) { return Measure(bytes, options, shared); }};
 }
 
 }  // namespace

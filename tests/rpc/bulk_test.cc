@@ -127,6 +127,84 @@ TEST_P(Bulk, TheLeaseEndsWithTheDeadline) {
   EXPECT_EQ(shop_.channel->counters().connections, 1u);
 }
 
+// So it is while transfers are under way, more of them than can be at once: when the caller has its
+// answer its memory stays as it is, and the server lets go of it in time to keep the connection.
+TEST_P(Bulk, TransfersUnderWayAtTheDeadline) {
+  constexpr size_t kPushes = 10;
+  constexpr size_t kBytes = 24 << 20;
+  const std::vector<std::byte> late = Pattern(kBytes, 9);
+  bool seen = false;
+  // How far they come by then is up to the machine.
+  for (int attempt = 0; attempt < 30 && !seen; ++attempt) {
+    std::vector<std::byte> memory(kPushes * kBytes);
+    const uint64_t connections = shop_.channel->counters().connections;
+    ClientContext context(absl::Milliseconds(10 + 5 * attempt));
+    const rpc::BulkHandle handle = Check(shop_.channel->Lend(context, memory, BulkAccess::kWrite));
+    std::promise<absl::StatusOr<Text>> answered;
+    shop_.client.Hold(Say(""), context,
+                      [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+    auto held = shop_.shelf.NextHeld();
+    std::vector<std::promise<absl::Status>> moved(kPushes);
+    for (size_t i = 0; i < kPushes; ++i) {
+      held.context().Push(handle, i * kBytes, late,
+                          [&, i](const absl::Status& how) { moved[i].set_value(how); });
+    }
+    EXPECT_THAT(answered.get_future().get(), StatusIs(absl::StatusCode::kDeadlineExceeded));
+    const std::vector<std::byte> then = memory;
+    size_t failed = 0;
+    for (auto& push : moved) failed += push.get_future().get().ok() ? 0 : 1;
+    held.Finish(Say(""));
+    ClientContext again;
+    again.set_wait_for_ready(true);
+    EXPECT_THAT(shop_.client.Echo(Say("still there"), again), IsOk());
+    EXPECT_TRUE(memory == then);
+    const bool some_came = memory[kBytes / 2] != std::byte{0} || memory[1] != std::byte{0};
+    seen = some_came && failed > 0 && shop_.channel->counters().connections == connections;
+  }
+  EXPECT_TRUE(seen);
+}
+
+// Does not look at its connection before it may, and writes then.
+class Sitting final : public Shelf::AsyncService {
+ public:
+  void Fill(rpc::ServerCall<Parcel, Sum> call) override {
+    may_write_.get_future().wait();
+    auto* moving = new rpc::ServerCall<Parcel, Sum>(std::move(call));
+    moving->context().Push(moving->request().bulk(), 0, bytes_,
+                           [this, moving](const absl::Status& how) {
+                             moving->Finish(how);
+                             delete moving;
+                             wrote_.set_value(how);
+                           });
+  }
+  absl::Status Write() {
+    may_write_.set_value();
+    return wrote_.get_future().get();
+  }
+
+ private:
+  std::promise<void> may_write_;
+  std::promise<absl::Status> wrote_;
+  const std::vector<std::byte> bytes_ = Pattern(5000, 9);
+};
+
+// A server that does not hear that the time is up has no more than a moment. What it writes later
+// costs it the connection.
+TEST(RpcBulk, AServerThatSitsOnALease) {
+  Sitting shelf;
+  auto server = Serve(shelf, {.handler_threads = 0});
+  auto channel = ChannelTo(server->address());
+  const Shelf::Client client(*channel);
+  std::vector<std::byte> memory = Pattern(5000, 1);
+  ClientContext context(absl::Milliseconds(10));
+  Parcel parcel;
+  *parcel.mutable_bulk() = Check(channel->Lend(context, memory, BulkAccess::kWrite));
+  EXPECT_THAT(client.Fill(parcel, context), StatusIs(absl::StatusCode::kDeadlineExceeded));
+  EXPECT_THAT(shelf.Write(), ::testing::Not(IsOk()));
+  EXPECT_EQ(memory, Pattern(5000, 1));
+  EXPECT_THAT(channel->WaitUntilConnected(kLongEnough), IsOk());
+}
+
 // It costs the liar its connection, and nobody else anything.
 TEST_P(Bulk, AForgedHandle) {
   auto other = ChannelTo(shop_.server->address());

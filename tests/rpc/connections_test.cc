@@ -40,6 +40,13 @@ TEST(RpcConnections, WaitForReady) {
   EXPECT_EQ(Check(answered.get_future().get()).text(), "patience");
 }
 
+TEST(RpcConnections, ForEverIsATimeToWait) {
+  TestShelf shelf;
+  auto server = Serve(shelf);
+  auto channel = ChannelTo(server->address());
+  EXPECT_THAT(channel->WaitUntilConnected(absl::InfiniteDuration()), IsOk());
+}
+
 // What may run twice is tried again on the next connection; the rest says that it may have run.
 TEST(RpcConnections, TheServerGoesAndComesBack) {
   auto shelf = std::make_unique<TestShelf>();
@@ -88,7 +95,34 @@ TEST(RpcConnections, ARestartWhileNothingRan) {
 TEST(RpcConnections, ShutdownDoesNotWaitForIdleChannels) {
   Shop shop;
   ASSERT_THAT(shop.client.Echo(Say("x")), IsOk());
+  const absl::Time begin = absl::Now();
   EXPECT_THAT(shop.server->Shutdown(kLongEnough), IsOk());
+  EXPECT_LT(absl::Now() - begin, kLongEnough / 2);
+}
+
+// Connections that are being accepted while the server begins to shut down: they are told that it
+// goes, and nobody waits for them.
+TEST(RpcConnections, ShutdownWhileSomebodyConnects) {
+  for (int i = 0; i < 30; ++i) {
+    TestShelf shelf;
+    auto server = Serve(shelf, {.threads = 2});
+    auto first = ChannelTo(server->address());
+    ASSERT_THAT(first->WaitUntilConnected(kLongEnough), IsOk());
+    const std::string address = server->address();
+    std::vector<std::future<absl::Status>> others;
+    for (int k = 0; k < 3; ++k) {
+      others.push_back(std::async(std::launch::async, [&] {
+        auto channel = ChannelTo(address);
+        return Shelf::Client(*channel).Echo(Say("x")).status();
+      }));
+    }
+    const absl::Time begin = absl::Now();
+    while (server->counters().connections < 2 && absl::Now() < begin + kLongEnough) {
+    }
+    EXPECT_THAT(server->Shutdown(kLongEnough), IsOk());
+    EXPECT_LT(absl::Now() - begin, kLongEnough / 2);
+    for (auto& other : others) (void)other.get();
+  }
 }
 
 // Calls in flight end well; new ones are not begun.

@@ -95,6 +95,82 @@ TEST(RpcFaults, APeerThatNeverReads) {
   EXPECT_THAT(shop.client.Do(AnswerOf(kMiB - 1000)), IsOk());
 }
 
+// Short answers wait for its receives; they count, and there is an end to them: its connection's.
+TEST(RpcFaults, APeerThatNeverReadsShortOnes) {
+  constexpr uint32_t kCallsAMessage = 120;
+  constexpr uint32_t kMessages = 40;
+  constexpr uint64_t kMemory = 5 * kMiB;
+  Shop shop({.handler_threads = 0, .max_message = kMiB, .max_memory = kMemory});
+  RawPeer peer(shop.server->address(), kHello, 8);
+  ASSERT_THAT(peer.connected(), IsOk());
+  std::string order;
+  AnswerOf(4000).SerializeToString(&order);
+  uint64_t most = 0;
+  uint32_t sent = 0;
+  for (bool stands = true; stands && sent < kMessages; ++sent) {
+    std::vector<std::byte> message;
+    for (uint32_t i = 0; i < kCallsAMessage; ++i) {
+      const auto one = Encoded({.kind = rpc::FrameKind::kRequest,
+                                .call = sent * kCallsAMessage + i,
+                                .method = Shelf::kDo.id},
+                               order);
+      message.insert(message.end(), one.begin(), one.end());
+    }
+    stands = peer.SendAndWait(message);
+    ASSERT_THAT(shop.client.Echo(Say("behind them")), IsOk());
+    most = std::max(most, shop.server->counters().memory);
+  }
+  // All of them would be over three times of what the server may hold.
+  static_assert(kCallsAMessage * kMessages * 4000 > 3 * kMemory);
+  EXPECT_LT(sent, kMessages);
+  EXPECT_THAT(peer.AwaitEnd(), IsOk());
+  EXPECT_GT(most, kMiB);
+  EXPECT_LE(most, kMemory);
+  const absl::Time deadline = absl::Now() + kLongEnough;
+  while (shop.server->counters().memory > 0 && absl::Now() < deadline) {
+    ASSERT_THAT(shop.client.Echo(Say("still there")), IsOk());
+  }
+  EXPECT_EQ(shop.server->counters().memory, 0u);
+  EXPECT_EQ(shop.channel->counters().connections, 1u);
+}
+
+// It says that it has read what it was never sent: a handler that writes would find no end.
+TEST(RpcFaults, APeerThatOpensItsWindowTooFar) {
+  for (const uint32_t bytes : {1u, ~0u}) {
+    Shop shop({.handler_threads = 0});
+    RawPeer peer(shop.server->address(), kHello, 8);
+    ASSERT_THAT(peer.connected(), IsOk());
+    // With nothing to read the handler has written nothing yet.
+    std::vector<std::byte> message =
+        Encoded({.kind = rpc::FrameKind::kRequest, .call = 1, .method = Shelf::kChat.id});
+    const auto window = Encoded({.kind = rpc::FrameKind::kWindow, .call = 1, .code = bytes});
+    message.insert(message.end(), window.begin(), window.end());
+    peer.Send(message);
+    EXPECT_THAT(peer.AwaitEnd(), IsOk());
+    EXPECT_THAT(shop.client.Echo(Say("still there")), IsOk());
+    EXPECT_EQ(shop.channel->counters().connections, 1u);
+  }
+}
+
+// What is known of a call besides its message counts like it.
+TEST(RpcFaults, MetadataCounts) {
+  Shop shop({.max_message = kMiB, .max_memory = kMiB});
+  const auto with_metadata = [](ClientContext& context) -> ClientContext& {
+    context.AddMetadata("key", std::string(kMiB - 1000, 'x'));
+    return context;
+  };
+  ClientContext first, second;
+  std::promise<absl::StatusOr<Text>> answered;
+  shop.client.Hold(Say(""), with_metadata(first),
+                   [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+  auto held = shop.shelf.NextHeld();
+  EXPECT_GE(shop.server->counters().memory, kMiB - 1000);
+  EXPECT_THAT(shop.client.Do(Order(), with_metadata(second)),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("max_memory")));
+  held.Finish(Say("done"));
+  EXPECT_THAT(answered.get_future().get(), IsOk());
+}
+
 // Long requests of several connections, which their handlers keep: one limit for all of them.
 TEST(RpcFaults, TheServersMemoryIsUsedUp) {
   TestShelf shelf;

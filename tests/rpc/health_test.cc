@@ -143,6 +143,52 @@ TEST(RpcHealth, AServerThatCannotBeAskedServes) {
   auto server = Serve(shelf);
   auto channel = ChannelTo(server->address(), {.health = ""});
   EXPECT_THAT(Shelf::Client(*channel).Echo(Say("x")), IsOk());
+  EXPECT_EQ(channel->counters().session.frames_received, 2u);  // it was asked
+}
+
+// Who asks how it is hears that it serves; calls are refused one by one.
+TEST(RpcHealth, AServerThatIsFull) {
+  Shop shop({.max_calls = 1, .health = true});
+  ClientContext context;
+  std::promise<absl::StatusOr<Text>> answered;
+  shop.client.Hold(Say(""), context,
+                   [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+  auto held = shop.shelf.NextHeld();
+  auto channel = ChannelTo(shop.server->address(), {.health = ""});
+  EXPECT_THAT(channel->WaitUntilConnected(kLongEnough), IsOk());
+  EXPECT_THAT(Shelf::Client(*channel).Echo(Say("x")),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+  // There is an end to that, too.
+  ClientContext third;
+  auto watch = Health::Client(*shop.channel).Watch(Of(""), third);
+  HealthResponse now;
+  EXPECT_FALSE(watch->Read(&now));
+  EXPECT_THAT(watch->Finish(), StatusIs(absl::StatusCode::kResourceExhausted));
+  held.Finish(Say(""));
+  EXPECT_THAT(answered.get_future().get(), IsOk());
+  EXPECT_EQ(channel->counters().connections, 1u);
+}
+
+// One that does not say how it is gets connections with growing pauses, as if it were not there.
+TEST(RpcHealth, AServerThatDoesNotSay) {
+  TestShelf shelf;
+  auto server =
+      Serve(shelf, {.interceptors = {[](rpc::ServerContext&) -> absl::StatusOr<rpc::AtEnd> {
+                      return absl::UnauthenticatedError("nobody");
+                    }},
+                    .health = true});
+  auto channel =
+      ChannelTo(server->address() + "," + server->address(),
+                {.first_pause = absl::Milliseconds(1), .longest_pause = kLongEnough, .health = ""});
+  // Pauses of 1, 1.6, 2.6 … ms: there are ten before one of 70 ms, twelve before one of 180.
+  const absl::Time begin = absl::Now();
+  while (absl::Now() < begin + absl::Milliseconds(400) ||
+         (channel->counters().connections < 4 && absl::Now() < begin + kLongEnough)) {
+    EXPECT_THAT(Shelf::Client(*channel).Echo(Say("x")),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("nobody")));
+  }
+  EXPECT_GE(channel->counters().connections, 4u);
+  EXPECT_LE(channel->counters().connections, 2 * 16u);
 }
 
 // What a channel says with each call it says with its question, too.

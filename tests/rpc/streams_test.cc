@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calls of many messages.
+#include <array>
+#include <future>
 #include <set>
 #include <thread>
 
@@ -136,6 +138,63 @@ TEST_P(Streams, LetGoOf) {
   ASSERT_TRUE(stream->Write(Say("x")));
   stream.reset();
   EXPECT_THAT(shop_.client.Echo(Say("after")), IsOk());
+}
+
+using ChatStream = std::unique_ptr<rpc::ClientStream<Text, Text>>;
+
+rpc::Task<bool> ReadOne(const Shelf::Client& client) {
+  ClientContext context;
+  auto stream = client.Count(Numbers(1'000'000'000), context);
+  Text text;
+  const bool some = co_await stream->CoRead(&text);
+  co_return some;
+}
+
+// … where the channel is moved, and nobody else could end the call.
+TEST_P(Streams, LetGoOfInACoroutine) {
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(rpc::WaitFor(ReadOne(shop_.client)));
+  EXPECT_THAT(shop_.client.Echo(Say("after")), IsOk());
+  const absl::Time deadline = absl::Now() + kLongEnough;
+  while (shop_.server->counters().running > 0 && absl::Now() < deadline) {
+    ASSERT_THAT(shop_.client.Echo(Say("until they are over there, too")), IsOk());
+  }
+  EXPECT_EQ(shop_.server->counters().running, 0u);
+}
+
+rpc::Task<bool> LetGoAtTheEnd(ChatStream& of, ChatStream& one, ChatStream& other) {
+  Text text;
+  const bool some = co_await of->CoRead(&text);
+  one.reset();
+  other.reset();
+  co_return some;
+}
+
+// Whoever hears of an end lets go of those that end for the same reason, and have not heard yet:
+// the one before or the one behind.
+TEST_P(Streams, LetGoOfWhileAllEnd) {
+  for (const bool by_deadline : {true, false}) {
+    Shop shop({.handler_threads = 0}, {.wait = GetParam()});
+    const auto timeout = by_deadline ? absl::Milliseconds(50) : absl::InfiniteDuration();
+    std::array<ClientContext, 3> contexts;
+    std::array<ChatStream, 3> streams;
+    for (size_t i = 0; i < 3; ++i) {
+      contexts[i].set_timeout(timeout);
+      streams[i] = shop.client.Chat(contexts[i]);
+    }
+    for (const ChatStream& stream : streams) {
+      if (by_deadline) break;  // theirs is at one time only if they begin at one
+      Text text;
+      ASSERT_TRUE(stream->Write(Say("x")));
+      ASSERT_TRUE(stream->Read(&text));
+    }
+    std::promise<bool> ended;
+    rpc::StartTask(
+        LetGoAtTheEnd(streams[1], streams[0], streams[2]),
+        [&](bool some) { ended.set_value(some); },
+        [&](std::exception_ptr why) { ended.set_exception(why); });
+    if (!by_deadline) (void)shop.server->Shutdown(absl::ZeroDuration());
+    EXPECT_FALSE(ended.get_future().get());
+  }
 }
 
 TEST_P(Streams, OutOfTime) {

@@ -12,12 +12,16 @@ namespace py = pybind11;
 Memory::Memory(PyGroup& group, View view, verbena::MemoryRegion region, bool writable)
     : group_(&group), view_(std::move(view)), region_(std::move(region)), writable_(writable) {}
 
-Memory::~Memory() { Close(); }
+Memory::~Memory() { (void)Close(); }  // whoever uses it keeps it
 
-void Memory::Close() {
-  if (group_ == nullptr) return;
+absl::Status Memory::Close() {
+  if (uses_ > 0) {
+    return absl::FailedPreconditionError("the memory is in use: an operation has not ended");
+  }
+  if (group_ == nullptr) return absl::OkStatus();
   group_->Forget(*this);
   Abandon();
+  return absl::OkStatus();
 }
 
 void Memory::Abandon() {
@@ -63,20 +67,22 @@ std::unique_ptr<PyGroup::Work> PyGroup::Prepare(bool reduces, const py::object& 
   const bool in_place = reduces && (out.is_none() || out.is(tensor));
   work->out_object = in_place ? tensor : out;
   const auto find = [&](const py::object& object, bool writable, std::optional<View>* view,
-                        const verbena::MemoryRegion** region) -> const View& {
+                        const verbena::MemoryRegion** region, Memory::Use* use) -> const View& {
     if (py::isinstance<Memory>(object)) {
       const auto& memory = object.cast<const Memory&>();
       if (!memory.region().is_open() || (writable && !memory.writable())) {
         Raise(absl::InvalidArgumentError("the memory is closed, or registered to be read only"));
       }
       *region = &memory.region();
+      *use = Memory::Use(memory);
       return memory.view();
     }
     view->emplace(object, writable, dtype);
     return **view;
   };
-  const View& to = find(work->out_object, true, &work->out_view, &work->out.region);
-  const View& from = in_place ? to : find(tensor, false, &work->in_view, &work->in.region);
+  const View& to = find(work->out_object, true, &work->out_view, &work->out.region, &work->out_use);
+  const View& from =
+      in_place ? to : find(tensor, false, &work->in_view, &work->in.region, &work->in_use);
   if (from.dtype() != to.dtype()) {
     Raise(absl::InvalidArgumentError(std::string("elements of ") + NameOf(from.dtype()) +
                                      " go into a tensor of " + NameOf(to.dtype())));
@@ -158,6 +164,7 @@ absl::StatusOr<bool> PyGroup::AdvanceFirst() {
 void PyGroup::Pump(const py::object& self) {
   while (!waiting_.empty() && group_ != nullptr) {
     const auto over = AdvanceFirst();
+    if (group_ == nullptr || waiting_.empty()) return;  // it was left meanwhile
     if (over.ok() && !*over) return Watch(self);
     Settle(over.status());
   }

@@ -22,13 +22,32 @@ class PyGroup;
 // Registered memory of a Python object. Ends with close(), or with its group.
 class Memory {
  public:
+  // While an operation works on it. With the GIL, like all of it.
+  class Use {
+   public:
+    Use() = default;
+    explicit Use(const Memory& memory) : memory_(&memory) { ++memory.uses_; }
+    Use(Use&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+    Use& operator=(Use&& other) noexcept {
+      std::swap(memory_, other.memory_);
+      return *this;
+    }
+    ~Use() {
+      if (memory_ != nullptr) --memory_->uses_;
+    }
+
+   private:
+    const Memory* memory_ = nullptr;
+  };
+
   Memory(PyGroup& group, View view, verbena::MemoryRegion region, bool writable);
   ~Memory();
 
   const View& view() const { return view_; }
   const verbena::MemoryRegion& region() const { return region_; }
   bool writable() const { return writable_; }
-  void Close();
+  // FailedPrecondition: an operation is working on it.
+  absl::Status Close();
   // The group ends: without it.
   void Abandon();
 
@@ -37,6 +56,7 @@ class Memory {
   View view_;
   verbena::MemoryRegion region_;
   const bool writable_;
+  mutable int uses_ = 0;
 };
 
 // Any thread; operations wait for one another. With the GIL, which they give up while they block.
@@ -82,6 +102,7 @@ class PyGroup {
     Target out;
     std::optional<View> in_view, out_view;
     pybind11::object in_object, out_object;
+    Memory::Use in_use, out_use;  // let go of before those
     pybind11::object future;
   };
   std::unique_ptr<Work> Prepare(bool reduces, const pybind11::object& tensor,

@@ -70,9 +70,9 @@ void DefineGroup(py::module_& module) {
       .def_property_readonly(
           "remote_key",
           [](const Memory& it) { return it.region().is_open() ? it.region().remote_key() : 0; })
-      .def("close", &Memory::Close)
+      .def("close", [](Memory& self) { Check(self.Close()); })
       .def("__enter__", [](const py::object& self) { return self; })
-      .def("__exit__", [](Memory& self, const py::args&) { self.Close(); });
+      .def("__exit__", [](Memory& self, const py::args&) { Check(self.Close()); });
 
   py::class_<PyGroup>(module, "Group")
       .def(py::init(&Join), "rank"_a, "size"_a, "board"_a, py::kw_only(), "deadline"_a = 30.0,

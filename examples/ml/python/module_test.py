@@ -110,6 +110,42 @@ class CollectivesTest(unittest.TestCase):
                 group.all_reduce(memory)
         on_ranks(2, reduce)
 
+    def test_no_memory_is_closed_under_an_operation(self):
+        began, tried = threading.Event(), threading.Event()
+
+        class Announcing:
+            def __init__(self, tensor):
+                self.tensor = tensor
+
+            def __dlpack__(self):
+                began.set()
+                return self.tensor.__dlpack__()
+
+        def reduce(group):
+            if group.rank == 1:
+                tried.wait(PATIENCE)
+                group.all_reduce(numpy.ones(1000, numpy.float32))
+                return
+            tensor, out = numpy.ones(1000, numpy.float32), numpy.zeros(1000, numpy.float32)
+            memory = group.register(out)
+            failures = []
+
+            def close():
+                began.wait(PATIENCE)
+                try:
+                    memory.close()
+                except verbena_ml.Error as failure:
+                    failures.append(failure.code)
+                tried.set()
+            closing = threading.Thread(target=close)
+            closing.start()
+            group.all_reduce(Announcing(tensor), memory)
+            closing.join()
+            self.assertEqual(failures, ["FAILED_PRECONDITION"])
+            self.assertTrue((out == 2).all())
+            memory.close()
+        on_ranks(2, reduce)
+
     def test_the_tensor_is_held_and_let_go_of(self):
         def reduce(group):
             tensor = bytearray(8)
@@ -201,6 +237,28 @@ class AsyncTest(unittest.TestCase):
                 self.assertGreater(turns[0], 1)
                 turns[0] = -1_000_000_000
             asyncio.run(main())
+        on_ranks(2, reduce)
+
+    def test_no_memory_is_closed_under_a_future(self):
+        tried = threading.Event()
+
+        def reduce(group):
+            tensor = numpy.ones(1000, numpy.float32)
+            if group.rank == 1:
+                tried.wait(PATIENCE)
+                group.all_reduce(tensor)
+                return
+
+            async def main():
+                memory = group.register(tensor)
+                future = group.all_reduce_async(memory)
+                with self.assertRaisesRegex(verbena_ml.Error, "in use"):
+                    memory.close()
+                tried.set()
+                await future
+                memory.close()
+            asyncio.run(main())
+            self.assertTrue((tensor == 2).all())
         on_ranks(2, reduce)
 
     def test_errors_and_deadlines_are_exceptions_of_the_future(self):

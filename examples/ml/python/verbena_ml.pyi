@@ -20,7 +20,8 @@ class DeadlineExceeded(Error, TimeoutError): ...
 class Unavailable(Error, ConnectionError): ...
 
 class Memory:
-    """Registered memory, to be used instead of its tensor. Ends with close() or its group."""
+    """Registered memory, to be used instead of its tensor. Ends with its group, or close(), which
+    is FAILED_PRECONDITION while an operation works on it."""
     @property
     def address(self) -> int: ...
     @property
