@@ -85,20 +85,15 @@ int ConnectionId::Complete(rdma_cm_event_type expected) {
   return event->event == expected ? 0 : ErrnoOfEvent(*event);
 }
 
-// Its events that nobody took move along. With a channel of the program calls wait no more.
+// Its events that nobody took move along.
 int ConnectionId::Migrate(rdma_event_channel* to) {
-  std::unique_ptr<EventChannel> former;
-  if (waits()) {
-    if (to == nullptr) return 0;
-    ForgetEvent();
-    former = std::move(own_channel_);
-  } else if (to == nullptr) {
+  if (to == nullptr && !waits()) {
     own_channel_ = std::make_unique<EventChannel>();
     to = own_channel_.get();
   }
   std::lock_guard lock(ManagerMutex());
   EventChannel* const from = EventChannel::Of(channel);
-  EventChannel* const target = EventChannel::Of(to);
+  EventChannel* const target = EventChannel::Of(to != nullptr ? to : channel);
   if (from == target) return 0;
   from->events.Drop([&](CmEvent* e) {
     if (e->id != this || e->listen_id != nullptr) return false;
