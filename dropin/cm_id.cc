@@ -85,15 +85,20 @@ int ConnectionId::Complete(rdma_cm_event_type expected) {
   return event->event == expected ? 0 : ErrnoOfEvent(*event);
 }
 
-// Its events that nobody took move along.
+// Its events that nobody took move along. With a channel of the program calls wait no more.
 int ConnectionId::Migrate(rdma_event_channel* to) {
-  if (to == nullptr && !waits()) {
+  std::unique_ptr<EventChannel> former;
+  if (waits()) {
+    if (to == nullptr) return 0;
+    ForgetEvent();
+    former = std::move(own_channel_);
+  } else if (to == nullptr) {
     own_channel_ = std::make_unique<EventChannel>();
     to = own_channel_.get();
   }
   std::lock_guard lock(ManagerMutex());
   EventChannel* const from = EventChannel::Of(channel);
-  EventChannel* const target = EventChannel::Of(to != nullptr ? to : channel);
+  EventChannel* const target = EventChannel::Of(to);
   if (from == target) return 0;
   from->events.Drop([&](CmEvent* e) {
     if (e->id != this || e->listen_id != nullptr) return false;
@@ -134,7 +139,9 @@ int ConnectionId::SetOption(int level, int name, const void* value, size_t lengt
         traffic_class_ = byte;
         return 0;
       case RDMA_OPTION_ID_REUSEADDR:
+        return 0;
       case RDMA_OPTION_ID_AFONLY:
+        one_family_ = byte != 0;
         return 0;
       case RDMA_OPTION_ID_ACK_TIMEOUT:
         timeout_ = byte;

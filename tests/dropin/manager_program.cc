@@ -95,6 +95,46 @@ sockaddr_in Loopback() {
   return address;
 }
 
+TEST(Manager, AnIdThatGetsAChannel) {
+  // An id without a channel is bound to the loopback and resolves an address, then migrates to a
+  // channel and resolves the route, as libfabric does.
+  // Expect: no device until the address is resolved; calls wait first, and then do not, and the
+  // event is on the channel.
+  sockaddr_in address = Loopback();
+  auto* const name = reinterpret_cast<sockaddr*>(&address);
+  End end;
+  rdma_cm_id* const with_channel = end.id;
+  ASSERT_EQ(rdma_create_id(nullptr, &end.id, nullptr, RDMA_PS_TCP), 0);
+  ASSERT_EQ(rdma_destroy_id(with_channel), 0);
+  ASSERT_EQ(rdma_bind_addr(end.id, name), 0);
+  EXPECT_EQ(end.id->verbs, nullptr);
+  address.sin_port = htons(1);
+  ASSERT_EQ(rdma_resolve_addr(end.id, nullptr, name, 1000), 0);
+  EXPECT_NE(end.id->verbs, nullptr);
+  ASSERT_EQ(rdma_migrate_id(end.id, end.channel), 0);
+  EXPECT_EQ(end.id->channel, end.channel);
+  ASSERT_EQ(rdma_resolve_route(end.id, 1000), 0);
+  end.Expect(RDMA_CM_EVENT_ROUTE_RESOLVED);
+}
+
+TEST(Manager, ListenersOfOneFamily) {
+  // One id listens at [::] for IPv6 only, another one at 0.0.0.0 and the same port.
+  // Expect: both can.
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  End v6, v4;
+  int only = 1;
+  ASSERT_EQ(rdma_set_option(v6.id, RDMA_OPTION_ID, RDMA_OPTION_ID_AFONLY, &only, sizeof only), 0);
+  ASSERT_EQ(rdma_bind_addr(v6.id, reinterpret_cast<sockaddr*>(&six)), 0);
+  ASSERT_EQ(rdma_listen(v6.id, 4), 0);
+  ASSERT_NE(rdma_get_src_port(v6.id), 0);
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  four.sin_port = rdma_get_src_port(v6.id);
+  ASSERT_EQ(rdma_bind_addr(v4.id, reinterpret_cast<sockaddr*>(&four)), 0);
+  EXPECT_EQ(rdma_listen(v4.id, 4), 0);
+}
+
 TEST(Manager, QueuePairsThatAreMovedByHand) {
   // Both ends make their queue pairs with ibv_create_qp, name them in rdma_connect and rdma_accept,
   // and move them with rdma_init_qp_attr and ibv_modify_qp, as rdma_establish(3) says.
