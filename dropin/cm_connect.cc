@@ -80,25 +80,65 @@ QueuePair* ConnectionId::FindQueuePair(const rdma_conn_param* p) {
   return process == nullptr || p == nullptr ? nullptr : process->Find(p->qp_num);
 }
 
+// [::] is for IPv4 as well (ipv6(7)), unless the program wants one family: then it stands for the
+// addresses of the devices, of which there may be none.
+std::vector<provider::Address> ConnectionId::WhereToListen() const {
+  const provider::Address local = provider::Address::From(&route.addr.src_addr);
+  if (route.addr.src_addr.sa_family == AF_UNSPEC) {
+    return {provider::Address::FromIp("0.0.0.0", 0).value_or(local)};
+  }
+  if (!one_family_ || local.family() != AF_INET6 || !local.is_any()) return {local};
+  std::vector<provider::Address> all;
+  for (const Device* each : Device::All()) {
+    if (each->address().family() != AF_INET6) continue;
+    all.push_back(each->address());
+    all.back().set_port(local.port());
+  }
+  return all;
+}
+
 int ConnectionId::Listen(int backlog) {
-  if (listener_ != nullptr) return EINVAL;
+  if (!listeners_.empty()) return EINVAL;
   Process* const process = Process::Get();
   if (process == nullptr) return errno;
-  provider::Address local = provider::Address::From(&route.addr.src_addr);
-  std::string where = local.ToString();
-  if (!bound()) where = "0.0.0.0:0";
+  if (Device::All().empty()) return ENODEV;
   ListenOptions options;
   if (backlog > 0) options.backlog = backlog;
   options.rdma = Rdma::kOff;
-  auto listener = process->context().Listen(where, options);
-  if (!listener.ok()) {
+  const auto open = [&](const provider::Address& at, int* error) {
+    auto listener = process->context().Listen(at.ToString(), options);
+    if (listener.ok()) return *std::move(listener);
     VERBENA_LOG(kInfo, "dropin", std::string(listener.status().message()));
-    return absl::IsUnavailable(listener.status()) || absl::IsAlreadyExists(listener.status()) ||
-                   absl::IsFailedPrecondition(listener.status())
-               ? EADDRINUSE
-               : ErrnoOf(listener.status());
+    *error = absl::IsUnavailable(listener.status()) || absl::IsAlreadyExists(listener.status()) ||
+                     absl::IsFailedPrecondition(listener.status())
+                 ? EADDRINUSE
+                 : ErrnoOf(listener.status());
+    return std::unique_ptr<provider::Listener>();
+  };
+  const std::vector<provider::Address> where = WhereToListen();
+  provider::Address local =
+      where.size() == 1 ? where.front() : provider::Address::From(&route.addr.src_addr);
+  std::vector<std::unique_ptr<provider::Listener>> listeners;
+  int error = 0;
+  for (provider::Address at : where) {
+    at.set_port(local.port());
+    listeners.push_back(open(at, &error));
+    if (error != 0) break;
+    local.set_port(Parsed(listeners.back()->address()).port());
   }
-  SetAddresses(Parsed((*listener)->address()), {});
+  if (where.empty() && local.port() == 0) {  // the port of a listener that nobody can reach
+    if (auto any = open(Device::All().front()->address(), &error); any != nullptr) {
+      local.set_port(Parsed(any->address()).port());
+      (void)any->Close();
+    }
+  }
+  if (error != 0) {
+    for (auto& each : listeners) {
+      if (each != nullptr) (void)each->Close();
+    }
+    return error;
+  }
+  SetAddresses(local, {});
   // What requests will be of is opened here: the service, with the mutex, only looks it up.
   for (Device* each : Device::All()) {
     Context* const opened = ManagerContext(each);
@@ -106,7 +146,7 @@ int ConnectionId::Listen(int backlog) {
   }
   {
     std::lock_guard lock(ManagerMutex());
-    listener_ = *std::move(listener);
+    listeners_ = std::move(listeners);
     ManagerState::Get().listeners.insert(this);
   }
   process->Changed();
@@ -131,17 +171,21 @@ void ConnectionManager::OnTimer() {
 
 // Closed without the mutex: it waits for what the service does with it just now.
 void ConnectionId::StopListening() {
-  std::unique_ptr<provider::Listener> listener;
+  std::vector<std::unique_ptr<provider::Listener>> listeners;
   {
     std::lock_guard lock(ManagerMutex());
-    listener.swap(listener_);
+    listeners.swap(listeners_);
     ManagerState::Get().listeners.erase(this);
   }
-  if (listener != nullptr) (void)listener->Close();
+  for (auto& each : listeners) (void)each->Close();
 }
 
 void ConnectionId::TakeRequests() {
-  while (std::unique_ptr<provider::ConnectionRequest> request = listener_->TryNext()) {
+  for (auto& each : listeners_) TakeRequests(each.get());
+}
+
+void ConnectionId::TakeRequests(provider::Listener* listener) {
+  while (std::unique_ptr<provider::ConnectionRequest> request = listener->TryNext()) {
     const provider::Address local = Parsed(request->info().local);
     Device* const device = Device::At(local.bytes());
     Context* const opened = device == nullptr ? nullptr : ManagerContext(device);

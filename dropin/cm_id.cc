@@ -127,7 +127,9 @@ int ConnectionId::SetOption(int level, int name, const void* value, size_t lengt
         traffic_class_ = byte;
         return 0;
       case RDMA_OPTION_ID_REUSEADDR:
+        return 0;
       case RDMA_OPTION_ID_AFONLY:
+        one_family_ = byte != 0;
         return 0;
       case RDMA_OPTION_ID_ACK_TIMEOUT:
         timeout_ = byte;

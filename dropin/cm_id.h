@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -93,12 +94,15 @@ class ConnectionId final : public rdma_cm_id {
   int AnswerCaller(SidrKind kind, uint32_t qp_number, const std::string& data);
   void PushDatagrams(CmEvent* event, const ibv_gid& gid, uint32_t qp_number, uint32_t qkey);
   void StopDatagrams();
+  void TakeRequests(provider::Listener* listener);
+  std::vector<provider::Address> WhereToListen() const;
 
   Process* const process_;
   Acknowledged events_;
   std::unique_ptr<EventChannel> own_channel_;
   QueuePair* managed_ = nullptr;
-  std::unique_ptr<provider::Listener> listener_;
+  std::vector<std::unique_ptr<provider::Listener>> listeners_;
+  bool one_family_ = false;  // RDMA_OPTION_ID_AFONLY
   std::unique_ptr<provider::ConnectionRequest> request_;
   ibv_sa_path_rec path_{};
   uint8_t traffic_class_ = 0;

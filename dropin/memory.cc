@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dropin/memory.h"
 
-#include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "dropin/context.h"
 #include "dropin/errors.h"
@@ -21,23 +23,22 @@ static_assert(kRights == static_cast<unsigned>(Access::kLocalWrite | Access::kRe
                                                Access::kRemoteRead | Access::kRemoteAtomic |
                                                Access::kWindowBind));
 
-// Of the first and the last byte; a device would pin all pages between them.
-bool IsMapped(const std::byte* first, size_t length) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  for (const std::byte* each : {first, first + length - 1}) {
-    unsigned char resident;
-    const uintptr_t start = reinterpret_cast<uintptr_t>(each) & ~(page - 1);
-    if (mincore(reinterpret_cast<void*>(start), 1, &resident) != 0) return false;
-  }
-  return true;
+// Of the first and the last byte; a device would pin all pages between them. The kernel looks:
+// PROT_NONE is no memory, and neither is a GPU's. Where it may not be asked, all counts as memory.
+bool IsMemory(std::byte* first, size_t length) {
+  char bytes[2];
+  const iovec here{bytes, sizeof bytes};
+  const iovec there[] = {{first, 1}, {first + length - 1, 1}};
+  const ssize_t n = process_vm_readv(getpid(), &here, 1, there, 2, 0);
+  return n == ssize_t{sizeof bytes} || (n < 0 && errno != EFAULT);
 }
 
 // As the kernel answers, which checks the arguments before it looks at the memory.
-int CheckArguments(const void* address, size_t length, unsigned int access) {
+int CheckArguments(void* address, size_t length, unsigned int access) {
   constexpr unsigned kWrites = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
   if ((access & ~kKnown) != 0 || length == 0) return EINVAL;
   if ((access & kWrites) != 0 && (access & IBV_ACCESS_LOCAL_WRITE) == 0) return EINVAL;
-  return IsMapped(static_cast<const std::byte*>(address), length) ? 0 : EFAULT;
+  return IsMemory(static_cast<std::byte*>(address), length) ? 0 : EFAULT;
 }
 
 }  // namespace

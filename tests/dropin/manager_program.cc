@@ -117,6 +117,24 @@ TEST(Manager, AnIdThatGetsAChannel) {
   end.Expect(RDMA_CM_EVENT_ROUTE_RESOLVED);
 }
 
+TEST(Manager, ListenersOfOneFamily) {
+  // One id listens at [::] for IPv6 only, another one at 0.0.0.0 and the same port.
+  // Expect: both can.
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  End v6, v4;
+  int only = 1;
+  ASSERT_EQ(rdma_set_option(v6.id, RDMA_OPTION_ID, RDMA_OPTION_ID_AFONLY, &only, sizeof only), 0);
+  ASSERT_EQ(rdma_bind_addr(v6.id, reinterpret_cast<sockaddr*>(&six)), 0);
+  ASSERT_EQ(rdma_listen(v6.id, 4), 0);
+  ASSERT_NE(rdma_get_src_port(v6.id), 0);
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  four.sin_port = rdma_get_src_port(v6.id);
+  ASSERT_EQ(rdma_bind_addr(v4.id, reinterpret_cast<sockaddr*>(&four)), 0);
+  EXPECT_EQ(rdma_listen(v4.id, 4), 0);
+}
+
 TEST(Manager, QueuePairsThatAreMovedByHand) {
   // Both ends make their queue pairs with ibv_create_qp, name them in rdma_connect and rdma_accept,
   // and move them with rdma_init_qp_attr and ibv_modify_qp, as rdma_establish(3) says.
