@@ -51,6 +51,7 @@ struct SimOptions {
 struct SimInjected {
   uint64_t partial_reads = 0, short_writes = 0, resets = 0, delays = 0, would_blocks = 0;
   uint64_t losses = 0, duplicates = 0;  // of datagrams
+  uint64_t datagrams = 0;               // of which it had the choice
 
   // "123 partial reads, 45 short writes, 0 resets, 678 delays, 9 would-blocks, 3 losses, 2
   // duplicates"

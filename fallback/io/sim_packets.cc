@@ -83,6 +83,7 @@ int SimPackets::Send(Socket socket, std::span<const Outgoing> datagrams) {
     }
     for (auto& [other, to] : ports_) {
       if (!Reaches(from->second, to, datagrams[i])) continue;
+      ++injected_.datagrams;
       if (around_.Happens(options_.datagram_loss)) {
         ++injected_.losses;
         continue;
