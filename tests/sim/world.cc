@@ -103,6 +103,7 @@ void End::PrepareBind(const WindowBinding& bind, engine::SendEntry* entry) {
   entry->compare_add = bind.address;
   entry->swap = bind.length;
   entry->bind_access = bind.access;
+  entry->remote_address = bind.address;
   entry->immediate_or_key = bind_key = node->keys.NewKey();
 }
 
