@@ -146,7 +146,11 @@ void CompletionQueue::SetReaders() {
   read_wc_flags = Read<[](const WorkCompletion& c) { return uint32_t{FlagsOf(c)}; }>;
   read_src_qp = Read<[](const WorkCompletion& c) { return c.source_qp; }>;
   read_slid = [](ibv_cq_ex*) { return uint32_t{0}; };
-  read_sl = read_dlid_path_bits = [](ibv_cq_ex*) { return uint8_t{0}; };
+  read_sl = [](ibv_cq_ex* c) {
+    auto* const queue = static_cast<CompletionQueue*>(c);
+    return queue->SlOf(queue->front());
+  };
+  read_dlid_path_bits = [](ibv_cq_ex*) { return uint8_t{0}; };
   read_completion_ts = [](ibv_cq_ex* c) { return static_cast<CompletionQueue*>(c)->taken_at(); };
   read_completion_wallclock_ns = [](ibv_cq_ex*) {
     return static_cast<uint64_t>(absl::GetCurrentTimeNanos());

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <infiniband/verbs.h>
+#include <sys/socket.h>
 
 #include <memory>
 #include <mutex>
 
 #include "dropin/acknowledged.h"
 #include "dropin/context.h"
+#include "dropin/device.h"
 #include "fallback/completion_channel.h"
 #include "transport/completion_queue.h"
 
@@ -61,14 +63,24 @@ class CompletionQueue final : public ibv_cq_ex {
   static void EndPoll(ibv_cq_ex*);
   const WorkCompletion& front() const { return front_; }
   uint64_t taken_at() const { return taken_at_; }
+  // The service level of a datagram. RoCE has none, and devices tell the packet's layer 3 in its
+  // place (IBTA A17.4.5.1: the completion has it; mlx5: 8 for UDP, 1 IPv6, 2 IPv4). UCX looks there
+  // for the length of the address in the GRH.
+  uint8_t SlOf(const WorkCompletion& completion) const {
+    return completion.has_grh ? packet_type_ : 0;
+  }
 
  private:
-  explicit CompletionQueue(ibv_context* context) : ibv_cq_ex{}, held_(context) {
+  explicit CompletionQueue(ibv_context* context)
+      : ibv_cq_ex{},
+        held_(context),
+        packet_type_(Context::Of(context)->device().address().family() == AF_INET ? 8 | 2 : 8 | 1) {
     this->context = context;
   }
   void SetReaders();
 
   const HeldContext held_;
+  const uint8_t packet_type_;
   verbena::CompletionQueue handle_;
   provider::CompletionQueue* queue_ = nullptr;
   Acknowledged events_;

@@ -128,9 +128,9 @@ int PostList(Wr* wr, Wr** bad, Post post) {
 }
 
 template <size_t kMost>
-int Poll(provider::CompletionQueue& queue, size_t entries, ibv_wc* out) {
+int Poll(CompletionQueue& queue, size_t entries, ibv_wc* out) {
   WorkCompletion got[kMost];
-  const size_t n = queue.Poll({got, std::min(entries, kMost)});
+  const size_t n = queue.queue().Poll({got, std::min(entries, kMost)});
   for (size_t i = 0; i < n; ++i) {
     const WorkCompletion& from = got[i];
     ibv_wc& to = out[i];
@@ -145,7 +145,7 @@ int Poll(provider::CompletionQueue& queue, size_t entries, ibv_wc* out) {
     to.wc_flags = FlagsOf(from);
     to.pkey_index = 0;
     to.slid = 0;
-    to.sl = 0;
+    to.sl = queue.SlOf(from);
     to.dlid_path_bits = 0;
   }
   return static_cast<int>(n);
@@ -195,7 +195,7 @@ int PostSharedReceive(ibv_srq* srq, ibv_recv_wr* wr, ibv_recv_wr** bad) {
 }
 
 int PollCq(ibv_cq* cq, int entries, ibv_wc* out) {
-  provider::CompletionQueue& queue = CompletionQueue::Of(cq)->queue();
+  CompletionQueue& queue = *CompletionQueue::Of(cq);
   if (entries <= 0) return entries < 0 ? -EINVAL : 0;
   if (entries == 1) return Poll<1>(queue, 1, out);
   int total = 0;

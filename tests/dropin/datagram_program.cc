@@ -143,6 +143,7 @@ TEST_F(Datagrams, ArriveWithWhatAnAnswerNeeds) {
   EXPECT_EQ(wc.opcode, IBV_WC_RECV);
   EXPECT_EQ(wc.byte_len, kGrh + 100);
   EXPECT_EQ(wc.wc_flags, unsigned{IBV_WC_GRH | IBV_WC_WITH_IMM});
+  EXPECT_EQ(wc.sl, 8 | 2);  // as devices tell of a UDP packet over IPv4
   EXPECT_EQ(wc.imm_data, 0x04030201u);
   EXPECT_EQ(wc.src_qp, qp_->qp_num);
   EXPECT_EQ(memory_[4096 + 20], 0x45);
