@@ -222,7 +222,8 @@ int QueuePair::MoveTo(ibv_qp_state to, const ibv_qp_attr& attr, int mask) {
       Expect();
       return 0;
     case IBV_QPS_INIT:
-      change.state = QpState::kInit;
+      // From INIT the program may come late: what is under it is connected, if rdma_cm did that.
+      if (from == IBV_QPS_RESET) change.state = QpState::kInit;
       return Apply(change);
     case IBV_QPS_RTR:
       moved_by_hand_ = attr.dest_qp_num == kOfManager;
