@@ -11,6 +11,7 @@
 #include "dropin/errors.h"
 #include "dropin/memory.h"
 #include "dropin/queue_pair.h"
+#include "dropin/transitions.h"
 #include "dropin/versions.h"
 #include "fallback/address_handle.h"
 #include "fallback/datagram_queue_pair.h"
@@ -20,24 +21,6 @@ namespace {
 
 constexpr uint8_t kAnyHops = 0xff;
 constexpr uint8_t kMulticastPrefix[kMappedBytes] = {0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-struct Row {
-  ibv_qp_state from, to;
-  int needs, takes;
-};
-
-constexpr int kPort = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY;
-constexpr Row kRows[] = {
-    {IBV_QPS_RESET, IBV_QPS_INIT, kPort, 0},
-    {IBV_QPS_INIT, IBV_QPS_INIT, 0, kPort},
-    {IBV_QPS_INIT, IBV_QPS_RTR, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
-    {IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, IBV_QP_QKEY},
-    {IBV_QPS_RTS, IBV_QPS_RTS, 0, IBV_QP_QKEY},
-    {IBV_QPS_RTS, IBV_QPS_SQD, 0, IBV_QP_EN_SQD_ASYNC_NOTIFY},
-    {IBV_QPS_SQD, IBV_QPS_RTS, 0, IBV_QP_QKEY},
-    {IBV_QPS_SQD, IBV_QPS_SQD, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
-    {IBV_QPS_SQE, IBV_QPS_RTS, 0, IBV_QP_QKEY},
-};
 
 std::optional<QpState> StateOf(ibv_qp_state state) {
   switch (state) {
@@ -96,16 +79,6 @@ ibv_ah_attr AttributesOf(const ibv_gid& gid) {
   return attr;
 }
 
-bool MayModifyDatagrams(ibv_qp_state from, ibv_qp_state to, int mask) {
-  mask &= ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
-  if (to == IBV_QPS_RESET || to == IBV_QPS_ERR) return mask == 0;
-  for (const Row& row : kRows) {
-    if (row.from != from || row.to != to) continue;
-    return (mask & row.needs) == row.needs && (mask & ~(row.needs | row.takes)) == 0;
-  }
-  return false;
-}
-
 Destination DestinationOf(ibv_ah* ah, uint32_t qp_number, uint32_t qkey) {
   return {.address = ah == nullptr ? nullptr : AddressHandle::Of(ah)->handle(),
           .qp_number = qp_number,
@@ -156,7 +129,7 @@ int QueuePair::ModifyDatagrams(const ibv_qp_attr& attr, int mask) {
   const ibv_qp_state from = qp_base.state;
   if ((mask & IBV_QP_CUR_STATE) != 0 && attr.cur_qp_state != from) return EINVAL;
   const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr.qp_state : from;
-  if (!MayModifyDatagrams(from, to, mask)) return EINVAL;
+  if (!MayModify(IBV_QPT_UD, from, to, mask)) return EINVAL;
   QpModify change;
   if (to != from) change.state = StateOf(to);
   if ((mask & IBV_QP_QKEY) != 0) change.qkey = attr.qkey;

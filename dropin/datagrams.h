@@ -31,7 +31,6 @@ Ip IpOfGid(const ibv_gid& gid);
 ibv_gid GidOfGroup(const Ip& group);  // the former
 ibv_ah_attr AttributesOf(const ibv_gid& gid);
 
-bool MayModifyDatagrams(ibv_qp_state from, ibv_qp_state to, int mask);  // ibv_modify_qp(3)'s table
 Destination DestinationOf(ibv_ah* ah, uint32_t qp_number, uint32_t qkey);
 
 }  // namespace verbena::dropin

@@ -276,7 +276,7 @@ int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
   const ibv_qp_state from = qp_base.state;
   if ((mask & IBV_QP_CUR_STATE) != 0 && attr.cur_qp_state != from) return EINVAL;
   const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr.qp_state : from;
-  if (!MayModify(from, to, mask)) return EINVAL;
+  if (!MayModify(IBV_QPT_RC, from, to, mask)) return EINVAL;
   if ((mask & IBV_QP_PORT) != 0 && attr.port_num != 1) return EINVAL;
   if ((mask & IBV_QP_PKEY_INDEX) != 0 && attr.pkey_index != 0) return EINVAL;
   if (const int error = MoveTo(to, attr, mask); error != 0) return error;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dropin/transitions.h"
 
+#include <span>
+
 namespace verbena::dropin {
 namespace {
 
@@ -13,7 +15,7 @@ constexpr int kPath = IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE;
 constexpr int kRights = IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER;
 constexpr int kPort = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
 
-constexpr Row kRows[] = {
+constexpr Row kReliable[] = {
     {IBV_QPS_RESET, IBV_QPS_INIT, kPort, 0},
     {IBV_QPS_INIT, IBV_QPS_INIT, 0, kPort},
     {IBV_QPS_INIT, IBV_QPS_RTR,
@@ -31,12 +33,28 @@ constexpr Row kRows[] = {
          IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_MAX_DEST_RD_ATOMIC},
 };
 
+constexpr int kDatagramPort = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY;
+
+constexpr Row kDatagrams[] = {
+    {IBV_QPS_RESET, IBV_QPS_INIT, kDatagramPort, 0},
+    {IBV_QPS_INIT, IBV_QPS_INIT, 0, kDatagramPort},
+    {IBV_QPS_INIT, IBV_QPS_RTR, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
+    {IBV_QPS_RTR, IBV_QPS_RTS, IBV_QP_SQ_PSN, IBV_QP_QKEY},
+    {IBV_QPS_RTS, IBV_QPS_RTS, 0, IBV_QP_QKEY},
+    {IBV_QPS_RTS, IBV_QPS_SQD, 0, IBV_QP_EN_SQD_ASYNC_NOTIFY},
+    {IBV_QPS_SQD, IBV_QPS_RTS, 0, IBV_QP_QKEY},
+    {IBV_QPS_SQD, IBV_QPS_SQD, 0, IBV_QP_PKEY_INDEX | IBV_QP_QKEY},
+    {IBV_QPS_SQE, IBV_QPS_RTS, 0, IBV_QP_QKEY},
+};
+
 }  // namespace
 
-bool MayModify(ibv_qp_state from, ibv_qp_state to, int mask) {
+bool MayModify(ibv_qp_type type, ibv_qp_state from, ibv_qp_state to, int mask) {
   mask &= ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
   if (to == IBV_QPS_RESET || to == IBV_QPS_ERR) return mask == 0;
-  for (const Row& row : kRows) {
+  const std::span<const Row> rows =
+      type == IBV_QPT_UD ? std::span<const Row>(kDatagrams) : std::span<const Row>(kReliable);
+  for (const Row& row : rows) {
     if (row.from != from || row.to != to) continue;
     return (mask & row.needs) == row.needs && (mask & ~(row.needs | row.takes)) == 0;
   }

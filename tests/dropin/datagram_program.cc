@@ -4,38 +4,16 @@
 
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
 #include "gtest/gtest.h"
+#include "tests/dropin/verbs_fixture.h"
 
+namespace verbena::dropin {
 namespace {
 
-constexpr auto kDeadline = std::chrono::seconds(20);
 constexpr uint32_t kQkey = 0x11111111;
 constexpr uint32_t kGrh = 40;
-
-ibv_context* Open() {
-  int count = 0;
-  ibv_device** const list = ibv_get_device_list(&count);
-  ibv_context* context = nullptr;
-  for (int i = 0; i < count; ++i) {
-    if (std::strcmp(ibv_get_device_name(list[i]), "tcp_lo") == 0)
-      context = ibv_open_device(list[i]);
-  }
-  ibv_free_device_list(list);
-  return context;
-}
-
-ibv_wc Next(ibv_cq* cq) {
-  const auto end = std::chrono::steady_clock::now() + kDeadline;
-  ibv_wc wc{};
-  int n = 0;
-  while ((n = ibv_poll_cq(cq, 1, &wc)) == 0 && std::chrono::steady_clock::now() < end) {
-  }
-  EXPECT_EQ(n, 1) << "no completion in time";
-  return wc;
-}
 
 // A queue pair that sends to itself.
 class Datagrams : public testing::Test {
@@ -213,3 +191,4 @@ TEST_F(Datagrams, ErrFlushesAndResetBeginsAnew) {
 }
 
 }  // namespace
+}  // namespace verbena::dropin

@@ -174,6 +174,7 @@ class Storage(unittest.TestCase):
             ["fio", "--name=verify", "--ioengine=nbd", f"--uri={kit.uri}", "--thread=1",
              "--rw=randwrite", "--bs=16k", "--iodepth=16", "--fsync=64",
              f"--size={size}", f"--io_size={size * 2}", "--verify=crc32c", "--do_verify=1",
+             "--verify_state_save=0",  # a file in the current folder
              "--verify_fatal=1", "--randseed=7", "--rate=40m,40m"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         kills = 0
