@@ -88,6 +88,8 @@ void QueuePair::ContinueConnect() {
   if (connecting_->meeting != nullptr) {
     Meet();
     if (connecting_ == nullptr) return;
+  } else {
+    device_->hub().SetDeadline(this, deadline_);  // whoever scheduled this drive has replaced it
   }
   io::Streams& streams = device_->hub().streams();
   if (phase_ == Phase::kConnecting) {

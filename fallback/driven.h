@@ -49,6 +49,13 @@ class Driven : public Watched {
                                           std::memory_order_relaxed));
     return mark == kOwned;
   }
+  // Who owns it looks again before letting go. If nobody does, all that the last owner did is seen.
+  void NoteToOwner() const {
+    uint32_t word = word_.load(std::memory_order_seq_cst);
+    while ((word & kOwned) != 0 &&
+           !word_.compare_exchange_weak(word, word | kLookAgain, std::memory_order_seq_cst)) {
+    }
+  }
   // `now`: 0 if not known. Until when it may be left alone, should nothing be posted.
   virtual Nanos WorkAndRelease(Why why, Nanos now) = 0;
   virtual void SettleAndRelease() = 0;  // an acknowledgement that is owed goes now

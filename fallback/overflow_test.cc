@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // RFC 5040 8.1.1: what a completion queue that overflows does to those that do not use it.
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <array>
+#include <future>
 #include <string>
 #include <vector>
 
@@ -24,8 +29,10 @@ struct Link {
         far_cq(Check(device.CreateCompletionQueue({.entries = entries}))),
         near(Check(pd.CreateQueuePair({.send_cq = &near_cq, .receive_cq = &near_cq}))),
         far(Check(pd.CreateQueuePair({.send_cq = &far_cq, .receive_cq = &far_cq}))) {
-    Check(path.StartConnect(near));
+    std::future<absl::Status> connected =
+        std::async(std::launch::async, [&] { return path.Connect(near).status(); });
     Check(Check(listener.Next(kLong)).Accept(far));
+    Check(connected.get());
   }
   void Send() {
     Check(far.PostReceive({.local = region.slice(8, 8), .id = 2}));
@@ -59,6 +66,36 @@ TEST(CompletionQueues, OverflowHarmsTheirOwnStreams) {
     EXPECT_TRUE(Check(other.far_cq.Wait(1, kLong)).front().ok());
   }
   EXPECT_EQ(other.far.state(), QpState::kRts);
+}
+
+TEST(CompletionQueues, OverflowTakesNoDeadlineAway) {
+  // A queue pair connects to a port where nobody answers; its completion queue overflows meanwhile.
+  // Expect: the connect ends at its deadline all the same.
+  Context context = Check(Context::Open({.device = "tcp"}));
+  Device& device = *context.devices()[0];
+  Listener listener = Check(context.Listen("127.0.0.1:0"));
+  Path path = Check(context.Resolve("127.0.0.1:" + std::to_string(listener.port())));
+  Link full(device, listener, path, 4);
+  QueuePair waiting =
+      Check(full.pd.CreateQueuePair({.send_cq = &full.far_cq, .receive_cq = &full.far_cq}));
+  const int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in name{.sin_family = AF_INET,
+                   .sin_port = 0,
+                   .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)},
+                   .sin_zero = {}};
+  socklen_t size = sizeof name;
+  ASSERT_EQ(bind(silent, reinterpret_cast<sockaddr*>(&name), size), 0);
+  ASSERT_EQ(listen(silent, 1), 0);
+  ASSERT_EQ(getsockname(silent, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  Path nowhere = Check(context.Resolve("127.0.0.1:" + std::to_string(ntohs(name.sin_port))));
+  Check(nowhere.StartConnect(waiting, {.deadline = absl::Seconds(1)}));
+  for (uint32_t i = 0; i <= full.far_cq.entries(); ++i) {
+    full.Send();
+    Check(full.near_cq.Wait(1, kLong).status());
+  }
+  EventType last = EventType::kCqError;
+  while (last != EventType::kUnreachable) last = Check(context.events().Next(kLong)).type;
+  close(silent);
 }
 
 }  // namespace

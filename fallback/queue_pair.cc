@@ -136,9 +136,10 @@ void QueuePair::Finish() {
 }
 
 QpAttributes QueuePair::Query() const {
-  // Whoever asks may be waiting for the last request: see Work. The mark comes first, so that
-  // either this call sees that it is done or the owner sees the mark.
+  // Whoever asks may be waiting for the last request: see Work. The mark comes first: who owns it
+  // may have looked for it already, and the request's end not be visible yet.
   drain_watched_.store(true, std::memory_order_seq_cst);
+  NoteToOwner();
   QpAttributes now = engine_.Query();
   now.traffic_class = traffic_class_.load(std::memory_order_relaxed);
   return now;
