@@ -192,7 +192,7 @@ absl::Status QueuePair::MoveToInit() {
 int QueuePair::MeetPeer(const ibv_qp_attr& attr, int mask) {
   Ip peer = Context::Of(qp_base.context)->device().ip();
   if (attr.ah_attr.is_global != 0) {
-    if (attr.ah_attr.grh.sgid_index != 0) return EINVAL;
+    if (attr.ah_attr.grh.sgid_index != 0) return ENODATA;  // as ib_core says
     Ip gid;
     std::copy(std::begin(attr.ah_attr.grh.dgid.raw), std::end(attr.ah_attr.grh.dgid.raw),
               gid.begin());
@@ -278,7 +278,6 @@ int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
   const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr.qp_state : from;
   if (!MayModify(IBV_QPT_RC, from, to, mask)) return EINVAL;
   if ((mask & IBV_QP_PORT) != 0 && attr.port_num != 1) return EINVAL;
-  if ((mask & IBV_QP_PKEY_INDEX) != 0 && attr.pkey_index != 0) return EINVAL;
   if (const int error = MoveTo(to, attr, mask); error != 0) return error;
   if (to == IBV_QPS_RESET) attr_ = {};
   Remember(attr, mask);

@@ -312,7 +312,9 @@ void Loading() {
   Row("rdma_create_id", rdma_create_id(nullptr, &id, nullptr, RDMA_PS_TCP) == 0 ? 0 : errno);
   Row("rdma_listen before rdma_bind_addr", rdma_listen(id, 1) == 0 ? 0 : errno);
   Row("rdma_connect before rdma_resolve_addr", rdma_connect(id, nullptr) == 0 ? 0 : errno);
-  Row("rdma_accept without a request", rdma_accept(id, nullptr) == 0 ? 0 : errno);
+  // librdmacm 44 ends with SIGSEGV there (ucma_modify_qp_rtr of no queue pair).
+  const bool stock = std::strncmp(ibv_get_device_name(e.context->device), "tcp_", 4) != 0;
+  if (!stock) Row("rdma_accept without a request", rdma_accept(id, nullptr) == 0 ? 0 : errno);
   Row("rdma_disconnect without a connection", rdma_disconnect(id) == 0 ? 0 : errno);
   Row("rdma_destroy_id", rdma_destroy_id(id) == 0 ? 0 : errno);
 }
