@@ -147,23 +147,31 @@ void Driver::Attend() {
 }
 
 void Driver::Drive(Waiter& waiter) {
-  std::unique_lock lock(turn_);
-  waiters_.push_back(&waiter);
-  waiting_.store(waiters_.size());
-  while (!waiter.done.load()) {
-    if (led_) {
-      waiter.woken.wait(lock);
-      continue;
+  bool leads = false;
+  {
+    const std::lock_guard lock(turn_);
+    if (!waiter.done.load()) {
+      waiters_.push_back(&waiter);
+      waiting_.store(waiters_.size());
+      leads = !led_ && waiters_.size() == 1;
+      if (leads) {
+        led_ = waiter.leads = true;
+      } else if (!led_) {
+        PassOn();
+      }
     }
-    led_ = waiter.leads = true;
-    lock.unlock();
-    Lead([&] { return waiter.done.load(std::memory_order_relaxed); });
-    lock.lock();
-    led_ = false;
   }
+  if (!leads) {
+    while (sem_wait(&waiter.woken) != 0) {
+    }
+    if (!waiter.leads) return;
+  }
+  Lead([&] { return waiter.done.load(std::memory_order_relaxed); });
+  const std::lock_guard lock(turn_);
   std::erase(waiters_, &waiter);
   waiting_.store(waiters_.size());
-  if (!led_) PassOn();
+  led_ = false;
+  PassOn();
 }
 
 void Driver::Done(Waiter& waiter) {
@@ -171,19 +179,18 @@ void Driver::Done(Waiter& waiter) {
     waiter.done.store(true, std::memory_order_relaxed);
     return;
   }
-  const std::lock_guard lock(turn_);
-  waiter.done.store(true);
-  waiter.woken.notify_one();
+  {
+    const std::lock_guard lock(turn_);
+    std::erase(waiters_, &waiter);
+    waiting_.store(waiters_.size());
+    waiter.done.store(true);
+  }
+  sem_post(&waiter.woken);
 }
 
 // With `turn_`, when nobody leads.
 void Driver::PassOn() {
-  for (Waiter* waiter : waiters_) {
-    if (waiter->done.load()) continue;
-    waiter->woken.notify_one();
-    return;
-  }
-  if (Needed() || options_.always) thread_wanted_.notify_one();
+  if (!waiters_.empty() || Needed() || options_.always) thread_wanted_.notify_one();
 }
 
 void Driver::Start() {
@@ -205,27 +212,43 @@ void Driver::Stop() {
 void Driver::Run() {
   std::unique_lock lock(turn_);
   while (!stop_.load()) {
-    if (led_ || !waiters_.empty() || !(Needed() || options_.always)) {
+    if (led_ || !(Needed() || options_.always || !waiters_.empty())) {
       thread_wanted_.wait(lock);
       continue;
     }
     led_ = true;
+    // Who is left behind by one who led is one of many.
+    int64_t many_ns = waiters_.empty() ? 0 : NowNs();
     lock.unlock();
     int64_t idle_since = 0;
-    Lead([&] {
-      if (stop_.load(std::memory_order_relaxed)) return true;
-      if (options_.always) return false;
-      if (Needed()) return idle_since = 0, false;
-      // The next call may be about to come: to wake this thread costs more than to look on.
-      if (waiting_.load() > 0 || options_.wait == Wait::kBlock) return true;
-      const int64_t now = NowNs();
-      if (idle_since == 0) idle_since = now;
-      return now - idle_since > absl::ToInt64Nanoseconds(options_.spin);
-    });
+    Lead([&] { return ThreadIsOver(idle_since, many_ns); });
     lock.lock();
     led_ = false;
-    PassOn();
+    if (waiters_.size() == 1 && !Needed() && !options_.always) {
+      led_ = waiters_.front()->leads = true;
+      sem_post(&waiters_.front()->woken);
+    }
   }
+}
+
+// Of the thread's lead. `idle_since`: 0, or since when nobody has wanted it. `many_ns`: when several
+// waited last.
+bool Driver::ThreadIsOver(int64_t& idle_since, int64_t& many_ns) const {
+  if (stop_.load(std::memory_order_relaxed)) return true;
+  if (options_.always) return false;
+  const size_t waiting = waiting_.load(std::memory_order_relaxed);
+  if (Needed() || waiting > 1) {
+    idle_since = 0;
+    if (waiting > 1) many_ns = NowNs();
+    return false;
+  }
+  const int64_t spin_ns = absl::ToInt64Nanoseconds(options_.spin);
+  if (waiting == 1) return NowNs() - many_ns > spin_ns;
+  // The next call may be about to come: to wake this thread costs more than to look on.
+  if (options_.wait == Wait::kBlock) return true;
+  const int64_t now = NowNs();
+  if (idle_since == 0) idle_since = now;
+  return now - idle_since > spin_ns;
 }
 
 }  // namespace verbena::rpc

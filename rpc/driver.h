@@ -2,11 +2,14 @@
 // Moves everything of a channel, or of one server thread: polls, hands completions to whom they
 // belong, flushes, and sleeps when there is nothing to do.
 //
-// One thread at a time leads. That is whichever caller waits for an answer, since a hop to another
-// thread costs more than the call; the driver's own thread leads while nobody waits but something
-// is under way. All completions, timers and tasks run on the leader, so what only they touch needs
-// no lock.
+// One thread at a time leads. That is a caller who waits for an answer alone, since a hop to another
+// thread costs more than the call. Of several none does, as they would pass the lead on with each
+// answer: the driver's own thread leads then, until one alone has waited for a while, and while
+// nobody waits but something is under way. All completions, timers and tasks run on the leader, so
+// what only they touch needs no lock.
 #pragma once
+
+#include <semaphore.h>
 
 #include <array>
 #include <atomic>
@@ -68,9 +71,16 @@ struct Lane {
 
 // A thread that waits for one thing.
 struct Waiter {
+  Waiter() { sem_init(&woken, 0, 0); }
+  ~Waiter() { sem_destroy(&woken); }
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
   std::atomic<bool> done = false;
   bool leads = false;
-  std::condition_variable woken = {};
+  // Once: it is done, or is to lead. May go as soon as it was waited for, which a
+  // condition_variable may not.
+  sem_t woken;
 };
 
 class Driver {
@@ -117,6 +127,7 @@ class Driver {
   void Sleep(absl::FunctionRef<bool()> over);
   void AwaitDescriptors(int64_t timeout_ns);
   void LookAround(int64_t now);
+  bool ThreadIsOver(int64_t& idle_since, int64_t& many_ns) const;
   void PassOn();
   void WakeUp();
   bool Needed() const { return attended_.load() > 0 || has_tasks_.load(); }

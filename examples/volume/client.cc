@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "examples/volume/client.h"
 
-#include <semaphore.h>
-
 #include <algorithm>
 
 #include "absl/random/random.h"
@@ -84,39 +82,12 @@ absl::StatusOr<std::unique_ptr<Volume>> Client::OpenVolume(const std::string& na
 Volume::Volume(Client& client, Info info)
     : client_(client), info_(std::move(info)), writer_(RandomId()) {}
 
-// The end of a call that a thread sleeps for.
-struct Client::Sleeper final : rpc::CallDone {
-  Sleeper() { sem_init(&ended, 0, 0); }
-  ~Sleeper() { sem_destroy(&ended); }
-  void Run(const absl::Status& how) override {
-    status = how;
-    sem_post(&ended);
-  }
-  void Wait() {
-    while (sem_wait(&ended) != 0) {
-    }
-  }
-  sem_t ended;
-  absl::Status status;
-};
-
-// A caller that is alone moves the connection itself, which saves two wake-ups. Several of them
-// would pass that on to each other all the time: they leave it to the channel's thread.
 template <typename Response>
 absl::StatusOr<Response> Client::Call(const rpc::Method& method,
                                       const google::protobuf::MessageLite& request,
                                       rpc::ClientContext& context) {
   Response response;
-  absl::Status status;
-  if (running_.fetch_add(1) == 0) {
-    status = channel_->Call(method, request, &response, context);
-  } else {
-    Sleeper sleeper;
-    channel_->Start(method, request, &response, context, sleeper);
-    sleeper.Wait();
-    status = sleeper.status;
-  }
-  running_.fetch_sub(1);
+  const absl::Status status = channel_->Call(method, request, &response, context);
   if (!status.ok()) return status;
   return response;
 }

@@ -51,7 +51,6 @@ class Client {
   friend class Volume;
   Client(std::unique_ptr<rpc::Channel> channel, const ClientOptions& options)
       : options_(options), channel_(std::move(channel)), calls_(*channel_) {}
-  struct Sleeper;
   absl::StatusOr<Info> Find(const std::string& name);
   template <typename Response>
   absl::StatusOr<Response> Call(const rpc::Method& method,
@@ -61,7 +60,6 @@ class Client {
   const ClientOptions options_;
   std::unique_ptr<rpc::Channel> channel_;
   Volumes::Client calls_;
-  std::atomic<int> running_ = 0;  // blocking reads, writes and so on
 };
 
 // Offsets and lengths are multiples of 4096. What was written is checked by the server before it

@@ -131,6 +131,16 @@ class Pipeline {
   const Cost cost_{SystemCalls};
 };
 
+Result Threads(const Options& options, Shared& shared) {
+  const auto channel = ConnectTo(Wait::kAdaptive, options, shared);
+  const Bench::Client client(*channel);
+  const Text request = Message();
+  Result result = ByThreads(options, SystemCalls, [&] { Check(client.Echo(request).status()); });
+  AddCounters(*channel, &result.client);
+  sem_post(&shared.finished);
+  return result;
+}
+
 Result Deep(const Options& options, Shared& shared) {
   const auto channel = ConnectTo(Wait::kSpin, options, shared);
   const Bench::Client client(*channel);
@@ -205,5 +215,6 @@ int main(int argc, char** argv) {
   using verbena::rpc::Wait;
   return Main(argc, argv,
               {EchoRow("echo_spin", Wait::kSpin), EchoRow("echo_block", Wait::kBlock),
-               Of("echo_deep", Wait::kSpin, Deep), Of("bulk", Wait::kSpin, Bulk)});
+               Of("echo_threads", Wait::kAdaptive, Threads), Of("echo_deep", Wait::kSpin, Deep),
+               Of("bulk", Wait::kSpin, Bulk)});
 }

@@ -5,8 +5,11 @@
 
 #include <semaphore.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <thread>
+#include <vector>
 
 #include "tests/bench/sides.h"
 
@@ -15,6 +18,7 @@ namespace verbena::bench {
 inline constexpr size_t kInFlight = 512;            // small calls
 inline constexpr size_t kBlock = size_t{16} << 20;  // bytes of a large one …
 inline constexpr size_t kBlocksInFlight = 4;        // … which are so many at once
+inline constexpr size_t kCallers = 16;              // threads that call at once
 inline constexpr unsigned kCallsALook = 32;         // at the clock, where many are in flight
 
 // What one side spent between its making and Report(); `system_calls` counts them.
@@ -93,6 +97,30 @@ Result OneByOne(const Options& options, Cost::Counter counter, Call call) {
   }
   Result result = RoundTrip(samples);
   result.client = cost.Report(calls);
+  return result;
+}
+
+// The same by each of kCallers threads at once; how many come back.
+template <typename Call>
+Result ByThreads(const Options& options, Cost::Counter counter, Call call) {
+  const Clock clock(options.seconds);
+  const Cost cost(counter);
+  std::atomic<uint64_t> calls = 0, warm = 0;
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < kCallers; ++i) {
+    threads.emplace_back([&] {
+      for (uint64_t now = NowNs(); !clock.over(now); now = NowNs()) {
+        call();
+        calls.fetch_add(1, std::memory_order_relaxed);
+        if (clock.warm(now)) warm.fetch_add(1, std::memory_order_relaxed);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Result result;
+  result.unit = "M/s";
+  result.value = static_cast<double>(warm.load()) / options.seconds / 1e6;
+  result.client = cost.Report(calls.load());
   return result;
 }
 

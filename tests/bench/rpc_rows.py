@@ -23,6 +23,8 @@ WORKS = [
     work("64 B echo, one in flight, blocking", "echo_block",
          claim(RAW, "trip_block", "raw blocking, 8 B", at_most=1.3),
          claim(GRPC, "echo_block", "gRPC", at_most=0.55)),
+    work("64 B echo, by 16 threads", "echo_threads",
+         claim(GRPC, "echo_threads", "gRPC", at_least=1.0)),
     work("64 B echo, 512 in flight", "echo_deep",
          claim(RAW, "calls_deep", "by hand, batched", at_least=0.5),
          claim(GRPC, "echo_deep", "gRPC unary", at_least=20.0),

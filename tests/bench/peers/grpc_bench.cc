@@ -237,16 +237,27 @@ std::unique_ptr<GrpcBench::Stub> ConnectTo(const Options& options, const Shared&
   return GrpcBench::NewStub(channel);
 }
 
-Result EchoBlocking(const Options& options, Shared& shared) {
+// OneByOne or ByThreads.
+template <typename Meter>
+Result EchoBlocking(Meter meter, const Options& options, Shared& shared) {
   const auto stub = ConnectTo(options, shared);
   const Text request = Message();
-  const Result result = OneByOne(options, SystemCalls, [&] {
+  const Result result = meter([&] {
     grpc::ClientContext context;
     Text answer;
     Check(stub->Echo(&context, request, &answer));
   });
   sem_post(&shared.finished);
   return result;
+}
+
+Result EchoOneByOne(const Options& options, Shared& shared) {
+  return EchoBlocking([&](auto call) { return OneByOne(options, SystemCalls, call); }, options,
+                      shared);
+}
+Result EchoByThreads(const Options& options, Shared& shared) {
+  return EchoBlocking([&](auto call) { return ByThreads(options, SystemCalls, call); }, options,
+                      shared);
 }
 
 // A call that starts the next one when it is answered.
@@ -425,7 +436,8 @@ void ServeSleeping(const Options& options, Shared& shared) { ServeQueued(false, 
 void ServePolling(const Options& options, Shared& shared) { ServeQueued(true, options, shared); }
 
 std::vector<Row> Rows() {
-  return {{"echo_block", ServeBlocking, EchoBlocking},
+  return {{"echo_block", ServeBlocking, EchoOneByOne},
+          {"echo_threads", ServeBlocking, EchoByThreads},
           {"echo_poll", ServePolling, EchoPolling},
           {"echo_deep", ServeSleeping,
            [](const Options& options, Shared& shared) {
@@ -456,8 +468,8 @@ int main(int argc, char** argv) {
         "sync --configure");
   };
   std::vector<Row> rows;
-  for (const char* name : {"echo_block", "echo_poll", "echo_deep", "stream_deep", "fetch",
-                           "pieces_64k", "pieces_256k", "pieces_1m"}) {
+  for (const char* name : {"echo_block", "echo_threads", "echo_poll", "echo_deep", "stream_deep",
+                           "fetch", "pieces_64k", "pieces_256k", "pieces_1m"}) {
     rows.push_back({name, nullptr, nullptr, lack});
   }
   return Main(argc, argv, rows);
