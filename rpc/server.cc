@@ -98,27 +98,28 @@ absl::Status Server::Accept(ConnectionRequest& request) {
   if (!session.ok()) return session.status();
   connection->peer = request.info().peer;
   connection->session = *std::move(session);
-  if (auto status = connection->session->SetPeer(request.private_data()); !status.ok()) {
-    return status;
-  }
   Connection& made = *connection;
   // Its own thread may see its end, and want to be rid of it, before this one is through with it.
   made.session->pins.fetch_add(1);
+  absl::Status refused = made.session->SetPeer(request.private_data());
   {
     const std::lock_guard lock(lock_);
-    if (draining_) return absl::UnavailableError("the server is shutting down");
+    if (draining_ && refused.ok()) refused = absl::UnavailableError("the server is shutting down");
     connections_.push_back(std::move(connection));
-    ++accepted_;
+    if (refused.ok()) ++accepted_;
   }
-  const absl::Status status =
-      request.Accept(made.session->queue_pair(), {.private_data = made.session->hello()});
-  // Its own thread may be using it by now, and is to take it down.
+  absl::Status status = refused;
+  if (refused.ok()) {
+    status = request.Accept(made.session->queue_pair(), {.private_data = made.session->hello()});
+  }
+  // Its own thread may be using it by now, as devices flush the receives of one that is refused,
+  // and is to take it down.
   driver.Post([this, &made, status] {
     if (!status.ok()) made.session->End(status);
     made.session->pins.fetch_sub(1);
     Reap(made.driver);
   });
-  return absl::OkStatus();
+  return refused;
 }
 
 void Server::HandlerThread() {
