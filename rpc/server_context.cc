@@ -40,49 +40,77 @@ absl::Status ServerContext::Check(const BulkHandle& handle, uint64_t offset, siz
 }
 
 void ServerContext::Move(Opcode opcode, const BulkHandle& handle, uint64_t offset,
-                         std::span<std::byte> bytes, Done done) {
+                         std::span<std::byte> bytes, bool behind, std::unique_ptr<Kept> kept,
+                         Done done) {
   absl::Status status = Check(handle, offset, bytes.size(), opcode == Opcode::kWrite);
   if (!status.ok() || bytes.empty()) return done(status);
-  auto transfer = std::make_unique<Transfer>();
-  transfer->opcode = opcode;
-  transfer->remote = {
+  auto moving = std::make_unique<Moving>();
+  moving->done = done;
+  moving->kept = std::move(kept);
+  Transfer& transfer = moving->transfer;
+  transfer.opcode = opcode;
+  transfer.remote = {
       .address = handle.address() + offset, .length = bytes.size(), .key = handle.key()};
-  transfer->local = bytes;
-  transfer->done = [this, moved = transfer.get(), done](const absl::Status& how) {
-    const std::unique_ptr<Transfer> gone(moved);
-    bool answer = false;
-    {
-      const std::lock_guard lock(lock_);
-      std::erase(transfers_, moved);
-      answer = !stopped_.ok() && transfers_.empty();
-    }
-    auto* call = static_cast<IncomingCall*>(this);
-    if (answer) call->Answer(stopped_, nullptr);
-    done(how);
-    call->DropPart();
+  transfer.local = bytes;
+  transfer.done = [this, its = moving.get()](const absl::Status& how) {
+    Moved(std::unique_ptr<Moving>(its), how);
   };
+  bool told = false;
   {
-    const std::lock_guard lock(lock_);
+    const std::lock_guard lock(lock_);  // Moved() waits for it
     status = stopped_;
-    if (status.ok()) status = connection_->session->Begin(*transfer);
+    bool posted = false;
+    if (status.ok()) status = connection_->session->Begin(transfer, &posted);
     if (status.ok()) {
       ++parts_;
-      transfers_.push_back(transfer.release());
+      transfers_.push_back(&transfer);
+      told = behind && posted;
+      if (told) moving->done = nullptr;
+      (void)moving.release();
     }
   }
-  if (!status.ok()) done(status);
+  if (!status.ok() || told) done(status);
+}
+
+// Leader.
+void ServerContext::Moved(std::unique_ptr<Moving> moved, const absl::Status& how) {
+  bool answer = false;
+  {
+    const std::lock_guard lock(lock_);
+    std::erase(transfers_, &moved->transfer);
+    answer = !stopped_.ok() && transfers_.empty();
+  }
+  auto* call = static_cast<IncomingCall*>(this);
+  if (answer) call->Answer(stopped_, nullptr);
+  moved->kept = nullptr;
+  if (moved->done) moved->done(how);
+  moved = nullptr;
+  call->DropPart();
 }
 
 void ServerContext::Pull(const BulkHandle& from, uint64_t offset, std::span<std::byte> bytes,
                          Done done) {
-  Move(Opcode::kRead, from, offset, bytes, std::move(done));
+  Move(Opcode::kRead, from, offset, bytes, false, nullptr, std::move(done));
 }
+
+namespace {
+
+// A write only reads its source.
+std::span<std::byte> Source(std::span<const std::byte> bytes) {
+  return {const_cast<std::byte*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
 
 void ServerContext::Push(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes,
                          Done done) {
-  // A write only reads its source.
-  auto* source = const_cast<std::byte*>(bytes.data());
-  Move(Opcode::kWrite, to, offset, {source, bytes.size()}, std::move(done));
+  Move(Opcode::kWrite, to, offset, Source(bytes), false, nullptr, std::move(done));
+}
+
+void ServerContext::PushBehind(const BulkHandle& to, uint64_t offset,
+                               std::span<const std::byte> bytes, std::unique_ptr<Kept> kept,
+                               Done done) {
+  Move(Opcode::kWrite, to, offset, Source(bytes), true, std::move(kept), std::move(done));
 }
 
 absl::Status ServerContext::Block(absl::FunctionRef<void(Done)> begin) {

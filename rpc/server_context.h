@@ -62,6 +62,11 @@ class ServerContext {
   using Done = std::function<void(absl::Status)>;
   void Pull(const BulkHandle& from, uint64_t offset, std::span<std::byte> bytes, Done done);
   void Push(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes, Done done);
+  // What the answer is about. `done` runs as soon as an answer would arrive behind it, mostly at
+  // once and on this thread, and its OK only says so: if the push fails after that the answer does
+  // not arrive. `bytes` stay until `kept` is destroyed, and so does this call.
+  void PushBehind(const BulkHandle& to, uint64_t offset, std::span<const std::byte> bytes,
+                  std::unique_ptr<Kept> kept, Done done);
 
  protected:
   ServerContext() = default;
@@ -71,9 +76,15 @@ class ServerContext {
   friend class Server;
   friend struct Connection;
   friend class IncomingCall;
+  struct Moving {
+    Transfer transfer;
+    Done done;
+    std::unique_ptr<Kept> kept;
+  };
   absl::Status Check(const BulkHandle& handle, uint64_t offset, size_t bytes, bool writes) const;
   void Move(Opcode opcode, const BulkHandle& handle, uint64_t offset, std::span<std::byte> bytes,
-            Done done);
+            bool behind, std::unique_ptr<Kept> kept, Done done);
+  void Moved(std::unique_ptr<Moving> moved, const absl::Status& how);
   absl::Status Block(absl::FunctionRef<void(Done)> begin);
   void Attach(MessageStream& stream);
 

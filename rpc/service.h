@@ -194,20 +194,24 @@ Handler CoroutineHandler(const Method& method, Serve serve) {
 // co_await PullInto(context, handle, 0, bytes): absl::Status.
 class BulkAwaiter {
  public:
-  using Begin = std::function<void(ServerContext::Done)>;
-  explicit BulkAwaiter(Begin begin) : begin_(std::move(begin)) {}
+  using Begin = std::function<void(ServerContext::Done, std::unique_ptr<Kept>)>;
+  explicit BulkAwaiter(Begin begin, std::unique_ptr<Kept> kept = nullptr)
+      : begin_(std::move(begin)), kept_(std::move(kept)) {}
   bool await_ready() const noexcept { return false; }
   bool await_suspend(std::coroutine_handle<> caller) {
-    begin_([this](const absl::Status& how) {
-      status_ = how;
-      suspension_.Resume();
-    });
+    begin_(
+        [this](const absl::Status& how) {
+          status_ = how;
+          suspension_.Resume();
+        },
+        std::move(kept_));
     return suspension_.Suspend(caller);
   }
   absl::Status await_resume() { return status_; }
 
  private:
   Begin begin_;
+  std::unique_ptr<Kept> kept_;
   absl::Status status_;
   Suspension suspension_;
 };
@@ -215,5 +219,8 @@ BulkAwaiter PullInto(ServerContext& context, const BulkHandle& from, uint64_t of
                      std::span<std::byte> bytes);
 BulkAwaiter PushFrom(ServerContext& context, const BulkHandle& to, uint64_t offset,
                      std::span<const std::byte> bytes);
+// … which the answer follows, without waiting for it: see ServerContext::PushBehind.
+BulkAwaiter PushBehind(ServerContext& context, const BulkHandle& to, uint64_t offset,
+                       std::span<const std::byte> bytes, std::unique_ptr<Kept> kept);
 
 }  // namespace verbena::rpc

@@ -103,8 +103,9 @@ class Session final : public Flushable {
   bool DropWaiting(uint32_t call);
 
   // Any thread. If it is OK `transfer.done` runs in any case, on the leader; after Abandon as soon
-  // as no chunk is under way.
-  absl::Status Begin(Transfer& transfer);
+  // as no chunk is under way. `posted`: all of it is under way now, so what is sent from here on
+  // arrives behind it (IBTA 9.5, RFC 5040 5.5).
+  absl::Status Begin(Transfer& transfer, bool* posted = nullptr);
   void Abandon(Transfer& transfer, const absl::Status& why);  // leader
 
   // Memory for the peer, or of a transfer, on this connection's device.

@@ -25,7 +25,7 @@ void Session::EndTransfer(Transfer& transfer) {
 
 void Transfer::Complete(const WorkCompletion& wc) { session->OperationDone(*this, wc); }
 
-absl::Status Session::Begin(Transfer& transfer) {
+absl::Status Session::Begin(Transfer& transfer, bool* posted) {
   transfer.session = this;
   auto region = lane_.domain.Register(
       transfer.local, transfer.opcode == Opcode::kRead ? Access::kLocalWrite : Access::kLocalRead);
@@ -35,6 +35,7 @@ absl::Status Session::Begin(Transfer& transfer) {
   if (ended()) return absl::UnavailableError("rpc: the connection has ended");
   transfers_.push_back(&transfer);
   PostChunksLocked();
+  if (posted != nullptr) *posted = transfer.posted == transfer.local.size();
   return absl::OkStatus();
 }
 

@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "rpc/driver.h"
@@ -17,6 +19,20 @@
 namespace verbena::rpc {
 
 class Session;
+
+// Whatever owns the memory of a transfer, for as long as that takes.
+class Kept {
+ public:
+  virtual ~Kept() = default;
+};
+template <typename Owner>
+std::unique_ptr<Kept> Keep(Owner owner) {
+  struct Holder final : Kept {
+    explicit Holder(Owner its) : owner(std::move(its)) {}
+    Owner owner;
+  };
+  return std::make_unique<Holder>(std::move(owner));
+}
 
 // Whoever begins it keeps it until `done` ran. All but the request is the session's.
 struct Transfer final : Completer {

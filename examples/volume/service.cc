@@ -50,17 +50,19 @@ VolumeService::Answer<ReadResponse> VolumeService::Read(rpc::ServerContext& call
   if (!volume.ok()) co_return volume.status();
   absl::Status status = CheckRange(request.offset(), request.bytes(), kAny, kMostBytes);
   if (!status.ok()) co_return status;
-  const Buffers::Buffer buffer = co_await buffers_.Take(request.bytes());
+  Buffers::Buffer buffer = co_await buffers_.Take(request.bytes());
+  const std::span<std::byte> blocks = buffer.bytes();
   std::vector<uint32_t> crcs;
-  status = co_await (*volume)->Read(request.offset(), buffer.bytes(), &crcs);
+  status = co_await (*volume)->Read(request.offset(), blocks, &crcs);
   if (!status.ok()) co_return status;
   ReadResponse response;
   response.mutable_crcs()->Add(crcs.begin(), crcs.end());
   if (request.has_into()) {
-    status = co_await rpc::PushFrom(call, request.into(), 0, buffer.bytes());
+    auto kept = rpc::Keep(std::move(buffer));
+    status = co_await rpc::PushBehind(call, request.into(), 0, blocks, std::move(kept));
     if (!status.ok()) co_return status;
   } else {
-    response.set_blocks(buffer.bytes().data(), buffer.bytes().size());
+    response.set_blocks(blocks.data(), blocks.size());
   }
   co_return response;
 }

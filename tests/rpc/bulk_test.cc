@@ -130,15 +130,35 @@ TEST_P(Bulk, TheLeaseEndsWithTheDeadline) {
 // So it is while transfers are under way, more of them than can be at once: when the caller has its
 // answer its memory stays as it is, and the server lets go of it in time to keep the connection.
 TEST_P(Bulk, TransfersUnderWayAtTheDeadline) {
-  constexpr size_t kPushes = 10;
-  constexpr size_t kBytes = 24 << 20;
-  const std::vector<std::byte> late = Pattern(kBytes, 9);
+  constexpr size_t kPushes = 80;
+  constexpr size_t kMost = 3 << 20;
+  // All of them take some 60 ms here: less than the moment that a late server has.
+  size_t bytes = 0;
+  {
+    std::vector<std::byte> memory(kMost);
+    const std::vector<std::byte> first = Pattern(kMost, 1);
+    ClientContext context;
+    const rpc::BulkHandle handle = Check(shop_.channel->Lend(context, memory, BulkAccess::kWrite));
+    std::promise<absl::StatusOr<Text>> answered;
+    shop_.client.Hold(Say(""), context,
+                      [&](absl::StatusOr<Text> answer) { answered.set_value(std::move(answer)); });
+    auto held = shop_.shelf.NextHeld();
+    const absl::Time start = absl::Now();
+    std::promise<absl::Status> moved;
+    held.context().Push(handle, 0, first, [&](const absl::Status& how) { moved.set_value(how); });
+    ASSERT_THAT(moved.get_future().get(), IsOk());
+    const double share = absl::FDivDuration(absl::Milliseconds(60), absl::Now() - start) / kPushes;
+    bytes = static_cast<size_t>(std::clamp(share, 0.001, 1.0) * kMost);
+    held.Finish(Say(""));
+    ASSERT_THAT(answered.get_future().get(), IsOk());
+  }
+  const std::vector<std::byte> late = Pattern(bytes, 9);
   bool seen = false;
   // How far they come by then is up to the machine.
   for (int attempt = 0; attempt < 30 && !seen; ++attempt) {
-    std::vector<std::byte> memory(kPushes * kBytes);
+    std::vector<std::byte> memory(kPushes * bytes);
     const uint64_t connections = shop_.channel->counters().connections;
-    ClientContext context(absl::Milliseconds(10 + 5 * attempt));
+    ClientContext context(absl::Milliseconds(10 + 2 * attempt));
     const rpc::BulkHandle handle = Check(shop_.channel->Lend(context, memory, BulkAccess::kWrite));
     std::promise<absl::StatusOr<Text>> answered;
     shop_.client.Hold(Say(""), context,
@@ -146,7 +166,7 @@ TEST_P(Bulk, TransfersUnderWayAtTheDeadline) {
     auto held = shop_.shelf.NextHeld();
     std::vector<std::promise<absl::Status>> moved(kPushes);
     for (size_t i = 0; i < kPushes; ++i) {
-      held.context().Push(handle, i * kBytes, late,
+      held.context().Push(handle, i * bytes, late,
                           [&, i](const absl::Status& how) { moved[i].set_value(how); });
     }
     EXPECT_THAT(answered.get_future().get(), StatusIs(absl::StatusCode::kDeadlineExceeded));
@@ -158,10 +178,81 @@ TEST_P(Bulk, TransfersUnderWayAtTheDeadline) {
     again.set_wait_for_ready(true);
     EXPECT_THAT(shop_.client.Echo(Say("still there"), again), IsOk());
     EXPECT_TRUE(memory == then);
-    const bool some_came = memory[kBytes / 2] != std::byte{0} || memory[1] != std::byte{0};
+    const bool some_came = memory[bytes / 2] != std::byte{0} || memory[1] != std::byte{0};
     seen = some_came && failed > 0 && shop_.channel->counters().connections == connections;
   }
   EXPECT_TRUE(seen);
+}
+
+// Writes more than any has before, and answers as soon as it may.
+class Answering final : public Shelf::AsyncService {
+ public:
+  void Fill(rpc::ServerCall<Parcel, Sum> call) override {
+    struct Owned {
+      Owned(std::vector<std::byte> its, std::unique_ptr<std::promise<void>> told)
+          : bytes(std::move(its)), gone(std::move(told)) {}
+      Owned(Owned&&) = default;
+      ~Owned() {
+        if (gone != nullptr) gone->set_value();
+      }
+      std::vector<std::byte> bytes;
+      std::unique_ptr<std::promise<void>> gone;
+    };
+    const Parcel parcel = call.request();
+    auto gone = std::make_unique<std::promise<void>>();
+    gone_ = gone->get_future();
+    Owned owned{Pattern(parcel.bytes(), parcel.seed()), std::move(gone)};
+    const std::span bytes(owned.bytes);
+    auto* moving = new rpc::ServerCall<Parcel, Sum>(std::move(call));
+    moving->context().PushBehind(parcel.bulk(), parcel.offset(), bytes, rpc::Keep(std::move(owned)),
+                                 [moving](const absl::Status& how) {
+                                   if (how.ok()) moving->Finish(Sum());
+                                   if (!how.ok()) moving->Finish(how);
+                                   delete moving;
+                                 });
+  }
+  bool LetGoOf() {
+    return gone_.wait_for(absl::ToChronoSeconds(kLongEnough)) == std::future_status::ready;
+  }
+
+ private:
+  std::future<void> gone_;
+};
+
+// All of it is there when the answer is, though nobody waited for it; its memory is let go of.
+TEST(RpcBulk, AnAnswerBehindItsPush) {
+  for (const int threads : {0, 2}) {
+    Answering shelf;
+    auto server = Serve(shelf, {.handler_threads = threads});
+    auto channel = ChannelTo(server->address());
+    const Shelf::Client client(*channel);
+    // Up to more than is under way at once: that waits, as any push.
+    for (const size_t bytes : {1u, 4096u, 1u << 20, 5u << 20, 30u << 20}) {
+      const uint32_t times = bytes > (1u << 20) ? 2 : 20;
+      for (uint32_t i = 1; i <= times; ++i) {
+        std::vector<std::byte> memory(bytes);
+        ClientContext context;
+        Parcel parcel;
+        *parcel.mutable_bulk() = Check(channel->Lend(context, memory, BulkAccess::kWrite));
+        parcel.set_bytes(bytes);
+        parcel.set_seed(i);
+        ASSERT_THAT(client.Fill(parcel, context), IsOk());
+        ASSERT_TRUE(memory == Pattern(bytes, i)) << bytes;
+        ASSERT_TRUE(shelf.LetGoOf());
+      }
+    }
+    // One that fails is no answer.
+    const std::vector<std::byte> before = Pattern(5000, 1);
+    std::vector<std::byte> memory = before;
+    ClientContext context;
+    Parcel parcel;
+    *parcel.mutable_bulk() = Check(channel->Lend(context, memory, BulkAccess::kRead));
+    parcel.mutable_bulk()->set_writable(true);
+    parcel.set_bytes(5000);
+    EXPECT_THAT(client.Fill(parcel, context), StatusIs(absl::StatusCode::kUnavailable));
+    EXPECT_EQ(memory, before);
+    EXPECT_TRUE(shelf.LetGoOf());
+  }
 }
 
 // Does not look at its connection before it may, and writes then.
@@ -195,6 +286,7 @@ TEST(RpcBulk, AServerThatSitsOnALease) {
   auto server = Serve(shelf, {.handler_threads = 0});
   auto channel = ChannelTo(server->address());
   const Shelf::Client client(*channel);
+  ASSERT_THAT(channel->WaitUntilConnected(kLongEnough), IsOk());
   std::vector<std::byte> memory = Pattern(5000, 1);
   ClientContext context(absl::Milliseconds(10));
   Parcel parcel;
