@@ -231,8 +231,8 @@ void Driver::Run() {
   }
 }
 
-// Of the thread's lead. `idle_since`: 0, or since when nobody has wanted it. `many_ns`: when several
-// waited last.
+// Of the thread's lead. `idle_since`: 0, or since when nobody has wanted it. `many_ns`: when
+// several waited last.
 bool Driver::ThreadIsOver(int64_t& idle_since, int64_t& many_ns) const {
   if (stop_.load(std::memory_order_relaxed)) return true;
   if (options_.always) return false;
