@@ -60,6 +60,23 @@ TEST_P(Datagrams, OverIpv6AsWell) {
               Succeeded(4));
 }
 
+TEST_P(Datagrams, ThePacketsHaveTheTrafficClassOfTheHandle) {
+  // Two handles of one peer, one of which asks for DSCP 8.
+  // Expect: the receiver sees it in the header, and none with the other.
+  Two two = MakeTwo();
+  AddressHandle urgent = Check(
+      two.client->pd.CreateAddressHandle({.address = server_address(), .traffic_class = 8 << 2}));
+  for (const AddressHandle* handle : {&urgent, &two.to_server}) {
+    ASSERT_THAT(
+        Deliver(*two.client, *two.server,
+                {.local = two.client->slice(0, 8), .id = 2, .to = To(*handle, *two.server)},
+                {.local = two.server->slice(0, 200), .id = 1}),
+        Succeeded(1));
+    const Grh grh = Check(ReadGrh(two.server->bytes(0, kGrhBytes)));
+    EXPECT_EQ(grh.traffic_class, handle == &urgent ? 8 << 2 : 0);
+  }
+}
+
 TEST_P(Datagrams, AnAddressHandleMayBeClosedWhenThePostHasReturned) {
   // Each send has a handle of its own, closed at once; nobody polls meanwhile.
   // Expect: all succeed, and the last arrives.
