@@ -15,6 +15,7 @@
 #include "dropin/versions.h"
 #include "fallback/address_handle.h"
 #include "fallback/datagram_queue_pair.h"
+#include "transport/datagram_checks.h"
 
 namespace verbena::dropin {
 namespace {
@@ -45,7 +46,7 @@ int Membership(ibv_qp* qp, const ibv_gid* gid, bool attach) {
   fallback::DatagramQueuePair* const datagrams = QueuePair::Of(qp)->datagrams();
   const Ip group = IpOfGid(*gid);
   if (Context::Of(qp->context)->disabled()) return EIO;
-  if (datagrams == nullptr || !fallback::IsGroup(group)) return EINVAL;
+  if (datagrams == nullptr || !provider::IsGroup(group)) return EINVAL;
   const absl::Status s = attach ? datagrams->Attach(group) : datagrams->Detach(group);
   return absl::IsNotFound(s) ? EINVAL : ErrnoOf(s);
 }
@@ -98,7 +99,7 @@ ibv_ah* AddressHandle::Create(ibv_pd* pd, const ibv_ah_attr& attr) {
     if (gid != Ip{}) route.ip = gid;
     route.traffic_class = attr.grh.traffic_class;
   }
-  route.group = fallback::IsGroup(route.ip);
+  route.group = provider::IsGroup(route.ip);
   if (route.group) route.hop_limit = attr.grh.hop_limit;
   auto* const made = new AddressHandle;
   made->handle_ = verbena::AddressHandle(std::make_unique<fallback::AddressHandle>(

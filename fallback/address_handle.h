@@ -29,9 +29,4 @@ class AddressHandle final : public provider::AddressHandle {
   const datagram::Route route_;
 };
 
-// Whether it is a multicast address.
-bool IsGroup(const Ip& ip);
-// `what`: for the error, "attach multicast".
-absl::StatusOr<Ip> ParseGroup(const char* what, const std::string& group);
-
 }  // namespace verbena::fallback

@@ -10,6 +10,7 @@
 #include "fallback/pcap/capture.h"
 #include "fallback/provider.h"
 #include "fallback/queue_pair.h"
+#include "transport/datagram_checks.h"
 
 namespace verbena::fallback {
 
@@ -33,7 +34,7 @@ class Path final : public provider::Path {
   }
   absl::Status Connect(provider::QueuePair& qp, const ConnectParameters& parameters) override {
     if (dynamic_cast<DatagramQueuePair*>(&qp) != nullptr) {
-      return DatagramQueuePair::HasNoPeer("connect");
+      return provider::HasNoPeer("connect");
     }
     auto* mine = dynamic_cast<QueuePair*>(&qp);
     if (mine == nullptr || mine->device() != device_) {

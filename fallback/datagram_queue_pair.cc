@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "fallback/address_handle.h"
 #include "transport/completion_queue.h"
 #include "transport/datagram.h"
@@ -26,13 +25,6 @@ datagram::Config Surrounded(datagram::Config config, datagram::Surroundings* sur
 constexpr int kCallsPerDrive = 8;  // of each direction, so that a drive stays short
 
 }  // namespace
-
-absl::Status DatagramQueuePair::HasNoPeer(const char* what) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(what,
-                   ": a queue pair of type UD has no peer. Modify it to RTR and RTS, and name each "
-                   "datagram's destination (SendWr::to)"));
-}
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> DatagramQueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options, const Ip& own) {
@@ -268,12 +260,12 @@ void DatagramQueuePair::OnEvent(EventType type, const absl::Status& why) {
 }
 
 absl::Status DatagramQueuePair::AttachMulticast(const std::string& group) {
-  const absl::StatusOr<Ip> ip = ParseGroup("attach multicast", group);
+  const absl::StatusOr<Ip> ip = provider::ParseGroup("attach multicast", group);
   return ip.ok() ? Attach(*ip) : ip.status();
 }
 
 absl::Status DatagramQueuePair::DetachMulticast(const std::string& group) {
-  const absl::StatusOr<Ip> ip = ParseGroup("detach multicast", group);
+  const absl::StatusOr<Ip> ip = provider::ParseGroup("detach multicast", group);
   return ip.ok() ? Detach(*ip) : ip.status();
 }
 
@@ -298,7 +290,7 @@ absl::Status DatagramQueuePair::Detach(const Ip& group) {
   absl::Status result;
   WithOwnership([&] {
     if (groups_ == nullptr || groups_->joined.erase(group) == 0) {
-      result = absl::NotFoundError("detach multicast: the queue pair is not attached to it");
+      result = provider::NotAttached();
       return;
     }
     (void)datagrams().Leave(groups_->socket(), group, own_);

@@ -16,6 +16,7 @@
 #include "fallback/io/datagrams.h"
 #include "fallback/protection_domain.h"
 #include "fallback/shared_receive_queue.h"
+#include "transport/datagram_checks.h"
 #include "transport/provider.h"
 
 namespace verbena::fallback {
@@ -37,14 +38,14 @@ class DatagramQueuePair final : public provider::QueuePair, public Driven, datag
   absl::Status Modify(const QpModify& change) override;
   QpAttributes Query() const override;
   Capabilities capabilities() const override;
-  absl::Status Disconnect() override { return HasNoPeer("disconnect"); }
+  absl::Status Disconnect() override { return provider::HasNoPeer("disconnect"); }
   absl::Status cause() const override { return core_.cause(); }
   ConnectOutcome outcome() const override { return {}; }
   ConnectionInfo connection() const override { return {}; }
   QpCounters counters() const override { return core_.counters(); }
-  absl::StatusOr<Contact> contact() override { return HasNoPeer("address"); }
+  absl::StatusOr<Contact> contact() override { return provider::HasNoPeer("address"); }
   absl::Status Connect(const Contact&, const ConnectParameters&) override {
-    return HasNoPeer("connect");
+    return provider::HasNoPeer("connect");
   }
   absl::Status AttachMulticast(const std::string& group) override;
   absl::Status DetachMulticast(const std::string& group) override;
@@ -56,8 +57,6 @@ class DatagramQueuePair final : public provider::QueuePair, public Driven, datag
   // Driven
   Nanos WorkAndRelease(Why why, Nanos now) override { return Rounds(this, why, now); }
   void SettleAndRelease() override { Release(); }  // datagrams are not acknowledged
-
-  static absl::Status HasNoPeer(const char* what);
 
  private:
   friend class Driven;  // Work

@@ -11,6 +11,7 @@
 #include "fallback/datagram_queue_pair.h"
 #include "fallback/meeting.h"
 #include "fallback/queue_pair.h"
+#include "transport/datagram_checks.h"
 
 namespace verbena::fallback {
 
@@ -277,7 +278,7 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
                                        const AcceptParameters& parameters) {
   if (absl::Status s = CheckOpen("accept"); !s.ok()) return s;
   if (dynamic_cast<DatagramQueuePair*>(&qp) != nullptr) {
-    return DatagramQueuePair::HasNoPeer("accept");
+    return provider::HasNoPeer("accept");
   }
   auto* mine = dynamic_cast<QueuePair*>(&qp);
   if (mine == nullptr || mine->device() != device_) {

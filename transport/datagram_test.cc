@@ -4,6 +4,7 @@
 #include <array>
 
 #include "gtest/gtest.h"
+#include "transport/datagram_checks.h"
 #include "transport/fake_provider.h"
 #include "transport/protection_domain.h"
 #include "transport/state_table.h"
@@ -60,6 +61,24 @@ TEST(Datagrams, AreUnimplementedWhereTheyAreNot) {
   QueuePair qp(std::make_unique<fake::QueuePair>(), nullptr);
   EXPECT_EQ(qp.AttachMulticast("224.1.2.3").code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(qp.DetachMulticast("224.1.2.3").code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(DatagramChecks, GroupsAndDestinations) {
+  for (const char* group : {"224.0.0.0", "239.255.255.255", "ff02::1"}) {
+    const absl::StatusOr<Ip> ip = provider::ParseGroup("attach", group);
+    ASSERT_TRUE(ip.ok()) << ip.status();
+    EXPECT_TRUE(provider::IsGroup(*ip));
+    EXPECT_TRUE(provider::ParseDestination(group).ok());
+  }
+  for (const char* peer : {"223.255.255.255", "240.0.0.1", "fe80::1"}) {
+    EXPECT_EQ(provider::ParseGroup("attach", peer).status().code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_TRUE(provider::ParseDestination(peer).ok());
+  }
+  for (const char* nowhere : {"0.0.0.0", "::", "localhost"}) {
+    EXPECT_EQ(provider::ParseDestination(nowhere).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST(DatagramStates, NeedNoPeer) {

@@ -377,6 +377,29 @@ CqCounters CompletionQueue::counters() const {
   return c;
 }
 
+void CompletionQueue::Join(QueuePair* qp) {
+  queue_pairs_.insert(qp);
+  LookForDatagrams();
+}
+
+void CompletionQueue::Leave(QueuePair* qp) {
+  queue_pairs_.erase(qp);
+  LookForDatagrams();
+}
+
+// Places of a shared queue are not marked as those of a queue pair's own are (Ledger::kOdd): they
+// serve streams as well, by posts that know no difference.
+void CompletionQueue::LookForDatagrams() {
+  const bool any =
+      std::any_of(queue_pairs_.begin(), queue_pairs_.end(),
+                  [this](const QueuePair* qp) { return qp->ReceivesSharedDatagrams(this); });
+  if (any) {
+    beside_.fetch_or(kSharedDatagrams, std::memory_order_seq_cst);
+  } else {
+    beside_.fetch_and(~kSharedDatagrams, std::memory_order_seq_cst);
+  }
+}
+
 // Overrun (IBTA 11.6.3.2, ibv_get_async_event(3) IBV_EVENT_CQ_ERR): its queue pairs cannot complete
 // anything any more, so they end.
 void CompletionQueue::OnOverflow() {

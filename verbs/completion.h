@@ -102,8 +102,8 @@ class CompletionQueue : public provider::CompletionQueue {
   void StashOne(uint64_t name, const WorkCompletion& completion);
 
   // With the service's mutex held.
-  void Join(QueuePair* qp) { queue_pairs_.insert(qp); }
-  void Leave(QueuePair* qp) { queue_pairs_.erase(qp); }
+  void Join(QueuePair* qp);
+  void Leave(QueuePair* qp);
   void OnOverflow();
   // It gives no completions any more, so its queue pairs end; told once.
   void Broken(const absl::Status& why);
@@ -150,6 +150,8 @@ class CompletionQueue : public provider::CompletionQueue {
     return (beside_.load(std::memory_order_acquire) & kAttention) != 0;
   }
   bool disturbed() const { return beside_.load(std::memory_order_acquire) != 0; }
+  bool TellsSender(const Ledger& ledger, const Facts& receive) const;
+  void LookForDatagrams();
   void Attend();
   void StashChanged();
 
@@ -176,6 +178,8 @@ class CompletionQueue : public provider::CompletionQueue {
   static constexpr uint32_t kPulling = 2;  // somebody takes completions to the stash
   static constexpr uint32_t kLost = 4;     // FlushSoon
   static constexpr uint32_t kWaiting = 8;  // LookForRoom
+  // Shared receives tell who sent them. The only one that stays, and no reason to look beside.
+  static constexpr uint32_t kSharedDatagrams = 16;
   static constexpr uint32_t kAttention = kLost | kWaiting;
   std::atomic<uint32_t> beside_{0};
   std::array<std::atomic<Ledger*>, 16> latest_;  // whose completions polls saw last

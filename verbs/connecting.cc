@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "transport/datagram_checks.h"
 #include "transport/log.h"
 #include "verbs/queue_pair.h"
 
@@ -46,6 +47,7 @@ std::string WithoutPadding(std::string text) {
 }  // namespace
 
 absl::Status QueuePair::CheckIdle(const char* what) const {
+  if (type_ == QpType::kUd) return provider::HasNoPeer(what);
   return provider::CheckIdle(absl::StrCat(what, " ", Name()), state_, phase_ != Phase::kIdle);
 }
 
@@ -120,7 +122,7 @@ void QueuePair::OnCm(const CmEvent& event) {
     case RDMA_CM_EVENT_DISCONNECTED:
       // The peer left, or answered to our leaving: nobody's failure, unless the device had given up
       // before. Part() answers it.
-      if (state_ != QpState::kErr && DeviceFailed()) return FailedByDevice();
+      if (state_ != QpState::kErr && DeviceState() == QpState::kErr) return FailedByDevice();
       return EnterError(absl::OkStatus());
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
       return device_->Gone();

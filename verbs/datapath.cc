@@ -167,7 +167,7 @@ PostResult QueuePair::PostReceiveBatch(std::span<const ReceiveWr> requests) {
         result.error = PostError::kTooManySges;
         break;
       }
-      receive_ledger_->at(first + n).Begin(wanted[n].id, {.completes = WcOpcode::kReceive});
+      receive_ledger_->at(first + n).Begin(wanted[n].id, receive_facts_);
       FillReceive(wanted[n], receive_ledger_->Name(first + n), &work[n]);
       if (iwarp_ != nullptr && work[n].num_sge == 0) {
         work[n].sg_list = IwarpSends::Nothing();

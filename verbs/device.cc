@@ -53,6 +53,8 @@ Capabilities CapabilitiesOf(const Found& found) {
   c.memory_windows = type2 && a.max_mw > 0;
   // Soft-RoCE and Soft-iWARP raise none of the events IBV_EVENT_QP_ACCESS_ERR and _REQ_ERR.
   c.responder_events = !found.info.software;
+  // InfiniBand needs the subnet's manager for each address (docs/decisions/0022-datagrams.md).
+  c.unreliable_datagram = found.info.link == Link::kRoce;
   c.out_of_band = !found.iwarp;  // docs/decisions/0015-out-of-band.md
   c.send_with_invalidate =
       c.memory_windows && (a.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;
@@ -82,6 +84,9 @@ DeviceAttributes AttributesOf(const Found& found) {
   const uint64_t most = uint64_t{1} << 31;
   a.max_message = found.port_attributes.max_msg_sz;
   if (a.max_message == 0 || a.max_message > most) a.max_message = most;
+  if (found.info.link == Link::kRoce) {
+    a.max_datagram = 128u << found.port_attributes.active_mtu;  // IBV_MTU_256 is 1
+  }
   a.max_region = d.max_mr_size == 0 ? ~uint64_t{0} : d.max_mr_size;
   a.private_data_connect = kConnectPrivateData;
   a.private_data_accept = kAcceptPrivateData;

@@ -173,6 +173,7 @@ class Ledger {
 
   // Set by the first failed completion, so that its cold path runs once.
   bool MarkFailed() { return !failed_.exchange(true, std::memory_order_relaxed); }
+  void ForgetFailure() { failed_.store(false, std::memory_order_relaxed); }  // it goes on
 
   // iWARP, by whoever has the turn (turn.h): the next places that may be taken, as many as are
   // neighbours in memory, of which the first is *first; and how to take one of them.

@@ -44,7 +44,11 @@ namespace verbena::verbs {
   X(create_qp, ibv_create_qp, "IBVERBS_1.1")                       \
   X(query_qp, ibv_query_qp, "IBVERBS_1.1")                         \
   X(modify_qp, ibv_modify_qp, "IBVERBS_1.1")                       \
-  X(destroy_qp, ibv_destroy_qp, "IBVERBS_1.1")
+  X(destroy_qp, ibv_destroy_qp, "IBVERBS_1.1")                     \
+  X(create_ah, ibv_create_ah, "IBVERBS_1.1")                       \
+  X(destroy_ah, ibv_destroy_ah, "IBVERBS_1.1")                     \
+  X(attach_mcast, ibv_attach_mcast, "IBVERBS_1.1")                 \
+  X(detach_mcast, ibv_detach_mcast, "IBVERBS_1.1")
 
 #define VERBENA_RDMACM_SYMBOLS(X)                                    \
   X(create_event_channel, rdma_create_event_channel, "RDMACM_1.0")   \

@@ -36,6 +36,11 @@ bool CompletionQueue::JudgeOnIwarp(const Ledger& ledger, Ledger::Place* place,
          (place->Add(Ledger::kFinished) & Ledger::kFinished) == 0;
 }
 
+bool CompletionQueue::TellsSender(const Ledger& ledger, const Facts& receive) const {
+  if (ledger.kind() == Ledger::Kind::kReceive) return (receive.state & Ledger::kOdd) != 0;
+  return (beside_.load(std::memory_order_acquire) & kSharedDatagrams) != 0;
+}
+
 // False: a completion of a queue pair that was closed or reset.
 bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* out) {
   Ledger* const ledger = device_->ledgers().Find(wc.wr_id);
@@ -71,6 +76,10 @@ bool CompletionQueue::Translate(const ibv_wc& wc, For purpose, WorkCompletion* o
       out->has_immediate = (wc.wc_flags & IBV_WC_WITH_IMM) != 0;
       out->has_invalidated = !out->has_immediate;
       out->immediate_or_key = out->has_immediate ? ntohl(wc.imm_data) : wc.invalidated_rkey;
+    }
+    if (receive && TellsSender(*ledger, known)) {
+      out->source_qp = wc.src_qp & 0xffffff;
+      out->has_grh = (wc.wc_flags & IBV_WC_GRH) != 0;
     }
   } else {
     out->status = WcStatusOf(wc.status);
@@ -138,7 +147,7 @@ size_t CompletionQueue::PollAround(std::span<WorkCompletion> out, size_t n, cons
 size_t CompletionQueue::PollOn(std::span<WorkCompletion> out, size_t n) {
   bool more = true;
   while (more && n < out.size()) {
-    if (disturbed()) [[unlikely]] {
+    if ((beside_.load(std::memory_order_acquire) & ~kSharedDatagrams) != 0) [[unlikely]] {
       if (const size_t stashed = Unstash(out.subspan(n)); stashed > 0) {
         n += stashed;
         break;

@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "transport/log.h"
+#include "verbs/address_handle.h"
+#include "verbs/datagram_queue_pair.h"
 #include "verbs/memlock.h"
 #include "verbs/queue_pair.h"
 #include "verbs/shared_receive_queue.h"
@@ -94,6 +96,7 @@ ProtectionDomain::~ProtectionDomain() { device_->children().Remove(); }
 absl::Status ProtectionDomain::Close() {
   if (absl::Status s = children_.CheckNone("protection domain"); !s.ok()) return s;
   iwarp_.reset();
+  spent_handles_.DestroyAll();
   if (const int error = Lib().dealloc_pd(pd_); error != 0) {
     return ErrnoStatus(error, "close protection domain", "Is an object made from it still open?");
   }
@@ -137,12 +140,20 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
     const QueuePairOptions& options) {
+  const bool datagrams = device_->capabilities().unreliable_datagram;
+  if (options.type == QpType::kUd && datagrams) return DatagramQueuePair::Create(this, options);
   if (options.type != QpType::kRc) {
-    return absl::UnimplementedError(
-        absl::StrCat("create queue pair: of type ", QpTypeName(options.type),
-                     " there are none on RDMA devices (capabilities().unreliable_datagram)"));
+    return absl::UnimplementedError(absl::StrCat(
+        "create queue pair: of type ", QpTypeName(options.type), " there are none on device ",
+        device_->name(), " (capabilities().unreliable_datagram)"));
   }
   return QueuePair::Create(this, options);
+}
+
+absl::StatusOr<std::unique_ptr<provider::AddressHandle>> ProtectionDomain::CreateAddressHandle(
+    const AddressHandleOptions& options) {
+  if (device_->capabilities().unreliable_datagram) return AddressHandle::Create(this, options);
+  return provider::ProtectionDomain::CreateAddressHandle(options);  // refuses
 }
 
 absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>>

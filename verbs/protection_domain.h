@@ -9,6 +9,7 @@
 #include "transport/provider.h"
 #include "verbs/device.h"
 #include "verbs/iwarp_domain.h"
+#include "verbs/spent_handles.h"
 
 namespace verbena::verbs {
 
@@ -26,11 +27,14 @@ class ProtectionDomain final : public provider::ProtectionDomain {
       const QueuePairOptions& options) override;
   absl::StatusOr<std::unique_ptr<provider::SharedReceiveQueue>> CreateSharedReceiveQueue(
       const SrqOptions& options) override;
+  absl::StatusOr<std::unique_ptr<provider::AddressHandle>> CreateAddressHandle(
+      const AddressHandleOptions& options) override;
 
   Device* device() const { return device_; }
   ibv_pd* pd() const { return pd_; }
   IwarpDomain* iwarp() const { return iwarp_.get(); }  // null on other devices
   Children& children() { return children_; }
+  SpentHandles& spent_handles() { return spent_handles_; }
   DomainCounters counters() const override;
   void CountRegistration() { registrations_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -39,6 +43,7 @@ class ProtectionDomain final : public provider::ProtectionDomain {
   ibv_pd* pd_;
   std::unique_ptr<IwarpDomain> iwarp_;
   Children children_;
+  SpentHandles spent_handles_;
   std::atomic<uint64_t> registrations_{0};
 };
 

@@ -14,11 +14,10 @@
 #include "verbs/memlock.h"
 
 namespace verbena::verbs {
-namespace {
 
 using provider::Of;
 
-absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
+absl::Status QueuePair::CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
   using provider::CheckQueues;
   Device* device = domain->device();
   if (absl::Status s = CheckQueues<CompletionQueue, SharedReceiveQueue>(o, device); !s.ok()) {
@@ -35,14 +34,15 @@ absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
   return provider::CheckQueueLimits(o.limits, device->attributes(), device->name());
 }
 
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
     ProtectionDomain* domain, const QueuePairOptions& options) {
   if (absl::Status s = CheckOptions(domain, options); !s.ok()) return s;
-  std::unique_ptr<QueuePair> qp = domain->device()->iwarp()
-                                      ? std::make_unique<IwarpQueuePair>(domain, options)
-                                      : std::make_unique<QueuePair>(domain, options);
+  return Made(domain->device()->iwarp() ? std::make_unique<IwarpQueuePair>(domain, options)
+                                        : std::make_unique<QueuePair>(domain, options));
+}
+
+absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Made(
+    std::unique_ptr<QueuePair> qp) {
   absl::Status made = qp->Make();
   if (made.ok()) return qp;
   if (qp->qp_ != nullptr) (void)qp->Close();
@@ -60,7 +60,10 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       signal_(options.signal),
       forms_((signal_ == Signal::kAll ? kAllSignaled : kAsAsked).data()),
       limits_(provider::WithDefaults(options.limits, device_->attributes())),
-      access_(options.access) {
+      access_(options.access),
+      type_(options.type),
+      receive_facts_{.completes = WcOpcode::kReceive,
+                     .state = type_ == QpType::kUd ? Ledger::kOdd : uint8_t{0}} {
   domain_->children().Add();
   if (device_->iwarp()) iwarp_ = std::make_unique<IwarpSends>(domain_->iwarp());
 }
@@ -103,7 +106,7 @@ bool QueuePair::MakeDeviceQueuePair() {
   attributes.send_cq = send_cq_->cq();
   attributes.recv_cq = receive_cq_->cq();
   attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
-  attributes.qp_type = IBV_QPT_RC;
+  attributes.qp_type = type_ == QpType::kUd ? IBV_QPT_UD : IBV_QPT_RC;
   attributes.sq_sig_all = signal_ == Signal::kAll && iwarp_ == nullptr ? 1 : 0;
   uint32_t places = 1;
   if (iwarp_ != nullptr) {

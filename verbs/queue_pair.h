@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A reliable-connected queue pair of a device, and its connection through librdmacm.
+// A reliable-connected queue pair of a device, and its connection through librdmacm. Those of
+// datagrams have no peer, and share the rest (datagram_queue_pair.h).
 //
 // The queue pair is our own, not the identifier's: its protection domain and queues exist before
 // anybody knows the peer (rdma_connect(3), qp_num). So its transitions are ours as well, with the
@@ -68,14 +69,19 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
   void OnDeadline() override;
   void OnAsync(ibv_event_type type);
   void OnPoll(CompletionQueue* cq);  // iwarp_sends.cc; from `cq`
-  void CompletionFailed(WcStatus status, const char* what, uint32_t key);
+  virtual void CompletionFailed(WcStatus status, const char* what, uint32_t key);
   void QueueBroken(const absl::Status& why);  // one of its completion queues
   void DeviceGone(const absl::Status& why);
 
   Device* device() const { return device_; }
   uint32_t number() const { return number_; }
+  // Receives of a shared queue, that tell who sent them, come to this completion queue.
+  bool ReceivesSharedDatagrams(const CompletionQueue* cq) const {
+    return type_ == QpType::kUd && srq_ != nullptr && receive_cq_ == cq;
+  }
 
  private:
+  friend class DatagramQueuePair;
   friend class IwarpQueuePair;
   static constexpr uint32_t kBatch = 32;   // requests that one call of the driver gets
   static constexpr uint8_t kReceives = 1;  // of may_post_
@@ -97,6 +103,9 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
     uint32_t responder_resources = 0;
   };
 
+  static absl::Status CheckOptions(ProtectionDomain* domain, const QueuePairOptions& options);
+  // `qp`, with what the device has for it.
+  static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Made(std::unique_ptr<QueuePair> qp);
   absl::Status Make();
   absl::Status MakeInlineArea();
   void LeaveSharedQueue();  // before RESET and destruction
@@ -119,7 +128,7 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
   // datapath.cc
   PostResult PostReceiveBatch(std::span<const ReceiveWr> requests);
   // Any request. `own` is for an entry that the caller did not give.
-  PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* own);
+  virtual PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* own);
   PostError BuildBind(const WindowBinding& bind, uint64_t position, ibv_send_wr* out, ibv_sge* own);
   // The request cannot succeed: it shall fail in its turn with this status, on every driver alike.
   PostError BuildFailing(WcStatus status, Ledger::Place* place, ibv_send_wr* out, ibv_sge* own);
@@ -150,6 +159,7 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
 
   // states.cc
   absl::Status Apply(const QpModify& change);
+  virtual absl::Status Move(QpState to, const QpModify& change);  // not to RESET or ERR
   int ToSqd();
   int ToRts();
   bool Draining() const;
@@ -157,12 +167,16 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
   void LookWhetherDrained();
   void Drained();
   absl::Status ToInit();
+  virtual int FillInit(ibv_qp_attr* attributes) const;  // what INIT needs besides: the mask
   absl::Status ToReset();
   int ModifyDevice(ibv_qp_attr& attributes, int mask) const;
   void SetState(QpState state);
   void SetMayPost(uint8_t may);
-  bool DeviceFailed() const;
+  QpState DeviceState() const;  // state_ if the device does not tell
   void FailedByDevice();
+  // Why a request failed, and what to do after it was mended. FailedWith: to ERR, for that.
+  absl::Status Failure(WcStatus status, const char* what, uint32_t key, const char* remedy) const;
+  void FailedWith(const absl::Status& why);
   void LastWqeReached();
   // To ERR, whoever found the reason: `why` is kept unless the application asked for it (OK).
   void EnterError(const absl::Status& why);
@@ -259,6 +273,9 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
   std::optional<Contact> contact_;    // until RESET
   uint64_t rnr_received_before_ = 0;  // the port's counters when it was made
   uint64_t rnr_sent_before_ = 0;
+
+  const QpType type_;
+  const Facts receive_facts_;  // of a place of receive_ledger_
 };
 
 }  // namespace verbena::verbs

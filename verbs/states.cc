@@ -44,6 +44,7 @@ int QueuePair::ModifyDevice(ibv_qp_attr& attributes, int mask) const {
 
 void QueuePair::SetState(QpState state) {
   state_ = state;
+  const bool short_ways = state == QpState::kRts && iwarp_ == nullptr && type_ == QpType::kRc;
   uint8_t may = 0;
   switch (state) {
     case QpState::kReset:
@@ -55,7 +56,7 @@ void QueuePair::SetState(QpState state) {
     case QpState::kRts:
     case QpState::kSqd:
       may = kReceives | kSends;
-      if (state == QpState::kRts && iwarp_ == nullptr && srq_ == nullptr) may |= kShort;
+      if (short_ways && srq_ == nullptr) may |= kShort;
       break;
     case QpState::kSqe:
     case QpState::kErr:
@@ -66,7 +67,7 @@ void QueuePair::SetState(QpState state) {
       (state == QpState::kSqd || state == QpState::kErr || iwarp_->waiting())) {
     may |= kKeeps;
   }
-  OpenShortWay(state == QpState::kRts && iwarp_ == nullptr);
+  OpenShortWay(short_ways);
   SetMayPost(may);
 }
 
@@ -83,10 +84,8 @@ absl::Status QueuePair::ToInit() {
   attributes.qp_state = IBV_QPS_INIT;
   attributes.pkey_index = 0;
   attributes.port_num = device_->port();
-  attributes.qp_access_flags =
-      static_cast<unsigned>(AccessFlags(access_ | Access::kLocalWrite, capabilities_));
-  const int error = ModifyDevice(
-      attributes, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+  const int own = FillInit(&attributes);
+  const int error = ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | own);
   if (error != 0) {
     errno = error;
     return ErrnoStatus(error, absl::StrCat("modify ", Name(), " to INIT"),
@@ -94,6 +93,12 @@ absl::Status QueuePair::ToInit() {
   }
   SetState(QpState::kInit);
   return absl::OkStatus();
+}
+
+int QueuePair::FillInit(ibv_qp_attr* attributes) const {
+  attributes->qp_access_flags =
+      static_cast<unsigned>(AccessFlags(access_ | Access::kLocalWrite, capabilities_));
+  return IBV_QP_ACCESS_FLAGS;
 }
 
 // Without passing ERR, which would flush: RESET makes no completions (IBTA 10.3.1.1). A device that
@@ -135,7 +140,7 @@ absl::Status QueuePair::Modify(const QpModify& change) {
   absl::Status result;
   {
     const std::lock_guard lock(device_->service().mutex());
-    if (result = provider::CheckModify(state_, change); !result.ok()) return result;
+    if (result = provider::CheckModify(state_, change, type_); !result.ok()) return result;
     if (change.state != QpState::kReset) result = Apply(change);
   }
   if (change.state == QpState::kReset) {
@@ -163,7 +168,10 @@ absl::Status QueuePair::Apply(const QpModify& change) {
     EnterError(absl::OkStatus());
     return absl::OkStatus();
   }
-  if (to == QpState::kReset) return ToReset();
+  return to == QpState::kReset ? ToReset() : Move(to, change);
+}
+
+absl::Status QueuePair::Move(QpState to, const QpModify& change) {
   const Access former = access_;
   if (change.access) access_ = *change.access | Access::kLocalWrite;
   ibv_qp_attr attributes{};
@@ -273,10 +281,11 @@ QpAttributes QueuePair::Query() const {
   }
   const std::lock_guard lock(device_->service().mutex());
   if (state_ == QpState::kRts || state_ == QpState::kSqd) {
-    if (DeviceFailed()) const_cast<QueuePair*>(this)->FailedByDevice();
+    if (DeviceState() == QpState::kErr) const_cast<QueuePair*>(this)->FailedByDevice();
   }
   QpAttributes out;
   out.state = state_;
+  out.type = type_;
   out.limits = limits_;
   out.access = access_;
   out.qp_number = number_;
@@ -301,11 +310,11 @@ void QueuePair::FailedByDevice() {
                    "access, or invalid). Reset it or make a new one, and connect again.")));
 }
 
-bool QueuePair::DeviceFailed() const {
+QpState QueuePair::DeviceState() const {
   ibv_qp_attr attributes{};
   ibv_qp_init_attr unused{};
-  return Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused) == 0 &&
-         StateOf(attributes.qp_state) == QpState::kErr;
+  const int error = Lib().query_qp(qp_, &attributes, IBV_QP_STATE, &unused);
+  return error == 0 ? StateOf(attributes.qp_state) : state_;
 }
 
 void QueuePair::EnterError(const absl::Status& why) {
@@ -410,16 +419,24 @@ void QueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key
   if (flushed) return;
   // What the device flushes now was not refused by the peer.
   if (std::string_view(what) == WcOpcodeName(WcOpcode::kReceive)) send_ledger_->BlameNone();
+  FailedWith(Failure(status, what, key, "reset the queue pair and connect again"));
+}
+
+absl::Status QueuePair::Failure(WcStatus status, const char* what, uint32_t key,
+                                const char* remedy) const {
   std::string text = WcStatusText(status);
   if (iwarp_ != nullptr && status == WcStatus::kGeneralError) {  // Build: a read without a sink
     const absl::Status no_sink = domain_->iwarp()->why_no_sink();
     if (!no_sink.ok()) text = std::string(no_sink.message());
   }
-  const absl::Status why = absl::UnavailableError(
+  return absl::UnavailableError(
       absl::StrCat(Name(), ": ", what, " failed with ", WcStatusName(status),
                    key != 0 ? absl::StrCat(" (the peer's key 0x", absl::Hex(key), ")") : "", ": ",
                    absl::StripSuffix(text, "."),  // whole sentences, or a fact alone
-                   ". Mend the request, reset the queue pair and connect again."));
+                   ". Mend the request, ", remedy, "."));
+}
+
+void QueuePair::FailedWith(const absl::Status& why) {
   if (state_ != QpState::kErr) return EnterError(why);
   if (!asked_) cause_ = why;  // it tells more than what was known
 }

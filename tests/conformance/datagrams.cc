@@ -5,7 +5,7 @@
 
 namespace verbena::conformance {
 
-std::unique_ptr<End> DatagramsBase::NewEnd(Context& host, EndOptions options) {
+std::unique_ptr<End> Datagrams::NewEnd(Context& host, EndOptions options) {
   options.type = QpType::kUd;
   options.separate_receive_cq = true;
   auto end = std::make_unique<End>(*host.devices()[0], options);
@@ -13,13 +13,13 @@ std::unique_ptr<End> DatagramsBase::NewEnd(Context& host, EndOptions options) {
   return end;
 }
 
-void DatagramsBase::MoveToRts(QueuePair& qp, uint32_t qkey) {
+void Datagrams::MoveToRts(QueuePair& qp, uint32_t qkey) {
   Check(qp.Modify({.state = QpState::kRtr, .qkey = qkey}));
   Check(qp.Modify({.state = QpState::kRts}));
 }
 
-WorkCompletion DatagramsBase::Deliver(End& from, End& to, SendWr request, const ReceiveWr& receive,
-                                      Line line) {
+WorkCompletion Datagrams::Deliver(End& from, End& to, SendWr request, const ReceiveWr& receive,
+                                  Line line) {
   constexpr int kTries = 200;
   request.opcode = Opcode::kSendWithImm;
   request.immediate = next_++;
@@ -40,6 +40,29 @@ WorkCompletion DatagramsBase::Deliver(End& from, End& to, SendWr request, const 
                     " without a receive, ", c.dropped_qkey, " by Q_Key, ", c.dropped_other,
                     " others"),
        line);
+}
+
+Datagrams::Two Datagrams::MakeTwo(const EndOptions& options) {
+  Two two;
+  two.server = NewEnd(server(), options);
+  two.client = NewEnd(client(), options);
+  two.to_server = HandleTo(*two.client, server_address());
+  return two;
+}
+
+void Datagrams::PostOften(End& from, const SendWr& request) {
+  for (uint64_t i = 0; i < kOften; ++i) {
+    Post(from.qp, request);
+    EXPECT_THAT(WaitOne(from.cq), Succeeded(request.id));
+  }
+}
+
+void Datagrams::WaitForDrops(End& to, uint64_t QpCounters::*count) {
+  if (to.device.capabilities().peer_counters) {
+    const uint64_t all = simulated() ? 1 : kOften;
+    EXPECT_TRUE(RunUntil([&] { return to.qp.counters().*count >= all; }));
+  }
+  RunFor(kAWhile);
 }
 
 }  // namespace verbena::conformance

@@ -10,9 +10,14 @@
 
 namespace verbena::conformance {
 
-class DatagramsBase : public Conformance {
+class Datagrams : public Conformance {
  protected:
   static constexpr uint32_t kQkey = 0x11112222;
+  static constexpr uint64_t kOften = 10;
+  struct Two {
+    std::unique_ptr<End> server, client;
+    AddressHandle to_server;  // of the client
+  };
 
   void SetUp() override {
     Conformance::SetUp();
@@ -28,6 +33,10 @@ class DatagramsBase : public Conformance {
   AddressHandle HandleTo(End& from, const std::string& address, Line line = Line::Here()) {
     return Check(from.pd.CreateAddressHandle({.address = address}), line);
   }
+  Two MakeTwo(const EndOptions& options = {});
+  static Destination To(const AddressHandle& handle, const End& end, uint32_t qkey = kQkey) {
+    return {.address = &handle, .qp_number = end.qp.number(), .qkey = qkey};
+  }
   std::string client_address() const { return GroundOf()->address(1); }
   std::string server_address() const { return GroundOf()->address(0); }
 
@@ -36,8 +45,13 @@ class DatagramsBase : public Conformance {
   WorkCompletion Deliver(End& from, End& to, SendWr request, const ReceiveWr& receive,
                          Line line = Line::Here());
 
+  // Posts `request` kOften times: a network may lose one of them.
+  void PostOften(End& from, const SendWr& request);
+  // Until all have come that PostOften sent: the last ones may be on their way for a while.
+  void WaitForDrops(End& to, uint64_t QpCounters::*count);
+
  private:
-  Ground* GroundOf() const { return &const_cast<DatagramsBase*>(this)->ground(); }
+  Ground* GroundOf() const { return &const_cast<Datagrams*>(this)->ground(); }
   uint32_t next_ = 1;
 };
 

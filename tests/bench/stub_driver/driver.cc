@@ -260,6 +260,12 @@ int ibv_destroy_qp(ibv_qp* qp) {
   return 0;
 }
 
+ibv_ah* ibv_create_ah(ibv_pd* pd, ibv_ah_attr*) { return new ibv_ah{pd->context, pd, 0}; }
+int ibv_destroy_ah(ibv_ah* ah) {
+  delete ah;
+  return 0;
+}
+
 int ibv_get_async_event(ibv_context*, ibv_async_event*) {
   errno = EAGAIN;
   return -1;
@@ -338,6 +344,8 @@ int rdma_disconnect(rdma_cm_id*) { return 0; }
     errno = EOPNOTSUPP;          \
     return type(-1);             \
   }
+REFUSES(int, ibv_attach_mcast, ibv_qp*, const ibv_gid*, uint16_t)
+REFUSES(int, ibv_detach_mcast, ibv_qp*, const ibv_gid*, uint16_t)
 REFUSES(int, ibv_modify_srq, ibv_srq*, ibv_srq_attr*, int)
 REFUSES(int, ibv_query_srq, ibv_srq*, ibv_srq_attr*)
 REFUSES(int, rdma_bind_addr, rdma_cm_id*, sockaddr*)
