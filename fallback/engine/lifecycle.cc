@@ -174,7 +174,7 @@ void QueuePair::FlushReceives() {
 
 void QueuePair::FlushPosted() {
   const QpState now = state();
-  if (now != QpState::kErr && now != QpState::kSqe) return;
+  if (now < QpState::kSqe) return;  // before SQE and ERR
   FlushSends();
   if (now == QpState::kErr) FlushReceives();
 }
