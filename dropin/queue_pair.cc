@@ -69,10 +69,10 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
     return nullptr;
   }
   const bool datagrams = attr.qp_type == IBV_QPT_UD;
-  if (attr.qp_type != IBV_QPT_RC && !datagrams) {  // UC: not there yet
-    const bool known = attr.qp_type == IBV_QPT_UC || attr.qp_type == IBV_QPT_RAW_PACKET ||
-                       attr.qp_type == IBV_QPT_XRC_SEND || attr.qp_type == IBV_QPT_XRC_RECV ||
-                       attr.qp_type == IBV_QPT_DRIVER;
+  const bool unreliable = attr.qp_type == IBV_QPT_UC;
+  if (attr.qp_type != IBV_QPT_RC && !unreliable && !datagrams) {
+    const bool known = attr.qp_type == IBV_QPT_RAW_PACKET || attr.qp_type == IBV_QPT_XRC_SEND ||
+                       attr.qp_type == IBV_QPT_XRC_RECV || attr.qp_type == IBV_QPT_DRIVER;
     *error = known ? EOPNOTSUPP : EINVAL;
     return nullptr;
   }
@@ -90,6 +90,7 @@ QueuePair* QueuePair::Make(ibv_pd* pd, const ibv_qp_init_attr& attr, int* error)
   }
   auto* const made = new QueuePair(&process);
   QueuePairOptions options;
+  if (unreliable) options.type = QpType::kUc;
   options.send_cq = CompletionQueue::Of(attr.send_cq)->handle_of();
   options.receive_cq = CompletionQueue::Of(attr.recv_cq)->handle_of();
   if (attr.srq != nullptr) {
@@ -199,11 +200,13 @@ int QueuePair::MeetPeer(const ibv_qp_attr& attr, int mask) {
     if (!IsZero(gid)) peer = gid;
   }
   QpModify change;
-  change.min_rnr_timer = attr.min_rnr_timer;
+  ConnectParameters parameters;
+  if (qp_base.qp_type == IBV_QPT_RC) {
+    change.min_rnr_timer = attr.min_rnr_timer;
+    parameters.responder_resources = attr.max_dest_rd_atomic;
+  }
   if ((mask & IBV_QP_ACCESS_FLAGS) != 0) change.access = RightsOf(attr.qp_access_flags);
   if (const int error = Apply(change); error != 0) return error;
-  ConnectParameters parameters;
-  parameters.responder_resources = attr.max_dest_rd_atomic;
   parameters.traffic_class = attr.ah_attr.is_global != 0 ? attr.ah_attr.grh.traffic_class : 0;
   parameters.deadline = absl::InfiniteDuration();
   const absl::Status s = fast_->ConnectUnmanaged(ContactOf(peer, attr.dest_qp_num), parameters);
@@ -234,7 +237,7 @@ int QueuePair::MoveTo(ibv_qp_state to, const ibv_qp_attr& attr, int mask) {
         return ErrnoOf(fast_->Start(
             {.rnr_retry = attr.rnr_retry, .retry_count = attr.retry_cnt, .timeout = attr.timeout}));
       }
-      if (from == IBV_QPS_SQD) change.state = QpState::kRts;
+      if (from == IBV_QPS_SQD || from == IBV_QPS_SQE) change.state = QpState::kRts;
       return Apply(change);
     case IBV_QPS_SQD:
       if (from == IBV_QPS_RTS) change.state = QpState::kSqd;
@@ -272,11 +275,13 @@ void QueuePair::Remember(const ibv_qp_attr& attr, int mask) {
 
 int QueuePair::Modify(const ibv_qp_attr& attr, int mask) {
   if (datagrams_ != nullptr) return ModifyDatagrams(attr, mask);
-  if (fast_->Query().state == QpState::kErr) qp_base.state = IBV_QPS_ERR;
+  const QpState now = fast_->Query().state;
+  if (now == QpState::kErr) qp_base.state = IBV_QPS_ERR;
+  if (now == QpState::kSqe) qp_base.state = IBV_QPS_SQE;
   const ibv_qp_state from = qp_base.state;
   if ((mask & IBV_QP_CUR_STATE) != 0 && attr.cur_qp_state != from) return EINVAL;
   const ibv_qp_state to = (mask & IBV_QP_STATE) != 0 ? attr.qp_state : from;
-  if (!MayModify(IBV_QPT_RC, from, to, mask)) return EINVAL;
+  if (!MayModify(qp_base.qp_type, from, to, mask)) return EINVAL;
   if ((mask & IBV_QP_PORT) != 0 && attr.port_num != 1) return EINVAL;
   if (const int error = MoveTo(to, attr, mask); error != 0) return error;
   if (to == IBV_QPS_RESET) attr_ = {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queue pairs: reliable-connected ones, and those of datagrams (datagrams.cc has what is theirs
-// alone). Begins with an ibv_qp, as an ibv_qp_ex does.
+// Queue pairs: connected ones, reliable or not, and those of datagrams (datagrams.cc has what is
+// theirs alone). Begins with an ibv_qp, as an ibv_qp_ex does.
 #pragma once
 
 #include <infiniband/verbs.h>

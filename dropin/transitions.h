@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which attributes ibv_modify_qp(3) needs and takes for which transition of a queue pair,
-// reliable-connected or of datagrams: IBTA 11.2.5.2, table 91; the same as the kernel's
-// ib_modify_qp_is_ok().
+// Which attributes ibv_modify_qp(3) needs and takes for which transition of a queue pair of its
+// type: IBTA 11.2.5.2, table 91; the same as the kernel's ib_modify_qp_is_ok().
 #pragma once
 
 #include <infiniband/verbs.h>

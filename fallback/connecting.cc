@@ -33,6 +33,7 @@ absl::Status QueuePair::StartConnect(std::vector<io::Address> to,
     if (!result.ok()) return;
     engine::Offer offer{parameters.private_data, parameters.initiator_depth,
                         parameters.responder_resources, parameters.require, selection.rendezvous};
+    offer.type = engine_.config().type;
     for (const Candidate& each : selection.candidates) {
       if (selection.tell_peer && !each.chosen) offer.note.push_back(each);
     }
@@ -263,6 +264,8 @@ void QueuePair::DropSocket(bool reset) {
 void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
   VERBENA_LOG(kInfo, "connect", "qp ", number(), ": ", EventTypeName(type),
               outcome.status.ok() ? "" : ": ", std::string(outcome.status.message()));
+  // Nobody waits for the outcome, but for requests: as if the peer had gone.
+  if (engine_.unmanaged() && type != EventType::kEstablished) engine_.PeerLeft();
   Event e;
   e.type = type;
   e.context = context_;
@@ -277,10 +280,17 @@ void QueuePair::ConnectDone(ConnectOutcome outcome, EventType type) {
   device_->hub().world().Changed();
 }
 
+engine::Offer QueuePair::OfferOf(const AcceptParameters& parameters) const {
+  return {.private_data = parameters.private_data,
+          .initiator_depth = parameters.initiator_depth,
+          .responder_resources = parameters.responder_resources,
+          .require = parameters.require,
+          .type = engine_.config().type};
+}
+
 absl::Status QueuePair::Accept(io::Socket socket, const engine::PeerRequest& peer,
                                const AcceptParameters& parameters, const ConnectionInfo& info) {
-  const engine::Offer offer{parameters.private_data, parameters.initiator_depth,
-                            parameters.responder_resources, parameters.require};
+  const engine::Offer offer = OfferOf(parameters);
   absl::StatusOr<engine::Session> session = engine::Agree(peer, offer);
   if (!session.ok()) return session.status();
   absl::Status result;

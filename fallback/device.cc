@@ -90,7 +90,7 @@ Capabilities Device::capabilities() const {
   c.global_atomics = !hardships_.device_atomics;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
-  c.refusal_reasons = c.queue_pair_rights = c.traffic_class = true;
+  c.refusal_reasons = c.queue_pair_rights = c.traffic_class = c.unreliable_connection = true;
   c.unreliable_datagram = const_cast<Hub&>(hub_).world().datagrams() != nullptr;
   return c;
 }

@@ -303,9 +303,7 @@ absl::Status ConnectionRequest::Accept(provider::QueuePair& qp,
   absl::Status s = mine->Accept(socket_, peer_, parameters, info_);
   if (s.ok()) {
     socket_ = io::kNoSocket;
-  } else if (!engine::Agree(peer_, {"", parameters.initiator_depth, parameters.responder_resources,
-                                    parameters.require})
-                  .ok()) {
+  } else if (!engine::Agree(peer_, mine->OfferOf(parameters)).ok()) {
     // No mistake of the application's: one end requires what the other lacks, and the peer learns
     // it.
     (void)Reject(std::string(s.message()).substr(0, Device::Attributes().private_data_reject));

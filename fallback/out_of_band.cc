@@ -119,6 +119,7 @@ absl::Status QueuePair::MeetItself(const ConnectParameters& parameters) {
   engine::Offer offer;
   offer.initiator_depth = parameters.initiator_depth;
   offer.responder_resources = parameters.responder_resources;
+  offer.type = engine_.config().type;
   const auto request = engine::DecodeRequest(engine::EncodeRequest(offer));
   if (!request.ok()) return request.status();
   absl::StatusOr<engine::Session> session = engine::Agree(*request, offer);
@@ -154,6 +155,7 @@ absl::Status QueuePair::MeetItself(const ConnectParameters& parameters) {
 
 absl::Status QueuePair::Start(const QpModify& retry) {
   WithOwnership([&] {
+    if (engine_.unreliable()) return engine_.Start();
     const QpAttributes now = engine_.Query();
     const uint8_t count = retry.retry_count.value_or(now.retry_count);
     const uint8_t timeout = retry.timeout.value_or(now.timeout);
@@ -191,7 +193,8 @@ absl::Status QueuePair::BeginMeeting(const Contact& peer, const ConnectParameter
       .initiator_depth = parameters.initiator_depth,
       .responder_resources = parameters.responder_resources,
       .require = parameters.require,
-      .out_of_band = true};
+      .out_of_band = true,
+      .type = engine_.config().type};
   ConnectionInfo info;
   info.own_peer = true;
   info.candidates.push_back({device_->info().name, true, "both addresses are of this kind"});
@@ -201,16 +204,23 @@ absl::Status QueuePair::BeginMeeting(const Contact& peer, const ConnectParameter
   return absl::OkStatus();
 }
 
-// As if the request had been sent and not been acknowledged (IBTA 9.7.6.1.3).
+// As if the request had been sent and not been acknowledged (IBTA 9.7.6.1.3). An unreliable one has
+// no timer, and is given the usual one: on InfiniBand it would be lost at once, but there nobody
+// has a stream to wait for.
 Nanos QueuePair::GiveUpAt(Nanos now) const {
   if (engine_.outstanding() == 0) return io::kNever;
-  const QpAttributes q = engine_.Query();
+  QpAttributes q = engine_.Query();
+  if (engine_.unreliable()) {
+    q.timeout = kDefaultTimeout;
+    q.retry_count = kDefaultRetryCount;
+  }
   if (q.timeout == 0) return io::kNever;
   return now + (Nanos{4096} << q.timeout) * (q.retry_count + 1);
 }
 
 // The peer has gone. Who does not ask for anything need not know.
 void QueuePair::AwaitLoss() {
+  if (engine_.unreliable()) return engine_.PeerLost("it has left");
   if (lost_at_ != io::kNever) return;
   lost_at_ = GiveUpAt(device_->hub().Now());
   device_->hub().SetDeadline(this, lost_at_);
@@ -221,6 +231,10 @@ void QueuePair::Meet() {
   Rendezvous& m = *connecting_->meeting;
   const Nanos now = device_->hub().Now();
   if (engine_.unmanaged() && m.give_up_at == io::kNever) m.give_up_at = GiveUpAt(now);
+  if (now >= m.give_up_at && engine_.unreliable()) {  // later ones may find it
+    m.give_up_at = io::kNever;
+    engine_.PeerLost("it did not come");
+  }
   if (now >= m.give_up_at) {
     CloseConnecting();
     return engine_.PeerLost("it did not come");

@@ -49,8 +49,10 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
     const QueuePairOptions& options) {
-  if (options.type == QpType::kRc) return QueuePair::Create(this, options);
-  return DatagramQueuePair::Create(this, options, device_->OwnIp());
+  if (options.type == QpType::kUd) {
+    return DatagramQueuePair::Create(this, options, device_->OwnIp());
+  }
+  return QueuePair::Create(this, options);
 }
 
 absl::Status ProtectionDomain::NoDatagrams() const {

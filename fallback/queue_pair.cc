@@ -34,6 +34,7 @@ absl::StatusOr<std::unique_ptr<provider::QueuePair>> QueuePair::Create(
 engine::QueuePairConfig QueuePair::Configure(ProtectionDomain* domain,
                                              const QueuePairOptions& options, uint32_t number) {
   engine::QueuePairConfig c;
+  c.type = options.type;
   c.number = number != 0 ? number : domain->device()->NewNumber();
   c.domain = domain->number();
   c.limits = provider::WithDefaults(options.limits, Device::Attributes());

@@ -52,7 +52,7 @@ class QueuePair final : public provider::QueuePair,
   // Out of band, in the two steps of ibv_modify_qp(3), and with addresses that others chose: see
   // decision 0021. Until RESET callers who know `own` are let in. Then, to RTR: without a deadline
   // while nothing is posted; `peer` may be its own. To RTS, where requests wait for the stream:
-  // `retry`'s three are set.
+  // `retry`'s three are set, of a reliable one.
   absl::Status Expect(const Contact& own);
   absl::Status ConnectUnmanaged(const Contact& peer, const ConnectParameters& parameters);
   absl::Status Start(const QpModify& retry);
@@ -62,6 +62,7 @@ class QueuePair final : public provider::QueuePair,
   // Connecting. The outcome is an event and outcome().
   absl::Status StartConnect(std::vector<io::Address> to, const ConnectParameters& parameters,
                             const provider::Selection& selection, const ConnectionInfo& info);
+  engine::Offer OfferOf(const AcceptParameters& parameters) const;
   // Takes `socket` over, on which `peer` waits for an answer.
   absl::Status Accept(io::Socket socket, const engine::PeerRequest& peer,
                       const AcceptParameters& parameters, const ConnectionInfo& info);

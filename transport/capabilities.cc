@@ -42,6 +42,7 @@ std::string ToString(const Capabilities& capabilities) {
       {capabilities.queue_pair_rights, "queue_pair_rights"},
       {capabilities.traffic_class, "traffic_class"},
       {capabilities.unreliable_datagram, "unreliable_datagram"},
+      {capabilities.unreliable_connection, "unreliable_connection"},
   };
   // A bit without a name here would never be shown to anybody.
   static_assert(sizeof(Capabilities) == sizeof(bits) / sizeof(bits[0]));

@@ -27,9 +27,10 @@ struct Capabilities {
   bool out_of_band_handshake = false;
   // A status tells why the peer refused, or that it is gone; without: kRemoteOperationError is all.
   bool refusal_reasons = false;
-  bool queue_pair_rights = false;    // a queue pair's own access narrows what its regions grant
-  bool traffic_class = false;        // packets have the traffic class that a connection asks for
-  bool unreliable_datagram = false;  // queue pairs of QpType::kUd, and multicast
+  bool queue_pair_rights = false;      // a queue pair's own access narrows what its regions grant
+  bool traffic_class = false;          // packets have the traffic class that a connection asks for
+  bool unreliable_datagram = false;    // queue pairs of QpType::kUd, and multicast
+  bool unreliable_connection = false;  // queue pairs of QpType::kUc
 };
 
 // The names of the bits that are set, for people: "immediate atomics rnr".

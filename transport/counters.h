@@ -26,10 +26,12 @@ struct QpCounters {
   uint64_t remote_writes = 0;
   uint64_t remote_atomics = 0;
   uint64_t protection_errors = 0;  // peer requests refused
-  // QpType::kUd: datagrams that came and were not delivered.
+  // QpType::kUd and kUc: messages that came and were dropped.
   uint64_t dropped_no_receive = 0;  // none posted, or the next one too small
-  uint64_t dropped_qkey = 0;
-  uint64_t dropped_other = 0;  // malformed, for nobody here, or in a state that takes none
+  uint64_t dropped_qkey = 0;        // kUd
+  // kUd: malformed, for nobody here, or in a state that takes none. kUc: broken off by the sender,
+  // or not allowed, which protection_errors counts as well.
+  uint64_t dropped_other = 0;
 };
 
 struct CqCounters {

@@ -45,7 +45,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, Names,
     testing::Values(
         Table{"QpState", kQpStateCount, Of(&QpStateName)},
-        Table{"QpType", static_cast<int>(QpType::kUd) + 1, Of(&QpTypeName)},
+        Table{"QpType", static_cast<int>(QpType::kUc) + 1, Of(&QpTypeName)},
         Table{"EventType", static_cast<int>(EventType::kDeviceFatal) + 1, Of(&EventTypeName)},
         Table{"WcStatus", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusName)},
         Table{"WcStatusText", static_cast<int>(WcStatus::kGeneralError) + 1, Of(&WcStatusText),
@@ -60,11 +60,11 @@ TEST(CapabilitiesText, NoneOneAll) {
   EXPECT_EQ(ToString(Capabilities{.immediate = true, .atomics = true, .rnr = true}),
             "immediate atomics rnr");
   EXPECT_EQ(ToString(Capabilities{true, true, true, true, true, true, true, true, true, true, true,
-                                  true, true, true, true, true, true, true}),
+                                  true, true, true, true, true, true, true, true}),
             "immediate atomics send_with_invalidate memory_windows rnr remote_completion "
             "unguessable_keys global_atomics lazy_registration peer_counters responder_events "
             "own_peer_known out_of_band out_of_band_handshake refusal_reasons queue_pair_rights "
-            "traffic_class unreliable_datagram");
+            "traffic_class unreliable_datagram unreliable_connection");
 }
 
 TEST(Names, ShortenedEndsBehindAWord) {

@@ -29,6 +29,8 @@ const char* QpTypeName(QpType type) {
       return "RC";
     case QpType::kUd:
       return "UD";
+    case QpType::kUc:
+      return "UC";
   }
   return "?";
 }

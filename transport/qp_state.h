@@ -13,8 +13,10 @@ enum class QpState : uint8_t { kReset, kInit, kRtr, kRts, kSqd, kSqe, kErr };
 inline constexpr int kQpStateCount = 7;
 const char* QpStateName(QpState state);  // "RTS"
 
-// kRc: reliable, connected to one peer. kUd: unreliable datagrams to any, see datagram.h.
-enum class QpType : uint8_t { kRc, kUd };
+// kRc: reliable, connected to one peer. kUd: unreliable datagrams to any, see datagram.h. kUc:
+// connected, and unreliable: what a peer does not take is lost, and nobody says so. It has sends
+// and writes alone.
+enum class QpType : uint8_t { kRc, kUd, kUc };
 const char* QpTypeName(QpType type);  // "RC"
 
 // Sizes of one queue pair. At creation what is asked for (0: the default), afterwards what it got,
@@ -29,6 +31,7 @@ struct QpLimits {
 
 // QueuePair::Modify: what is set is changed, the rest stays. Which state may follow which, and
 // which attribute may be set in which state, is ibv_modify_qp(3)'s table; a refusal names both.
+// RNR, retries and timeout are kRc's alone; a kUd has no access.
 struct QpModify {
   std::optional<QpState> state = {};
   std::optional<Access> access = {};  // what peers may do at all (remote bits only)

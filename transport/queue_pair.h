@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queue pairs: reliable-connected ones, and those of unreliable datagrams (QpType::kUd, which has
-// no peer: what connects and disconnects answers InvalidArgument). Semantics: docs/semantics.md,
-// InfiniBand's on every provider. Any thread; requests of one call stay together and in order.
+// Queue pairs: connected ones, reliable or not, both ends of one type, and those of unreliable
+// datagrams (QpType::kUd, which has no peer: what connects and disconnects answers
+// InvalidArgument). Semantics: docs/semantics.md, InfiniBand's on every provider. Any thread;
+// requests of one call stay together and in order.
 #pragma once
 
 #include <cstdint>

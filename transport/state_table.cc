@@ -13,8 +13,9 @@ constexpr Follows no = Follows::kNo;
 constexpr Follows ask = Follows::kByModify;
 constexpr Follows con = Follows::kByConnection;
 
-// Rows: from. A reliable-connected queue pair never enters SQE (IBTA 10.3.1.6: errors of its send
-// queue lead to ERR), yet could leave it.
+// Rows: from. Of connected ones. A reliable queue pair never enters SQE (IBTA 10.3.1.6: errors of
+// its send queue lead to ERR), yet could leave it; an unreliable one is taken there by a failed
+// request.
 constexpr Follows kTable[kQpStateCount][kQpStateCount] = {
     //            RESET INIT RTR  RTS  SQD  SQE  ERR
     /* RESET */ {ask, ask, no, no, no, no, ask},
@@ -99,12 +100,16 @@ absl::Status CheckModify(QpState from, const QpModify& change, QpType type) {
                                                         "; possible: ", Names(next)));
     }
   }
+  const bool of_reliable =
+      change.min_rnr_timer || change.rnr_retry || change.retry_count || change.timeout;
   const bool datagrams = type == QpType::kUd;
-  const bool of_connections = change.access || change.min_rnr_timer || change.rnr_retry ||
-                              change.retry_count || change.timeout;
-  if (datagrams ? of_connections : change.qkey.has_value()) {
+  if ((type != QpType::kRc && of_reliable) ||
+      (datagrams ? change.access.has_value() : change.qkey.has_value())) {
     return absl::InvalidArgumentError(
-        absl::StrCat("modify queue pair: ", datagrams ? "access, RNR, retries and timeout" : "qkey",
+        absl::StrCat("modify queue pair: ",
+                     datagrams             ? "access, RNR, retries and timeout"
+                     : type == QpType::kUc ? "qkey, RNR, retries and timeout"
+                                           : "qkey",
                      " cannot be set on one of type ", QpTypeName(type)));
   }
   // An attribute is judged by the state it will hold in; what leads to ERR or RESET takes none.

@@ -51,7 +51,8 @@ const char* PostErrorText(PostError error) {
       return "more inline bytes than the queue pair was made for. Raise QpLimits::max_inline, or "
              "post without kInline";
     case PostError::kInvalidOpcode:
-      return "not an opcode, or flags or operands that the opcode does not take";
+      return "not an opcode of this type of queue pair, or flags or operands that the opcode does "
+             "not take";
     case PostError::kUnsupported:
       return "the peer or the device cannot do this operation. See QueuePair::capabilities()";
     case PostError::kUsesSharedQueue:

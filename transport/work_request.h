@@ -95,7 +95,7 @@ enum class PostError : uint8_t {
   kInvalidState,     // EINVAL: sends need RTS (or SQD, ERR), receives at least INIT
   kTooManySges,      // EINVAL
   kInlineTooLong,    // EINVAL: more than the queue pair's max_inline
-  kInvalidOpcode,    // EINVAL: not an opcode, or flags that it does not take
+  kInvalidOpcode,    // EINVAL: not an opcode of this type, or flags that it does not take
   kUnsupported,      // EOPNOTSUPP: the peer cannot do it; see QueuePair::capabilities()
   kUsesSharedQueue,  // EINVAL: this queue pair takes its receives from a shared receive queue
   kDead,             // EIO: its device is gone

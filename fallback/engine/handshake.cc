@@ -18,10 +18,11 @@ namespace {
 constexpr uint32_t kFeatures =
     wire::kAcknowledge | wire::kRnr | wire::kImmediate | wire::kAtomics | wire::kLargeFpdu;
 
-wire::Record MakeRecord(uint8_t role, const Require& require) {
+wire::Record MakeRecord(uint8_t role, const Require& require, QpType type) {
   wire::Record r;
   r.role = role;
-  r.features = kFeatures;
+  r.features = FeaturesOf(type);
+  if (type == QpType::kUc) r.required = wire::kUnreliable;
   if (require.atomics) r.required |= wire::kAtomics;
   if (require.immediate) r.required |= wire::kImmediate;
   if (require.rnr) r.required |= wire::kRnr;
@@ -77,17 +78,36 @@ std::vector<std::byte> Parting(wire::TerminateError error, bool crc) {
 }
 
 // Reads prove what a plain peer does not say (Session::confirm), if it takes any.
-absl::Status SettleForeign(const Require& require, Session* s) {
-  s->confirm = require.remote_completion;
+absl::Status SettleForeign(const Offer& mine, Session* s) {
+  s->confirm = mine.require.remote_completion;
   const uint32_t proven = s->ord > 0 ? wire::kAcknowledge : 0;
-  const uint32_t lacks = MakeRecord(0, require).required & ~proven;
+  const uint32_t lacks = MakeRecord(0, mine.require, mine.type).required & ~proven;
   if (lacks == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("this end requires ", wire::FeatureName(lacks & -lacks),
                    ", and the peer is a plain iWARP one without it"));
 }
 
+absl::StatusOr<wire::Negotiated> SettleOwn(uint8_t role, const Offer& mine,
+                                           const wire::Record& theirs) {
+  const QpType type = (theirs.features & wire::kUnreliable) != 0 ? QpType::kUc : QpType::kRc;
+  if (type != mine.type) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this end's queue pair is of type ", QpTypeName(mine.type),
+                     ", and the peer's of type ", QpTypeName(type), "; make both of one type"));
+  }
+  absl::StatusOr<wire::Negotiated> n =
+      wire::Negotiate(MakeRecord(role, mine.require, mine.type), theirs);
+  if (!n.ok()) return absl::FailedPreconditionError(n.status().message());
+  return n;
+}
+
 }  // namespace
+
+uint32_t FeaturesOf(QpType type) {
+  return type == QpType::kUc ? (kFeatures & ~(wire::kRnr | wire::kAtomics)) | wire::kUnreliable
+                             : kFeatures;
+}
 
 absl::StatusOr<bool> FrameReader::Received(size_t n) {
   have_ += n;
@@ -98,7 +118,7 @@ absl::StatusOr<bool> FrameReader::Received(size_t n) {
 }
 
 std::vector<std::byte> EncodeRequest(const Offer& mine) {
-  wire::Record record = MakeRecord(wire::kRoleRequest, mine.require);
+  wire::Record record = MakeRecord(wire::kRoleRequest, mine.require, mine.type);
   std::string before = mine.private_data;
   if (mine.rendezvous) {
     record.features |= wire::kRendezvous;
@@ -179,20 +199,19 @@ absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine) {
   }
   if (!peer.own_peer) {
     s.lent = peer.lent;
-    if (absl::Status lack = SettleForeign(mine.require, &s); !lack.ok()) return lack;
+    if (absl::Status lack = SettleForeign(mine, &s); !lack.ok()) return lack;
     return s;
   }
-  absl::StatusOr<wire::Negotiated> n =
-      wire::Negotiate(MakeRecord(wire::kRoleReply, mine.require), peer.record);
-  if (!n.ok()) return absl::FailedPreconditionError(n.status().message());
-  s.features = *n;
+  const auto settled = SettleOwn(wire::kRoleReply, mine, peer.record);
+  if (!settled.ok()) return settled.status();
+  s.features = *settled;
   return s;
 }
 
 std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine, const Session& s) {
   std::vector<std::byte> data;
   if (peer.own_peer) {
-    data = WithRecord(mine.private_data, MakeRecord(wire::kRoleReply, mine.require));
+    data = WithRecord(mine.private_data, MakeRecord(wire::kRoleReply, mine.require, mine.type));
   } else {
     data.assign(
         reinterpret_cast<const std::byte*>(mine.private_data.data()),
@@ -220,7 +239,7 @@ std::vector<std::byte> EncodeReject(const PeerRequest& peer, const std::string& 
   f.enhanced = peer.frame.enhanced;
   std::vector<std::byte> data(private_data.size());
   std::copy_n(reinterpret_cast<const std::byte*>(private_data.data()), data.size(), data.begin());
-  if (peer.own_peer) data = WithRecord(private_data, MakeRecord(wire::kRoleReply, {}));
+  if (peer.own_peer) data = WithRecord(private_data, MakeRecord(wire::kRoleReply, {}, QpType::kRc));
   f.private_data = data;
   return Encode(f);
 }
@@ -284,13 +303,12 @@ absl::StatusOr<PeerReply> DecodeReply(std::span<const std::byte> bytes, const Of
   }
   if (!found) {
     s.lent = lent;
-    if (absl::Status lack = SettleForeign(mine.require, &s); !lack.ok()) return lack;
+    if (absl::Status lack = SettleForeign(mine, &s); !lack.ok()) return lack;
     return out;
   }
-  absl::StatusOr<wire::Negotiated> n =
-      wire::Negotiate(MakeRecord(wire::kRoleRequest, mine.require), found->record);
-  if (!n.ok()) return absl::FailedPreconditionError(n.status().message());
-  s.features = *n;
+  const auto settled = SettleOwn(wire::kRoleRequest, mine, found->record);
+  if (!settled.ok()) return settled.status();
+  s.features = *settled;
   return out;
 }
 

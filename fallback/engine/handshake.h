@@ -28,7 +28,11 @@ struct Offer {
   std::vector<Candidate> note = {};  // devices that were not chosen: for the peer to know
   bool out_of_band = false;          // private data is a call (token.h)
   uint8_t revision = 2;              // 1: the second try, see EncodeRequest
+  QpType type = QpType::kRc;         // both ends have the same
 };
+
+// What an end of this type brings into the negotiation.
+uint32_t FeaturesOf(QpType type);
 
 // Collects exactly one frame: never a byte beyond it.
 class FrameReader {
@@ -62,7 +66,8 @@ struct PeerRequest {
 };
 absl::StatusOr<PeerRequest> DecodeRequest(std::span<const std::byte> frame);
 
-// Responder, step 2. FailedPrecondition: one end requires what the other lacks; reject with it.
+// Responder, step 2. FailedPrecondition: one end requires what the other lacks, or they are of
+// different types; reject with it.
 absl::StatusOr<Session> Agree(const PeerRequest& peer, const Offer& mine);
 std::vector<std::byte> EncodeReply(const PeerRequest& peer, const Offer& mine,
                                    const Session& session);

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/engine/handshake.h"
 #include "fallback/engine/queue_pair.h"
 #include "transport/state_table.h"
 
@@ -55,7 +56,7 @@ void QueuePair::SetRetry(uint8_t rnr_retry, uint8_t retry_count, uint8_t timeout
 absl::Status QueuePair::Modify(const QpModify& change) {
   const QpState from = state();
   const QpState to = change.state.value_or(from);
-  if (absl::Status s = provider::CheckModify(from, change); !s.ok()) return s;
+  if (absl::Status s = provider::CheckModify(from, change, config_.type); !s.ok()) return s;
   if (change.access) access_ = *change.access | Access::kLocalWrite;
   if (change.min_rnr_timer) min_rnr_timer_ = *change.min_rnr_timer;
   if (change.rnr_retry) rnr_retry_ = rnr_.left = *change.rnr_retry;
@@ -75,6 +76,7 @@ absl::Status QueuePair::Modify(const QpModify& change) {
       Retire();
       break;
     default:
+      if (from == QpState::kSqe) SetCause(absl::OkStatus());
       SetState(to);
   }
   return absl::OkStatus();
@@ -83,15 +85,18 @@ absl::Status QueuePair::Modify(const QpModify& change) {
 QpAttributes QueuePair::Query() const {
   QpAttributes out;
   out.state = state();
+  out.type = config_.type;
   out.limits = config_.limits;
   out.access = access_;
   out.qp_number = config_.number;
-  out.min_rnr_timer = min_rnr_timer_;
-  out.rnr_retry = rnr_retry_;
-  out.retry_count = retry_count_;
-  out.timeout = timeout_;
-  out.initiator_depth = agreed_ord_;
-  out.responder_resources = agreed_ird_;
+  if (!unreliable()) {
+    out.min_rnr_timer = min_rnr_timer_;
+    out.rnr_retry = rnr_retry_;
+    out.retry_count = retry_count_;
+    out.timeout = timeout_;
+    out.initiator_depth = agreed_ord_;
+    out.responder_resources = agreed_ird_;
+  }
   out.send_outstanding = static_cast<uint32_t>(outstanding());
   out.draining = state() == QpState::kSqd && !drained_reported_;
   return out;
@@ -128,6 +133,8 @@ void QueuePair::EnterError(const absl::Status& why, bool say_bye, bool failed) {
 
 void QueuePair::FailOldest(WcStatus status, const absl::Status& why) {
   if (state() == QpState::kErr) return;
+  // No peer answers for a request: the connection has failed, and no one of them.
+  if (unreliable()) return EnterError(why, status != WcStatus::kRetryExceeded);
   Retire();
   // Who sees the completion may ask for the cause and the state at once.
   SetCause(why);
@@ -166,9 +173,10 @@ void QueuePair::FlushReceives() {
 }
 
 void QueuePair::FlushPosted() {
-  if (state() != QpState::kErr) return;
+  const QpState now = state();
+  if (now < QpState::kSqe) return;  // before SQE and ERR
   FlushSends();
-  FlushReceives();
+  if (now == QpState::kErr) FlushReceives();
 }
 
 void QueuePair::ReceiveEnded(int error, Nanos) {
@@ -209,6 +217,7 @@ void QueuePair::Start() {
 
 void QueuePair::PeerLost(const std::string& how) {
   if (outstanding() == 0 || state() == QpState::kErr) return;
+  if (unreliable()) return SendToNobody();
   peer_left_ = false;
   StreamLost(how);
 }
@@ -224,6 +233,7 @@ void QueuePair::PeerLeft() {
   rnr_ = {};
   dropping_ = rnr_nak_owed_ = false;
   peer_left_ = finished_ = true;
+  if (unreliable()) SendToNobody();
 }
 
 void QueuePair::Detach() {
@@ -309,17 +319,20 @@ absl::Status QueuePair::cause() const {
 Capabilities QueuePair::capabilities() const {
   const uint32_t f = has_session_.load(std::memory_order_acquire)
                          ? active_features_.load(std::memory_order_relaxed)
-                         : ~0u;
+                         : FeaturesOf(config_.type);
   Capabilities c;
   c.immediate = (f & wire::kImmediate) != 0;
   c.atomics = (f & wire::kAtomics) != 0;
   c.global_atomics = c.atomics && !config_.hardships.device_atomics;
   c.rnr = (f & wire::kRnr) != 0;
-  c.remote_completion = (f & wire::kAcknowledge) != 0;
-  c.send_with_invalidate = c.memory_windows = c.unguessable_keys = true;
+  // Of an unreliable connection it says that the peer is through with a message, applied or not.
+  c.remote_completion = (f & wire::kAcknowledge) != 0 && !unreliable();
+  c.send_with_invalidate = c.refusal_reasons = !unreliable();
+  c.unreliable_connection = unreliable();
+  c.memory_windows = c.unguessable_keys = true;
   c.lazy_registration = c.peer_counters = c.responder_events = c.own_peer_known = true;
   c.out_of_band = c.out_of_band_handshake = true;
-  c.refusal_reasons = c.queue_pair_rights = c.traffic_class = true;
+  c.queue_pair_rights = c.traffic_class = true;
   return c;
 }
 
@@ -341,6 +354,8 @@ QpCounters QueuePair::counters() const {
   c.remote_writes = count_.remote_writes;
   c.remote_atomics = count_.remote_atomics;
   c.protection_errors = count_.protection_errors;
+  c.dropped_no_receive = count_.dropped_no_receive;
+  c.dropped_other = count_.dropped_other;
   return c;
 }
 

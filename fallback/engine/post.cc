@@ -16,6 +16,11 @@ bool TakesFlag(const SendWr& wr) {
   return IsSend(wr.opcode) || wr.opcode == Opcode::kWrite || wr.opcode == Opcode::kWriteWithImm;
 }
 
+// ibv_post_send(3), but for SendWithInvalidate: IBTA 9.4.1.1 has it for reliable connections.
+bool TakesOpcode(QpType type, Opcode op) {
+  return type != QpType::kUc || !(IsRead(op) || op == Opcode::kSendWithInvalidate);
+}
+
 uint32_t FeatureOf(Opcode op) {
   switch (op) {
     case Opcode::kSendWithImm:
@@ -32,7 +37,8 @@ uint32_t FeatureOf(Opcode op) {
 }  // namespace
 
 inline PostError QueuePair::CheckPost(const SendWr& wr) const {
-  if (static_cast<uint8_t>(wr.opcode) >= kOpcodeCount || !TakesFlag(wr)) {
+  if (static_cast<uint8_t>(wr.opcode) >= kOpcodeCount || !TakesFlag(wr) ||
+      !TakesOpcode(config_.type, wr.opcode)) {
     return PostError::kInvalidOpcode;
   }
   if (const uint32_t feature = FeatureOf(wr.opcode);

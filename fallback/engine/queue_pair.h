@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A reliable-connected queue pair on an iWARP stream, sans I/O: bytes in, completions and bytes
-// out. No socket, clock, thread or lock across a call; whoever drives it brings those.
+// A connected queue pair, reliable or not, on an iWARP stream, sans I/O: bytes in, completions and
+// bytes out. No socket, clock, thread or lock across a call; whoever drives it brings those.
 //
 // Two kinds of entry. Posts may come from any thread. Everything else belongs to the *owner*: the
 // one thread that at this moment drives the queue pair. A drive is bounded and never waits.
@@ -11,6 +11,7 @@
 //   requester.cc owner: what the peer says about our requests: acknowledged, refused, failed
 //   responder.cc owner: what the peer asks of us
 //   lifecycle.cc owner: states, errors, flushing, the end of the stream
+//   unreliable.cc owner: what is of unreliable connections alone
 //   hardships.cc owner: what debug modes do to programs
 #pragma once
 
@@ -28,12 +29,12 @@
 
 #include "absl/status/status.h"
 #include "fallback/engine/completion_ring.h"
-#include "fallback/engine/foreign.h"
 #include "fallback/engine/hardships.h"
 #include "fallback/engine/key_table.h"
 #include "fallback/engine/limits.h"
 #include "fallback/engine/receive_queue.h"
 #include "fallback/engine/send_queue.h"
+#include "fallback/engine/session.h"
 #include "fallback/engine/spin_lock.h"
 #include "fallback/engine/transmit_batch.h"
 #include "fallback/wire/control.h"
@@ -68,6 +69,7 @@ class WindowBinder {
 };
 
 struct QueuePairConfig {
+  QpType type = QpType::kRc;  // or kUc, at both ends
   uint32_t number = 0;
   uint32_t domain = 0;
   uint32_t receive_domain = 0;  // of the receives: a shared queue has its own (IBTA 10.2.9)
@@ -81,22 +83,6 @@ struct QueuePairConfig {
   QueuePairObserver* observer = nullptr;
   WindowBinder* binder = nullptr;
   Hardships hardships;
-};
-
-// What the hand-shake settled.
-enum class ReadyFrame : uint8_t { kNone, kWrite, kRead, kSend };  // RFC 6581 9.2
-struct Session {
-  bool initiator = false;
-  ReadyFrame ready_frame = ReadyFrame::kNone;  // the initiator sends it, the responder waits for it
-  wire::Negotiated features;                   // empty: a foreign peer
-  bool crc = false;
-  uint32_t mss = 1460;  // bounds FPDUs if features.max_payload is 0
-  uint32_t ord = 1;     // reads and atomics of ours in flight
-  uint32_t ird = 1;     // the peer's
-  // A plain peer, whose acknowledgement is wanted: reads behind our sends and writes stand in for
-  // it. They read what it lends for that, or nothing.
-  bool confirm = false;
-  std::optional<LentBytes> lent = {};
 };
 
 class QueuePair {
@@ -155,12 +141,15 @@ class QueuePair {
   void Connected(const Session& session);
   void SendFirst(std::span<const std::byte> bytes);  // before any FPDU: the reply of the hand-shake
   // Without a connection manager (0021), until RESET: Start makes it RTS, stream or no stream; the
-  // peer's end leaves it there. Requests wait, until the driver gives up and the oldest fails.
+  // peer's end leaves it there. Requests wait, until the driver gives up and the oldest fails;
+  // unreliable ones are lost then, and at once when the peer has left.
   void SetUnmanaged() { unmanaged_ = true; }
   bool unmanaged() const { return unmanaged_; }
+  bool unreliable() const { return config_.type == QpType::kUc; }
   bool peer_left() const { return peer_left_; }
   void Start();
   void PeerLost(const std::string& how);
+  void PeerLeft();  // or is none that this one could have
   // Nothing more is to be done with the stream.
   bool over() const {
     return finished_ && !HasUnsent() && (state() == QpState::kErr || peer_left_);
@@ -253,6 +242,7 @@ class QueuePair {
   void AppendResponse();
   bool AppendRequest();
   bool MayStart(const SendEntry& entry) const;
+  bool Halted() const;
   bool RunLocal(SendEntry& entry);
   void Begin(SendEntry& entry);
   bool AppendDataSegment(SendEntry& entry);
@@ -390,8 +380,17 @@ class QueuePair {
   void SetState(QpState state) { state_.store(state, std::memory_order_release); }
   void SetCause(const absl::Status& why);
   void StreamLost(const std::string& how);
-  void PeerLeft();
   void Reset();
+
+  // unreliable.cc
+  void Drop(Counter* counter);
+  bool Dropped() const { return segment_.kind == Segment::Kind::kDiscard; }
+  void FinishDroppedSegment();
+  void GiveReceiveUp();
+  void EndMessage();
+  void HandleAbandoned(uint32_t rsn);
+  void StopSends(WcStatus status);
+  void SendToNobody();
 
   const QueuePairConfig config_;
   std::atomic<QpState> state_{QpState::kInit};
@@ -461,7 +460,8 @@ class QueuePair {
   uint32_t send_offset_ = 0;  // of the Send under way
   uint32_t write_bytes_ = 0;  // of the Write under way or, with its Immediate pending, done
   bool immediate_pending_ = false;
-  bool dropping_ = false;  // refused `applied_rsn_ + 1`, until Resume
+  // Refused `applied_rsn_ + 1`, until Resume. Unreliable: dropped it, to its last segment.
+  bool dropping_ = false;
   bool rnr_nak_owed_ = false;
   bool ready_said_ = false;
   Ring<InboundRead> irq_;
@@ -492,7 +492,7 @@ class QueuePair {
   struct {
     Counter send_completions, receive_completions, bytes_sent, bytes_received, send_calls,
         receive_calls, acks_sent, acks_received, rnr_naks_sent, rnr_naks_received, remote_reads,
-        remote_writes, remote_atomics, protection_errors;
+        remote_writes, remote_atomics, protection_errors, dropped_no_receive, dropped_other;
   } count_;
   std::atomic<uint64_t> sends_posted_{0};
 };

@@ -136,15 +136,15 @@ bool QueuePair::BeginTagged(Nanos now) {
     OpenSegment(Segment::Kind::kReadResponse, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
     return true;
   }
-  if (dropping_) {
+  if (dropping_ || !BeginWrite(h)) {
+    if (!dropping_) return false;
     OpenSegment(Segment::Kind::kDiscard, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
     return true;
   }
-  if (!BeginWrite(h)) return false;
   segment_.key = h.stag;
   segment_.address = h.tagged_offset;
   OpenSegment(Segment::Kind::kWrite, h.ddp, h.rdmap, sizeof(h), wire::PayloadSize(h));
-  return ResolveTargets() && ContinueSegment(now);
+  return (ResolveTargets() || Dropped()) && ContinueSegment(now);
 }
 
 bool QueuePair::BeginUntagged(Nanos now) {
@@ -201,13 +201,17 @@ bool QueuePair::ContinueSegment(Nanos now) {
   const uint32_t body = s.total - s.held - s.done;
   if (body > 0) {
     const uint32_t n = static_cast<uint32_t>(std::min<size_t>(available(), body));
-    if (n > 0 && s.kind != Segment::Kind::kDiscard && !ResolveTargets()) return false;
+    if (n > 0 && s.kind != Segment::Kind::kDiscard && !ResolveTargets()) {
+      return Dropped() && ContinueSegment(now);
+    }
     if (s.kind == Segment::Kind::kDiscard) {
       if (session_.crc) s.crc = wire::Crc32c(s.crc, {input(), n});
       s.done += n;
     } else if (n > 0 && !Place(input(), n)) {
       PlacementFailed();
-      return false;
+      if (!Dropped()) return false;
+      rx_begin_ += n;
+      return ContinueSegment(now);
     }
     rx_begin_ += n;
     if (n < body) return false;
@@ -223,10 +227,11 @@ bool QueuePair::ContinueSegment(Nanos now) {
     }
   }
   if (s.held > 0) {
-    if (!ResolveTargets()) return false;
-    if (!PublishHeld(input(), s.held)) {
+    if (!ResolveTargets()) {
+      if (!Dropped()) return false;
+    } else if (!PublishHeld(input(), s.held)) {
       PlacementFailed();
-      return false;
+      if (!Dropped()) return false;
     }
   }
   rx_begin_ += rest;
@@ -246,8 +251,10 @@ void QueuePair::FinishSegment(Nanos) {
     case Segment::Kind::kReadResponse:
       FinishReadResponse();
       break;
-    case Segment::Kind::kNone:
     case Segment::Kind::kDiscard:
+      if (dropping_ && unreliable()) FinishDroppedSegment();
+      break;
+    case Segment::Kind::kNone:
       break;
   }
   segment_.kind = Segment::Kind::kNone;

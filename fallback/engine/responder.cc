@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the peer asks of us: writes, sends, reads, atomics. Each is checked before a byte is placed;
-// a request that finds no receive is refused for now, one that breaks a rule ends the connection.
+// a request that finds no receive is refused for now, one that breaks a rule ends the connection;
+// an unreliable one drops both.
 #include <array>
 #include <atomic>
 #include <utility>
@@ -24,6 +25,7 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
   const bool control = session_.features.has(wire::kAcknowledge);
   switch (wire::OpcodeOf(h.rdmap)) {
     case wire::Opcode::kReadRequest:
+      if (unreliable() && !ready_read_) break;
       if (!dropping_) HandleReadRequest(h, body);
       return;
     case wire::Opcode::kAtomicRequest:
@@ -31,7 +33,7 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
       return;
     case wire::Opcode::kImmediate:
     case wire::Opcode::kImmediateSolicited:
-      if (!dropping_) HandleImmediate(h, body);
+      if (!dropping_ || unreliable()) HandleImmediate(h, body);
       return;
     case wire::Opcode::kAtomicResponse:
       if (session_.features.has(wire::kAtomics)) return HandleAtomicResponse(h, body);
@@ -54,6 +56,7 @@ void QueuePair::HandleMessage(const wire::UntaggedHeader& h, const std::byte* bo
 void QueuePair::HandleControl(const wire::Control& c, absl::string_view text, Nanos now) {
   const bool rnr = c.type == wire::ControlType::kRnrNak || c.type == wire::ControlType::kReady ||
                    c.type == wire::ControlType::kResume;
+  if (unreliable() && c.type == wire::ControlType::kResume) return HandleAbandoned(c.rsn);
   if (rnr && !session_.features.has(wire::kRnr)) {
     return ProtocolFault(
         {"a control message that was not negotiated", wire::error::kUnexpectedOpcode});
@@ -138,6 +141,7 @@ bool QueuePair::TakeReceive() {
 // RNR (IBTA 9.7.5.2.8): not an error. Requests are dropped from here on, answers still flow, until
 // the peer resumes with this one (docs/decisions/0004-control-messages.md).
 void QueuePair::RefuseForLackOfReceive() {
+  if (unreliable()) return Drop(&count_.dropped_no_receive);
   if (!session_.features.has(wire::kRnr)) {
     ProtocolFault({"a message found no receive posted", wire::error::kNoBuffer});
     return;
@@ -195,7 +199,7 @@ void QueuePair::FinishSend() {
   wc.has_immediate = !invalidate && (segment_.rdmap & wire::kWithImmediate) != 0 &&
                      session_.features.has(wire::kImmediate);
   if (!wc.has_immediate && !invalidate) wc.immediate_or_key = 0;
-  if (invalidate && !Invalidate(segment_.key)) [[unlikely]] {
+  if (invalidate && (unreliable() || !Invalidate(segment_.key))) [[unlikely]] {
     return RefuseInvalidation();
   }
   ++expected_send_msn_;
@@ -206,6 +210,10 @@ void QueuePair::FinishSend() {
 }
 
 void QueuePair::RefuseInvalidation() {
+  if (unreliable()) {
+    return ProtocolFault(
+        {"a Send with Invalidate on an unreliable connection", wire::error::kUnexpectedOpcode});
+  }
   RefuseRequest(
       applied_rsn_ + 1, NakCode::kRemoteAccess, wire::error::kCannotInvalidate,
       absl::StrFormat("key 0x%x names no window that this queue pair's peer may invalidate",
@@ -217,10 +225,17 @@ void QueuePair::HandleImmediate(const wire::UntaggedHeader& h, const std::byte* 
   if (!session_.features.has(wire::kImmediate) || !immediate_pending_) {
     return ProtocolFault({"an Immediate that follows no Write", wire::error::kUnexpectedOpcode});
   }
-  if (h.msn != expected_send_msn_ || receiving_) {  // or inside a Send
+  const bool inside = unreliable() ? send_offset_ != 0 : receiving_;
+  if (h.msn != expected_send_msn_ || inside) {
     return ProtocolFault({"an Immediate out of sequence", wire::error::kMsn});
   }
-  if (!TakeReceive()) return RefuseForLackOfReceive();
+  if (dropping_ || !TakeReceive()) {
+    if (!dropping_) RefuseForLackOfReceive();
+    if (!unreliable()) return;
+    ++expected_send_msn_;
+    EndMessage();
+    return Applied(h.rdmap, 0);
+  }
   ++expected_send_msn_;
   WorkCompletion wc;
   wc.opcode = WcOpcode::kReceiveWriteWithImm;
@@ -375,7 +390,15 @@ void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError e
   // An answer that was still due may fail, too: of two requests the earlier one has the reason.
   if (closing_ && !(nak_.owed && wire::RsnBefore(rsn, nak_.rsn))) return;
   count_.protection_errors.Add();
-  nak_.owed = true;
+  // IBTA 9.9.3: a fault of this end's receive (class A) ends the queue pair, also an unreliable
+  // one, which tells its peer nothing but that; one of the peer's request ends that request.
+  const bool own_fault = receive == WcStatus::kLocalProtectionError;
+  const bool silent = unreliable() && code != NakCode::kProtocol;
+  if (silent && !own_fault) {
+    return Drop(receive == WcStatus::kLocalLengthError ? &count_.dropped_no_receive
+                                                       : &count_.dropped_other);
+  }
+  nak_.owed = !silent;
   nak_.rsn = rsn;
   nak_.code = code;
   nak_.error = error;
@@ -391,7 +414,7 @@ void QueuePair::RefuseRequest(uint32_t rsn, NakCode code, wire::TerminateError e
   SetState(QpState::kErr);
   if (event.has_value()) config_.observer->OnEvent(*event, why);
   if (receive != WcStatus::kSuccess) FailReceive(receive);
-  EnterError(why, false, true);
+  EnterError(why, silent, true);
 }
 
 // Of a message that is handled whole it still stands in the buffer.

@@ -79,16 +79,16 @@ TEST(States, ModifyObeysTheTable) {
 struct PostRow {
   QpState state;
   PostError send, receive;
-  bool flushed;  // at once
+  bool sends_flush, receives_flush;  // at once
 };
 constexpr PostRow kPosts[] = {
-    {QpState::kReset, PostError::kInvalidState, PostError::kInvalidState, false},
-    {QpState::kInit, PostError::kInvalidState, PostError::kNone, false},
-    {QpState::kRtr, PostError::kInvalidState, PostError::kNone, false},
-    {QpState::kRts, PostError::kNone, PostError::kNone, false},
-    {QpState::kSqd, PostError::kNone, PostError::kNone, false},
-    {QpState::kSqe, PostError::kNone, PostError::kNone, false},
-    {QpState::kErr, PostError::kNone, PostError::kNone, true},
+    {QpState::kReset, PostError::kInvalidState, PostError::kInvalidState, false, false},
+    {QpState::kInit, PostError::kInvalidState, PostError::kNone, false, false},
+    {QpState::kRtr, PostError::kInvalidState, PostError::kNone, false, false},
+    {QpState::kRts, PostError::kNone, PostError::kNone, false, false},
+    {QpState::kSqd, PostError::kNone, PostError::kNone, false, false},
+    {QpState::kSqe, PostError::kNone, PostError::kNone, true, false},
+    {QpState::kErr, PostError::kNone, PostError::kNone, true, true},
 };
 class PostIn : public testing::TestWithParam<PostRow> {};
 
@@ -99,10 +99,10 @@ TEST_P(PostIn, EachState) {
   const ReceiveWr wr{.id = 2};
   bool wake = false;
   EXPECT_EQ(side.qp.PostReceive({&wr, 1}, &wake).error, GetParam().receive);
-  EXPECT_EQ(wake, GetParam().flushed);
+  EXPECT_EQ(wake, GetParam().receives_flush);
   side.qp.FlushPosted();
-  EXPECT_EQ(side.Sends(), GetParam().flushed ? "1 WR_FLUSH_ERR" : "");
-  EXPECT_EQ(side.Receives(), GetParam().flushed ? "2 WR_FLUSH_ERR" : "");
+  EXPECT_EQ(side.Sends(), GetParam().sends_flush ? "1 WR_FLUSH_ERR" : "");
+  EXPECT_EQ(side.Receives(), GetParam().receives_flush ? "2 WR_FLUSH_ERR" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(States, PostIn, testing::ValuesIn(kPosts),

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "fallback/engine/handshake.h"
 #include "fallback/engine/test_fpdu.h"
 #include "fallback/wire/extension.h"
 
@@ -31,6 +32,7 @@ Side::Side(const SideOptions& options)
 
 QueuePairConfig Side::Configure(const SideOptions& options) {
   QueuePairConfig c;
+  c.type = options.type;
   c.number = options.number;
   c.domain = c.receive_domain = options.domain;
   c.limits = options.limits;
@@ -168,12 +170,11 @@ SendWr Window::Bind(Memory* memory, uint64_t offset, uint64_t length, Access acc
   return wr;
 }
 
-Session OwnSession(bool initiator, bool crc, uint32_t depth) {
+Session OwnSession(bool initiator, bool crc, uint32_t depth, QpType type) {
   Session s;
   s.initiator = initiator;
   s.crc = crc;
-  s.features.features =
-      wire::kAcknowledge | wire::kRnr | wire::kImmediate | wire::kAtomics | wire::kLargeFpdu;
+  s.features.features = FeaturesOf(type);
   s.features.max_payload = uint32_t{wire::kMaxFpduKib} * 1024;
   s.ord = s.ird = depth;
   return s;

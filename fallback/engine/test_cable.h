@@ -57,6 +57,7 @@ class Chunks {
 };
 
 struct SideOptions {
+  QpType type = QpType::kRc;
   uint32_t number = 1;
   uint32_t domain = 3;
   QpLimits limits = {.max_send_wr = 64,
@@ -166,7 +167,8 @@ class Window {
 };
 
 // Sessions of two own ends, and with a plain iWARP one.
-Session OwnSession(bool initiator, bool crc = false, uint32_t depth = 16);
+Session OwnSession(bool initiator, bool crc = false, uint32_t depth = 16,
+                   QpType type = QpType::kRc);
 Session ForeignSession(bool initiator, uint32_t mss = 1460, bool crc = false, uint32_t depth = 16);
 
 class Cable {
@@ -207,8 +209,8 @@ struct Wired {
   explicit Wired(Chunks chunks = Chunks(0), bool crc = false, SideOptions left = {},
                  SideOptions right = {.number = 2})
       : a(left), b(right), cable(&a, &b, chunks) {
-    a.qp.Connected(OwnSession(true, crc));
-    b.qp.Connected(OwnSession(false, crc));
+    a.qp.Connected(OwnSession(true, crc, 16, left.type));
+    b.qp.Connected(OwnSession(false, crc, 16, right.type));
     // The initiator's empty Write, after which the other end may speak.
     a.Post({.opcode = Opcode::kWrite, .id = 0, .flags = SendFlags::kSignaled});
     cable.Run();

@@ -100,7 +100,7 @@ void QueuePair::AppendOwed(bool idle, bool* ack) {
   }
   if (rnr_.resume_owed) {
     rnr_.resume_owed = false;
-    rnr_.probing = true;
+    rnr_.probing = !unreliable();
     AppendControlMessage({wire::ControlType::kResume, wire::NakCode::kNone, rnr_.rsn, 0});
   }
   // An idle target says how far it got, asked or not: something at the other end may wait for

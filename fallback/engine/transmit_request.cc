@@ -14,11 +14,17 @@ using wire::UntaggedHeader;
 
 inline bool QueuePair::MayStart(const SendEntry& e) const {
   if (rnr_.waiting || rnr_.resume_owed) return false;
-  if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;          // the refused one goes alone
-  if (state() == QpState::kSqd && cursor_ >= begun_) return false;  // what has begun goes on
+  if (rnr_.probing && next_rsn_ != rnr_.rsn) return false;  // the refused one goes alone
+  if (state() != QpState::kRts && Halted()) return false;
   if (Has(e.flags, SendFlags::kFence) && ReadsOfTheProgram()) return false;
   if (!IsRead(e.opcode) || session_.ord == 0) return true;
   return ReadMayGo();
+}
+
+// In SQD what has begun goes on.
+bool QueuePair::Halted() const {
+  const QpState now = state();
+  return now == QpState::kSqe || (now == QpState::kSqd && cursor_ >= begun_);
 }
 
 // A ready frame that is a read takes a place at the peer like any other.
@@ -57,7 +63,10 @@ bool QueuePair::AppendRequest() {
     }
     if (e.failure == WcStatus::kSuccess && AppendDataSegment(e)) return true;
     // It failed here: everything before it completes first, then it, then the rest is flushed.
-    if (sq_.head() == cursor_) {
+    if (sq_.head() != cursor_) return false;
+    if (unreliable()) {
+      StopSends(e.failure);
+    } else {
       FailOldest(e.failure, absl::FailedPreconditionError(WcStatusText(e.failure)));
     }
     return false;

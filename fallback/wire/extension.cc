@@ -49,6 +49,8 @@ const char* FeatureName(uint32_t bit) {
       return "note";
     case kOutOfBand:
       return "out_of_band";
+    case kUnreliable:
+      return "unreliable";
     default:
       return "unknown";
   }

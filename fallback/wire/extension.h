@@ -35,6 +35,9 @@ inline constexpr uint32_t kRnr = 1u << 1;          // RnrNak, Resume, Ready; nee
 inline constexpr uint32_t kImmediate = 1u << 2;    // kWithImmediate on Send and Write
 inline constexpr uint32_t kAtomics = 1u << 3;      // RFC 7306 atomic operations
 inline constexpr uint32_t kLargeFpdu = 1u << 4;    // FPDUs beyond the MSS, up to fpdu_kib
+// A queue pair of type UC, of both ends or of neither: always required, and without kRnr and
+// kAtomics.
+inline constexpr uint32_t kUnreliable = 1u << 8;
 // These say what a Request is, not what an end can do; nobody negotiates them.
 inline constexpr uint32_t kRendezvous = 1u << 5;  // asks for a way over RDMA; only to be rejected
 inline constexpr uint32_t kNote = 1u << 6;        // a note stands before the record

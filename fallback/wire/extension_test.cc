@@ -141,10 +141,10 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& i) { return std::string(i.param.name); });
 
 TEST(Extension, UnknownRequiredBitIsNamed) {
-  const auto result = Negotiate({1, 60, kAll, 0}, {2, 60, kAll | 0x100, 0x100});
+  const auto result = Negotiate({1, 60, kAll, 0}, {2, 60, kAll | 0x200, 0x200});
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_NE(result.status().message().find("bit 8 (unknown) is required by the peer"),
+  EXPECT_NE(result.status().message().find("bit 9 (unknown) is required by the peer"),
             std::string::npos)
       << result.status();
 }
@@ -160,7 +160,7 @@ TEST(Extension, OwnRequirementIsNamed) {
 TEST(Extension, EveryFeatureHasAName) {
   for (uint32_t bit = 1; bit != 0; bit <<= 1) {
     EXPECT_EQ(std::string(FeatureName(bit)) == "unknown",
-              ((kAll | kRendezvous | kNote | kOutOfBand) & bit) == 0)
+              ((kAll | kRendezvous | kNote | kOutOfBand | kUnreliable) & bit) == 0)
         << bit;
   }
 }

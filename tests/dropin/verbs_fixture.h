@@ -45,6 +45,10 @@ inline constexpr int kRtrMask = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV
                                 IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
 inline constexpr int kRtsMask = IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
                                 IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
+// Of IBV_QPT_UC.
+inline constexpr int kUnreliableRtrMask =
+    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+inline constexpr int kUnreliableRtsMask = IBV_QP_STATE | IBV_QP_SQ_PSN;
 inline constexpr int kEverything = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE |
                                    IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC |
                                    IBV_ACCESS_MW_BIND;
@@ -52,6 +56,7 @@ inline constexpr int kEverything = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WR
 // Two queue pairs of one process, and memory.
 class Verbs : public testing::Test {
  protected:
+  explicit Verbs(ibv_qp_type type = IBV_QPT_RC) : type_(type) {}
   void SetUp() override {
     context_ = Open();
     ASSERT_NE(context_, nullptr);
@@ -78,7 +83,8 @@ class Verbs : public testing::Test {
     EXPECT_EQ(ibv_close_device(context_), 0);
   }
 
-  ibv_qp* NewQueuePair(ibv_cq* cq) {
+  ibv_qp* NewQueuePair(ibv_cq* cq) { return NewQueuePair(cq, type_); }
+  ibv_qp* NewQueuePair(ibv_cq* cq, ibv_qp_type type) {
     ibv_qp_init_attr_ex attr{};
     attr.send_cq = attr.recv_cq = cq;
     attr.cap = {.max_send_wr = 16,
@@ -86,7 +92,7 @@ class Verbs : public testing::Test {
                 .max_send_sge = 2,
                 .max_recv_sge = 2,
                 .max_inline_data = 64};
-    attr.qp_type = IBV_QPT_RC;
+    attr.qp_type = type;
     attr.sq_sig_all = 1;
     attr.pd = pd_;
     attr.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
@@ -113,7 +119,7 @@ class Verbs : public testing::Test {
     attr.ah_attr.is_global = 1;
     attr.ah_attr.port_num = 1;
     EXPECT_EQ(ibv_query_gid(context_, 1, 0, &attr.ah_attr.grh.dgid), 0);
-    return ibv_modify_qp(qp, &attr, kRtrMask);
+    return ibv_modify_qp(qp, &attr, qp->qp_type == IBV_QPT_UC ? kUnreliableRtrMask : kRtrMask);
   }
   // 4.096 µs × 2^`timeout`, four times, until a peer counts as lost.
   int ToRts(ibv_qp* qp, uint8_t timeout = 14) {
@@ -123,7 +129,7 @@ class Verbs : public testing::Test {
     attr.retry_cnt = 3;
     attr.rnr_retry = 7;
     attr.max_rd_atomic = 4;
-    return ibv_modify_qp(qp, &attr, kRtsMask);
+    return ibv_modify_qp(qp, &attr, qp->qp_type == IBV_QPT_UC ? kUnreliableRtsMask : kRtsMask);
   }
   // By one thread, each end to its end: nothing here may wait for the other one.
   void Connect() {
@@ -157,6 +163,7 @@ class Verbs : public testing::Test {
     return ibv_post_send(qp_[end], &wr, &bad);
   }
 
+  const ibv_qp_type type_;
   ibv_context* context_ = nullptr;
   ibv_pd* pd_ = nullptr;
   ibv_comp_channel* channel_ = nullptr;

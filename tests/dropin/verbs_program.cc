@@ -280,7 +280,7 @@ TEST_F(Verbs, TransitionsThatAreNone) {
   EXPECT_EQ(Receive(0, 0, 8, 1), 0);
   ibv_qp_init_attr init{};
   init.send_cq = init.recv_cq = cq_[0];
-  init.qp_type = IBV_QPT_UC;
+  init.qp_type = IBV_QPT_RAW_PACKET;
   EXPECT_EQ(ibv_create_qp(pd_, &init), nullptr);
   EXPECT_EQ(errno, EOPNOTSUPP);
   EXPECT_EQ(ibv_dealloc_pd(pd_), EBUSY);

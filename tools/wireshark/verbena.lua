@@ -20,6 +20,7 @@ local ATOMICS = { [0] = "FetchAdd", [2] = "CmpSwap" }
 local FEATURES = {
   { 0x01, "acknowledge" }, { 0x02, "rnr" }, { 0x04, "immediate" }, { 0x08, "atomics" },
   { 0x10, "large_fpdu" }, { 0x20, "rendezvous" }, { 0x40, "note" }, { 0x80, "out_of_band" },
+  { 0x100, "unreliable" },
 }
 
 local WRITE, READ, SEND_FIRST, SEND_LAST = 0, 1, 3, 6
