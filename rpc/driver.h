@@ -3,10 +3,10 @@
 // belong, flushes, and sleeps when there is nothing to do.
 //
 // One thread at a time leads. That is a caller who waits for an answer alone, since a hop to
-// another thread costs more than the call. Of several none does, as they would pass the lead on with each
-// answer: the driver's own thread leads then, until one alone has waited for a while, and while
-// nobody waits but something is under way. All completions, timers and tasks run on the leader, so
-// what only they touch needs no lock.
+// another thread costs more than the call. Of several none does, as they would pass the lead on
+// with each answer: the driver's own thread leads then, until one alone has waited for a while, and
+// while nobody waits but something is under way. All completions, timers and tasks run on the
+// leader, so what only they touch needs no lock.
 #pragma once
 
 #include <semaphore.h>
