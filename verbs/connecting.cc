@@ -51,6 +51,16 @@ absl::Status QueuePair::CheckIdle(const char* what) const {
   return provider::CheckIdle(absl::StrCat(what, " ", Name()), state_, phase_ != Phase::kIdle);
 }
 
+// The connection manager's identifiers of RDMA_PS_TCP are of RC, whatever the queue pair is (Linux
+// 6.1 ucma.c ucma_get_qp_type), and tell the peer so.
+absl::Status QueuePair::CheckManaged(const char* what) const {
+  if (type_ != QpType::kUc) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      what,
+      ": a device's connection manager connects queue pairs of type RC, and this one is of "
+      "type UC; exchange addresses: QueuePair::address, Connect"));
+}
+
 absl::Status QueuePair::CheckRequirements(const char* what, const Require& require) const {
   const char* lacks = require.atomics && !capabilities_.atomics       ? "atomics"
                       : require.immediate && !capabilities_.immediate ? "immediate data"
@@ -72,6 +82,7 @@ absl::Status QueuePair::StartConnect(const Address& to, const ConnectParameters&
       !s.ok()) {
     return s;
   }
+  if (absl::Status s = CheckManaged("connect"); !s.ok()) return s;
   if (absl::Status s = CheckRequirements("connect", parameters.require); !s.ok()) return s;
   const std::lock_guard lock(device_->service().mutex());
   if (absl::Status s = CheckIdle("connect"); !s.ok()) return s;
@@ -306,6 +317,7 @@ bool QueuePair::TellsDepths(const CmEvent& offer) const {
 }
 
 absl::Status QueuePair::CheckOffer(const CmEvent& offer, const Require& require) const {
+  if (absl::Status s = CheckManaged("accept"); !s.ok()) return s;
   if (absl::Status s = CheckRequirements("accept", require); !s.ok()) return s;
   const bool reads = offer.initiator_depth != 0 || !TellsDepths(offer);
   if (iwarp_ != nullptr && require.remote_completion && !reads) return NoReadsToConfirm("accept");

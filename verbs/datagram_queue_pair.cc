@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "verbs/datagram_queue_pair.h"
 
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,7 +33,7 @@ absl::StatusOr<std::unique_ptr<provider::QueuePair>> DatagramQueuePair::Create(
 }
 
 DatagramQueuePair::DatagramQueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
-    : QueuePair(domain, options), max_datagram_(device_->attributes().max_datagram) {}
+    : UnreliableQueuePair(domain, options), max_datagram_(device_->attributes().max_datagram) {}
 
 absl::Status DatagramQueuePair::Close() {
   LeaveGroups();
@@ -99,10 +98,7 @@ absl::Status DatagramQueuePair::Move(QpState to, const QpModify& change) {
     qkey_.store(former, std::memory_order_relaxed);
     return result;
   }
-  if (state_ == QpState::kSqe && to == QpState::kRts) {
-    send_ledger_->ForgetFailure();
-    cause_ = absl::OkStatus();
-  }
+  if (state_ == QpState::kSqe && to == QpState::kRts) LeftSqe();
   SetState(to);
   return absl::OkStatus();
 }
@@ -125,22 +121,6 @@ int DatagramQueuePair::MoveDevice(QpState to, bool new_qkey) {
   return ModifyDevice(attributes, mask);
 }
 
-// A failed send stops the send queue alone (SQE, IBTA 10.3.1.6) or, as Soft-RoCE has it, the queue
-// pair: its word is taken for it.
-void DatagramQueuePair::CompletionFailed(WcStatus status, const char* what, uint32_t key) {
-  const bool send = std::string_view(what) != WcOpcodeName(WcOpcode::kReceive);
-  if (status == WcStatus::kFlushed) {
-    if (state_ != QpState::kErr && !(send && state_ == QpState::kSqe)) FailedByDevice();
-    return;
-  }
-  if (!send || state_ == QpState::kErr || DeviceState() != QpState::kSqe) {
-    return FailedWith(Failure(status, what, key, "and reset the queue pair"));
-  }
-  cause_ = Failure(status, what, key, "and modify the queue pair to RTS to go on");
-  SetState(QpState::kSqe);
-  device_->service().Changed();
-}
-
 // --- what is asked of it
 
 QpAttributes DatagramQueuePair::Query() const {
@@ -152,12 +132,6 @@ QpAttributes DatagramQueuePair::Query() const {
 Capabilities DatagramQueuePair::capabilities() const {
   Capabilities c;
   c.immediate = c.traffic_class = c.unreliable_datagram = true;
-  return c;
-}
-
-QpCounters DatagramQueuePair::counters() const {
-  QpCounters c = QueuePair::counters();
-  c.rnr_naks_received = c.rnr_naks_sent = 0;  // of the port's other queue pairs
   return c;
 }
 

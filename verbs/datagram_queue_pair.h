@@ -12,11 +12,11 @@
 #include <string>
 
 #include "verbs/membership.h"
-#include "verbs/queue_pair.h"
+#include "verbs/unreliable_queue_pair.h"
 
 namespace verbena::verbs {
 
-class DatagramQueuePair final : public QueuePair {
+class DatagramQueuePair final : public UnreliableQueuePair {
  public:
   static absl::StatusOr<std::unique_ptr<provider::QueuePair>> Create(
       ProtectionDomain* domain, const QueuePairOptions& options);
@@ -29,13 +29,10 @@ class DatagramQueuePair final : public QueuePair {
   QpAttributes Query() const override;
   Capabilities capabilities() const override;
   absl::Status Disconnect() override;
-  QpCounters counters() const override;
   absl::StatusOr<Contact> contact() override;
   absl::Status Connect(const Contact& peer, const ConnectParameters& parameters) override;
   absl::Status AttachMulticast(const std::string& group) override;
   absl::Status DetachMulticast(const std::string& group) override;
-
-  void CompletionFailed(WcStatus status, const char* what, uint32_t key) override;
 
  private:
   PostError Build(const SendWr& wr, uint64_t position, ibv_send_wr* out, ibv_sge* own) override;

@@ -55,7 +55,8 @@ Capabilities CapabilitiesOf(const Found& found) {
   c.responder_events = !found.info.software;
   // InfiniBand needs the subnet's manager for each address (docs/decisions/0022-datagrams.md).
   c.unreliable_datagram = found.info.link == Link::kRoce;
-  c.out_of_band = !found.iwarp;  // docs/decisions/0015-out-of-band.md
+  c.unreliable_connection = !found.iwarp;  // RFC 5040 has no such thing
+  c.out_of_band = !found.iwarp;            // docs/decisions/0015-out-of-band.md
   c.send_with_invalidate =
       c.memory_windows && (a.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;
   return c;

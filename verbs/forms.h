@@ -54,6 +54,11 @@ constexpr bool Supported(Opcode opcode, const Capabilities& can) {
   }
 }
 
+// What unreliable connections have, too (IBTA 9.4: no reads, no atomics, no Send with Invalidate).
+constexpr bool UnreliableToo(Opcode opcode) {
+  return opcode != Opcode::kRead && opcode != Opcode::kSendWithInvalidate && !IsAtomic(opcode);
+}
+
 struct Form {
   static constexpr uint64_t kNoLength = ~uint64_t{0};  // no entry's
 

@@ -28,6 +28,7 @@ uint32_t QueuePair::OpenFewer(size_t form) const {
   const Opcode opcode = OpcodeOf(form);
   const bool is_inline = Has(FlagsOf(form), SendFlags::kInline);
   if (!Supported(opcode, capabilities_) || (is_inline && !TakesInline(opcode))) return 0;
+  if (type_ == QpType::kUc && !UnreliableToo(opcode)) return 0;
   const uint64_t most = is_inline ? device_inline_ : std::min<uint64_t>(max_message_, 0xfffffffe);
   return static_cast<uint32_t>(most) + 1;
 }

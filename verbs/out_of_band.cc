@@ -104,9 +104,11 @@ absl::Status QueuePair::Connect(const Contact& peer, const ConnectParameters& pa
   rnr_retry_ = std::min<uint8_t>(parameters.rnr_retry, 7);
   SetTimers(parameters.timeout, parameters.retry_count);
   traffic_class_ = parameters.traffic_class;
-  initiator_depth_ = std::min({parameters.initiator_depth, uint32_t{there.responder_resources},
-                               device_->attributes().max_initiator_depth});
-  responder_resources_ = mine.responder_resources;
+  if (type_ == QpType::kRc) {
+    initiator_depth_ = std::min({parameters.initiator_depth, uint32_t{there.responder_resources},
+                                 device_->attributes().max_initiator_depth});
+    responder_resources_ = mine.responder_resources;
+  }
   outcome_ = {};
   info_ = {};
   info_.local = GidText(mine.gid.data());
@@ -142,7 +144,7 @@ absl::Status QueuePair::CheckPort(const Way& mine, const Way& peer) const {
                    ". Reset it, and take and exchange addresses again."));
 }
 
-// INIT, RTR, RTS as in ibv_modify_qp(3).
+// INIT, RTR, RTS as in ibv_modify_qp(3): those of unreliable ones have nothing that is for answers.
 int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
   const std::vector<Gid> gids = device_->gids();
   const auto own = std::find_if(gids.begin(), gids.end(), [&mine](const Gid& each) {
@@ -164,18 +166,19 @@ int QueuePair::ToReadyToSend(const Way& mine, const Way& peer) {
   attributes.ah_attr.grh.traffic_class = traffic_class_;
   attributes.ah_attr.grh.sgid_index = static_cast<uint8_t>(own->entry.gid_index);
   std::memcpy(attributes.ah_attr.grh.dgid.raw, peer.gid.data(), peer.gid.size());
-  int error = ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
-                                           IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-                                           IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
-  if (error != 0) return error;
+  const bool reliable = type_ == QpType::kRc;
+  int mask = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
+  if (reliable) mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
+  if (const int error = ModifyDevice(attributes, mask); error != 0) return error;
   attributes.qp_state = IBV_QPS_RTS;
+  attributes.sq_psn = mine.psn;
+  if (!reliable) return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_SQ_PSN);
   // No path record: the subnet's manager tells the port how long packets live, at most.
   const absl::StatusOr<ibv_port_attr> port = device_->PortNow();
   const int told = port.ok() ? port->subnet_timeout : 0;
   attributes.timeout = AckTimeout(told != 0 ? told : kPacketLifeTime, device_->ack_delay());
   TakeTimers(attributes, IBV_QP_TIMEOUT);
   attributes.rnr_retry = rnr_retry_;
-  attributes.sq_psn = mine.psn;
   attributes.max_rd_atomic = static_cast<uint8_t>(initiator_depth_);
   return ModifyDevice(attributes, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
                                       IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);

@@ -16,6 +16,7 @@
 #include "verbs/memlock.h"
 #include "verbs/queue_pair.h"
 #include "verbs/shared_receive_queue.h"
+#include "verbs/unreliable_queue_pair.h"
 
 namespace verbena::verbs {
 namespace {
@@ -140,14 +141,17 @@ absl::StatusOr<std::unique_ptr<provider::MemoryWindow>> ProtectionDomain::Alloca
 
 absl::StatusOr<std::unique_ptr<provider::QueuePair>> ProtectionDomain::CreateQueuePair(
     const QueuePairOptions& options) {
-  const bool datagrams = device_->capabilities().unreliable_datagram;
-  if (options.type == QpType::kUd && datagrams) return DatagramQueuePair::Create(this, options);
-  if (options.type != QpType::kRc) {
-    return absl::UnimplementedError(absl::StrCat(
-        "create queue pair: of type ", QpTypeName(options.type), " there are none on device ",
-        device_->name(), " (capabilities().unreliable_datagram)"));
+  const Capabilities can = device_->capabilities();
+  if (options.type == QpType::kRc) return QueuePair::Create(this, options);
+  const bool datagrams = options.type == QpType::kUd;
+  if (!(datagrams ? can.unreliable_datagram : can.unreliable_connection)) {
+    return absl::UnimplementedError(
+        absl::StrCat("create queue pair: of type ", QpTypeName(options.type),
+                     " there are none on device ", device_->name(), " (capabilities().",
+                     datagrams ? "unreliable_datagram)" : "unreliable_connection)"));
   }
-  return QueuePair::Create(this, options);
+  return datagrams ? DatagramQueuePair::Create(this, options)
+                   : UnreliableConnection::Create(this, options);
 }
 
 absl::StatusOr<std::unique_ptr<provider::AddressHandle>> ProtectionDomain::CreateAddressHandle(

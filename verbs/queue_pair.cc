@@ -12,10 +12,35 @@
 #include "transport/shared_receive_queue.h"
 #include "verbs/iwarp_queue_pair.h"
 #include "verbs/memlock.h"
+#include "verbs/unreliable_queue_pair.h"
 
 namespace verbena::verbs {
 
 using provider::Of;
+
+namespace {
+
+Capabilities CapabilitiesOf(const Device& device, QpType type) {
+  Capabilities c =
+      type == QpType::kUc ? UnreliableConnection::CapabilitiesOn(device) : device.capabilities();
+  c.unreliable_connection = type == QpType::kUc;
+  c.unreliable_datagram = type == QpType::kUd;
+  return c;
+}
+
+ibv_qp_type TheDrivers(QpType type) {
+  switch (type) {
+    case QpType::kUd:
+      return IBV_QPT_UD;
+    case QpType::kUc:
+      return IBV_QPT_UC;
+    case QpType::kRc:
+      break;
+  }
+  return IBV_QPT_RC;
+}
+
+}  // namespace
 
 absl::Status QueuePair::CheckOptions(ProtectionDomain* domain, const QueuePairOptions& o) {
   using provider::CheckQueues;
@@ -56,7 +81,7 @@ QueuePair::QueuePair(ProtectionDomain* domain, const QueuePairOptions& options)
       receive_cq_(Of<CompletionQueue>(options.receive_cq)),
       srq_(Of<SharedReceiveQueue>(options.shared_receive_queue)),
       context_(options.context),
-      capabilities_(device_->capabilities()),
+      capabilities_(CapabilitiesOf(*device_, options.type)),
       signal_(options.signal),
       forms_((signal_ == Signal::kAll ? kAllSignaled : kAsAsked).data()),
       limits_(provider::WithDefaults(options.limits, device_->attributes())),
@@ -106,7 +131,7 @@ bool QueuePair::MakeDeviceQueuePair() {
   attributes.send_cq = send_cq_->cq();
   attributes.recv_cq = receive_cq_->cq();
   attributes.srq = srq_ != nullptr ? srq_->srq() : nullptr;
-  attributes.qp_type = type_ == QpType::kUd ? IBV_QPT_UD : IBV_QPT_RC;
+  attributes.qp_type = TheDrivers(type_);
   attributes.sq_sig_all = signal_ == Signal::kAll && iwarp_ == nullptr ? 1 : 0;
   uint32_t places = 1;
   if (iwarp_ != nullptr) {

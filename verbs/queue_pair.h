@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A reliable-connected queue pair of a device, and its connection through librdmacm. Those of
-// datagrams have no peer, and share the rest (datagram_queue_pair.h).
+// A reliable-connected queue pair of a device, and its connection through librdmacm. The others
+// share the rest: unreliable_queue_pair.h, datagram_queue_pair.h.
 //
 // The queue pair is our own, not the identifier's: its protection domain and queues exist before
 // anybody knows the peer (rdma_connect(3), qp_num). So its transitions are ours as well, with the
@@ -83,6 +83,8 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
  private:
   friend class DatagramQueuePair;
   friend class IwarpQueuePair;
+  friend class UnreliableConnection;
+  friend class UnreliableQueuePair;
   static constexpr uint32_t kBatch = 32;   // requests that one call of the driver gets
   static constexpr uint8_t kReceives = 1;  // of may_post_
   static constexpr uint8_t kSends = 2;
@@ -191,6 +193,7 @@ class QueuePair : public provider::QueuePair, public CmHandler, public Attended 
 
   // connecting.cc
   absl::Status CheckIdle(const char* what) const;
+  absl::Status CheckManaged(const char* what) const;
   absl::Status CheckRequirements(const char* what, const Require& require) const;
   bool TellsDepths(const CmEvent& offer) const;
   void AddressResolved();

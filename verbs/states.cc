@@ -44,7 +44,7 @@ int QueuePair::ModifyDevice(ibv_qp_attr& attributes, int mask) const {
 
 void QueuePair::SetState(QpState state) {
   state_ = state;
-  const bool short_ways = state == QpState::kRts && iwarp_ == nullptr && type_ == QpType::kRc;
+  const bool short_ways = state == QpState::kRts && iwarp_ == nullptr && type_ != QpType::kUd;
   uint8_t may = 0;
   switch (state) {
     case QpState::kReset:

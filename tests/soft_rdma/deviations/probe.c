@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "probe.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -81,6 +82,18 @@ struct addrinfo* device_address(void) {
     cannot("read VERBENA_SOFT_RDMA_ADDRESS");
   }
   return address;
+}
+
+uint8_t gid_index(struct ibv_context* context, const struct addrinfo* address, union ibv_gid* gid) {
+  const struct sockaddr_in* ip = (const struct sockaddr_in*)address->ai_addr;
+  const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+  for (int i = 0; i < 255; ++i) {
+    if (ibv_query_gid(context, 1, i, gid) != 0) continue;
+    if (memcmp(gid->raw, mapped, 12) == 0 && memcmp(gid->raw + 12, &ip->sin_addr, 4) == 0) {
+      return (uint8_t)i;
+    }
+  }
+  cannot("find the GID of the address");
 }
 
 struct pair connect_pair(struct set_up how) {

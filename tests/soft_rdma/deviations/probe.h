@@ -49,6 +49,8 @@ struct pair connect_pair(struct set_up how);
 
 // The parts of it. The device's address, with a port; the next event, which has to be this one.
 struct addrinfo* device_address(void);
+// Its index on port 1, and the GID itself.
+uint8_t gid_index(struct ibv_context* context, const struct addrinfo* address, union ibv_gid* gid);
 struct rdma_cm_event next_event(struct rdma_event_channel* channel,
                                 enum rdma_cm_event_type expected);
 void make_end(struct end* end, struct set_up how);

@@ -2,26 +2,12 @@
 //
 // A datagram longer than its receive is dropped, and the receive stays for the next (IBTA 9.9.3,
 // class D). One queue pair sends both to itself.
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "probe.h"
 
 enum { kGrh = 40, kQkey = 7, kSends = 1 };
-
-static uint8_t gid_index(struct ibv_context* context, const struct sockaddr_in* address,
-                         union ibv_gid* gid) {
-  const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
-  for (int i = 0; i < 255; ++i) {
-    if (ibv_query_gid(context, 1, i, gid) != 0) continue;
-    if (memcmp(gid->raw, mapped, 12) == 0 && memcmp(gid->raw + 12, &address->sin_addr, 4) == 0) {
-      return (uint8_t)i;
-    }
-  }
-  cannot("find the GID of the address");
-}
 
 // In RTS, and the way to itself.
 static struct ibv_ah* make_ready(struct end* end) {
@@ -54,8 +40,7 @@ static struct ibv_ah* make_ready(struct end* end) {
   end->mr = ibv_reg_mr(pd, end->bytes, kMemory, IBV_ACCESS_LOCAL_WRITE);
   if (end->mr == NULL) cannot("register memory");
   struct ibv_ah_attr path = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 64}};
-  path.grh.sgid_index =
-      gid_index(context, (const struct sockaddr_in*)address->ai_addr, &path.grh.dgid);
+  path.grh.sgid_index = gid_index(context, address, &path.grh.dgid);
   struct ibv_ah* ah = ibv_create_ah(pd, &path);
   if (ah == NULL) cannot("create an address handle");
   return ah;
